@@ -6,11 +6,16 @@ decoded only by the stage that works on them. Header and body list the same docu
 """
 
 import enum
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
+from shared.errors import MillstreamError
+
 SCHEMA_VERSION = 1
+
+T = TypeVar("T")
 
 
 class Lane(enum.StrEnum):
@@ -95,8 +100,84 @@ class EmbeddedDocument(msgspec.Struct, frozen=True, kw_only=True):
     dimension: int
 
 
-type_of_body: dict[str, Any] = {
-    "chunker": tuple[()],
-    "embedder": tuple[ChunkedDocument, ...],
-    "indexer": tuple[EmbeddedDocument, ...],
-}
+class EncodedMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """The two fields of an entry, as they travel."""
+
+    header: bytes
+    body: bytes
+
+
+class MalformedMessageError(MillstreamError):
+    """The bytes are not a message. No retry can help."""
+
+
+class NewerSchemaError(MillstreamError):
+    """The message is of a later release; a newer worker must take it."""
+
+
+class Outline(msgspec.Struct, frozen=True, kw_only=True):
+    """What the headers of all releases have."""
+
+    documents: tuple[msgspec.Raw, ...]
+    deliveries: int = 0
+    schema: int = 1
+
+
+_UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+
+_outline_decoder = msgspec.json.Decoder(Outline)
+_header_decoder = msgspec.json.Decoder(Header)
+_body_decoder = msgspec.msgpack.Decoder(tuple[msgspec.Raw, ...])
+_body_encoder = msgspec.msgpack.Encoder()
+
+
+def encode_header(header: Header) -> bytes:
+    return msgspec.json.encode(header)
+
+
+def decode_header(data: bytes | None) -> Header:
+    """Raises MalformedMessageError, or NewerSchemaError for a header of a later release."""
+    try:
+        outline = _outline_decoder.decode(data or b"")
+        if outline.schema > SCHEMA_VERSION:
+            raise NewerSchemaError(f"schema {outline.schema} is newer than {SCHEMA_VERSION}")
+        return _header_decoder.decode(data or b"")
+    except _UNREADABLE as error:
+        raise MalformedMessageError(f"the header cannot be read: {error}") from error
+
+
+def read_outline(header: bytes | None) -> Outline:
+    """Documents and carried deliveries of a header of any release; of one document if it cannot be read."""
+    try:
+        return _outline_decoder.decode(header or b"")
+    except _UNREADABLE:
+        return Outline(documents=(msgspec.Raw(),))
+
+
+def encode_body(parts: Sequence[Any]) -> bytes:
+    """The body of an entry, from a document's part each; parts may be encoded already (msgspec.Raw)."""
+    return _body_encoder.encode(parts)
+
+
+def body_parts(data: bytes, documents: int) -> Sequence[msgspec.Raw | None]:
+    """The part of each document, not decoded yet; all None for an entry without a body.
+
+    Raises MalformedMessageError if there are not exactly `documents` parts.
+    """
+    if not data:
+        return [None] * documents
+    try:
+        parts = _body_decoder.decode(data)
+    except _UNREADABLE as error:
+        raise MalformedMessageError(f"the body cannot be read: {error}") from error
+    if len(parts) != documents:
+        raise MalformedMessageError(f"the body has {len(parts)} documents, the header {documents}")
+    return parts
+
+
+def decode_part(data: msgspec.Raw | None, kind: type[T]) -> T:
+    """One document's part of a body. Raises MalformedMessageError."""
+    try:
+        return msgspec.msgpack.decode(data or b"", type=kind)
+    except _UNREADABLE as error:
+        raise MalformedMessageError(f"a document's part of the body cannot be read: {error}") from error

@@ -24,13 +24,15 @@ PREFIX = "WEBHOOK_"
 MIN_SECRET_CHARACTERS = 32
 
 # Names of the service that millstream replaces which have no meaning here any more: warned about once.
-RETIRED = frozenset({
-    "WEBHOOK_WORKER_CONCURRENCY",
-    "WEBHOOK_QUEUE_NAME",
-    "WEBHOOK_ENABLE_WORKER",
-    "WEBHOOK_BM25_INDEX_PATH",
-    "WEBHOOK_VECTOR_DIM",
-})
+RETIRED = frozenset(
+    {
+        "WEBHOOK_WORKER_CONCURRENCY",
+        "WEBHOOK_QUEUE_NAME",
+        "WEBHOOK_ENABLE_WORKER",
+        "WEBHOOK_BM25_INDEX_PATH",
+        "WEBHOOK_VECTOR_DIM",
+    }
+)
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
@@ -161,7 +163,7 @@ def load(settings_type: type[T], environ: Mapping[str, str]) -> T:
     Raises ConfigurationError for a value that does not fit and for a `WEBHOOK_` name that nothing reads.
     """
     _refuse_unknown(environ)
-    annotations = {field.name: field.type for field in msgspec.structs.fields(settings_type)}
+    annotations = {field.name: field.type for field in msgspec.structs.fields(settings_type)}  # type: ignore[arg-type]
     return settings_type(**{name: _load_block(block, environ) for name, block in annotations.items()})
 
 
@@ -175,7 +177,8 @@ def check_secret(name: str, secret: Secret, *, test_mode: bool) -> None:
     if len(secret) < MIN_SECRET_CHARACTERS and not test_mode:
         state = "too short" if secret else "not set"
         raise ConfigurationError(
-            f"{name} is {state}: set at least {MIN_SECRET_CHARACTERS} characters, for example from `openssl rand -hex 32`"
+            f"{name} is {state}: set at least {MIN_SECRET_CHARACTERS} characters, "
+            "for example from `openssl rand -hex 32`"
         )
 
 

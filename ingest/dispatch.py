@@ -1,0 +1,152 @@
+"""The dispatcher: releases items from Postgres to the streams while there is room. One at a time, by election.
+
+It is the only way into the streams: first dispatch, retries, deletes and recovery after a loss of Redis are all
+items whose time has come. A release is committed in Postgres first and published by a script second; the marker
+in Redis says which release was published last, so that a crash between the two, a lost reply, an older Redis and
+an empty one are the same case: what was released after the marker is queued again.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from ingest.batching import batch_size, messages_of
+from ingest.release import Pick, Released, Releases
+from shared.clients import PostgresPool, is_postgres_away
+from shared.messages import Lane, encode_header
+from shared.metrics import Metrics
+from shared.runtime.gate import Gate
+from shared.runtime.groups import create_groups
+from shared.runtime.lua import script
+from shared.runtime.policy import FairLanes
+from shared.streams import RELEASED, StageName
+
+log = structlog.get_logger()
+
+_ELECTION_LOCK = 0x6D696C6D
+_ELECTION_INTERVAL = 1.0
+_IDLE_POLL = 0.05
+_CHECK_INTERVAL = 1.0
+_STUCK_FACTOR = 3  # times the time that a batch message may take in one stage
+_SOURCES = 64
+_ITEMS_OF_SOURCE = 8
+
+
+class RefusedReleaseError(Exception):
+    """The marker is not what this dispatcher thought: Redis lost something, or another dispatcher was here."""
+
+
+class Dispatcher:
+    """Releases items as long as it holds the election lock."""
+
+    def __init__(
+        self, pool: PostgresPool, redis: Redis, gate: Gate, metrics: Metrics, *, size: str, stage_timeout: float
+    ) -> None:
+        self._pool = pool
+        self._redis = redis
+        self._gate = gate
+        self._releases = Releases(pool)
+        self._publish = redis.register_script(script("publish"))
+        self._released = metrics.released
+        self._size = size
+        self._stage_timeout = stage_timeout
+        self._fair = FairLanes()
+        self._cursors = dict.fromkeys(Lane, "")
+        self._marker = 0
+        self._number: int | None = None  # drawn, but nothing was released under it yet
+
+    async def run(self) -> None:
+        """Stand for election again and again, and dispatch while elected, until cancelled."""
+        while True:
+            try:
+                await self._stand_for_election()
+            except (RedisError, OSError, RefusedReleaseError) as error:
+                log.warning("Dispatch interrupted", error=str(error))
+            except Exception as error:
+                if not is_postgres_away(error):
+                    raise
+                log.warning("Dispatch interrupted", error=str(error))
+            await asyncio.sleep(_ELECTION_INTERVAL)
+
+    async def _stand_for_election(self) -> None:
+        async with self._pool.acquire() as connection:
+            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _ELECTION_LOCK):
+                return
+            try:
+                log.info("Dispatcher elected")
+                for stage in StageName:  # before the first entry, so that no stage takes a missing group for a loss
+                    await create_groups(self._redis, stage)
+                while True:
+                    # The lock lives with this connection: while that answers, nobody else is elected.
+                    await connection.fetchval("SELECT 1")
+                    await self._dispatch_for(_CHECK_INTERVAL)
+            finally:
+                await _unlock(connection)
+
+    async def _dispatch_for(self, seconds: float) -> None:
+        """Check for losses, then release until the time is over."""
+        await self._check_marker()
+        deadline = asyncio.get_running_loop().time() + seconds
+        while asyncio.get_running_loop().time() < deadline:
+            if not await self.release_some():
+                await asyncio.sleep(_IDLE_POLL)
+
+    async def release_some(self) -> int:
+        """Release the next items of the lane whose turn it is; 0 if nothing is due or there is no room."""
+        room = await self._gate.room()
+        for lane in self._fair.order([lane for lane in Lane if room[lane] > 0]):
+            released = await self._release_lane(lane, room[lane])
+            if released:
+                self._fair.served(lane, released)
+                return released
+            self._fair.found_empty(lane)
+        return 0
+
+    async def _release_lane(self, lane: Lane, room: int) -> int:
+        budget = room * batch_size(self._size, depth=0)
+        sources = max(1, min(_SOURCES, budget // _ITEMS_OF_SOURCE))
+        pick = Pick(lane=lane, cursor=self._cursors[lane], sources=sources, items=min(_ITEMS_OF_SOURCE, budget))
+        number = self._number = self._number or await self._releases.next_number(self._marker)
+        items = await self._releases.release(pick, number)
+        had_cursor = self._cursors[lane] != ""
+        # Few sources were left behind the cursor: the next round starts at the front again.
+        self._cursors[lane] = max((item.source for item in items), default="")
+        if items:
+            await self._put_into_streams(items, lane, number)
+            return len(items)
+        return await self._release_lane(lane, room) if had_cursor else 0
+
+    async def _put_into_streams(self, items: Sequence[Released], lane: Lane, number: int) -> None:
+        self._number = None  # whatever happens now, the number is used
+        size = batch_size(self._size, depth=len(items))
+        messages = list(messages_of(items, lane, number, size))
+        answer = await self._publish(
+            keys=[RELEASED, *(stream for stream, _ in messages)],
+            args=[self._marker, number, *(encode_header(header) for _, header in messages)],
+        )
+        if answer != b"done":
+            raise RefusedReleaseError(f"the marker is {answer.decode()}, not {self._marker}")
+        self._marker = number
+        self._released.labels(lane).inc(len(items))
+        log.debug("Released", lane=lane, documents=len(items), messages=len(messages), release=number)
+
+    async def _check_marker(self) -> None:
+        """Queue again what the streams never had or have lost, and what is stuck."""
+        self._marker = int(await self._redis.get(RELEASED) or 0)
+        lost = await self._releases.requeue_lost(self._marker)
+        if lost:
+            log.warning("Released items were not in the streams, queued again", items=lost, marker=self._marker)
+        for row in await self._releases.requeue_stuck(_STUCK_FACTOR * self._stage_timeout):
+            log.error("Item without progress, queued again", **dict(row))
+
+
+async def _unlock(connection: object) -> None:
+    """Give up the election; a connection that is dead has given it up already."""
+    try:
+        await connection.execute("SELECT pg_advisory_unlock($1)", _ELECTION_LOCK)  # type: ignore[attr-defined]
+    except Exception as error:
+        if not is_postgres_away(error):
+            raise

@@ -1,0 +1,110 @@
+"""Connections to Redis and Postgres with the timeouts and retries that a stream consumer needs."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import msgspec
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from shared.errors import is_refusing_writes
+
+READ_BLOCK = 1.0  # seconds that one XREADGROUP waits for an entry
+_READER_TIMEOUT = READ_BLOCK + 4.0  # must outlast the block, or an empty stream looks like a dead server
+_COMMAND_TIMEOUT = 5.0
+_POSTGRES_CONNECT_TIMEOUT = 5.0
+_POSTGRES_ACQUIRE_TIMEOUT = 5.0
+_POSTGRES_COMMAND_TIMEOUT = 15.0
+
+
+def redis_reader(url: str) -> Redis:
+    """The client for blocking reads. Never retries: a read whose reply was lost has still been delivered."""
+    return _redis(url, _READER_TIMEOUT, max_connections=4)
+
+
+def redis_command(url: str) -> Redis:
+    """The client for everything else. Never retries by itself: an XADD whose reply was lost was still done."""
+    return _redis(url, _COMMAND_TIMEOUT, max_connections=64)
+
+
+def _redis(url: str, timeout: float, max_connections: int) -> Redis:
+    return Redis.from_url(
+        url,
+        protocol=2,  # one shape of replies on every server
+        socket_timeout=timeout,
+        socket_connect_timeout=3.0,
+        retry=Retry(NoBackoff(), 0),
+        max_connections=max_connections,
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),  # unknown to Valkey
+    )
+
+
+class PostgresPool(asyncpg.Pool):
+    """A pool whose `fetch` and `execute` never wait for ever for a connection to a frozen server."""
+
+    def acquire(self, *, timeout: float | None = None) -> Any:
+        return super().acquire(timeout=_POSTGRES_ACQUIRE_TIMEOUT if timeout is None else timeout)
+
+
+async def postgres_pool(url: str, *, name: str, max_size: int = 10) -> PostgresPool:
+    """Open a pool; `name` shows in pg_stat_activity. Raises OSError or asyncpg errors if it cannot connect."""
+    pool = PostgresPool(
+        postgres_dsn(url),
+        min_size=1,
+        max_size=max_size,
+        max_queries=50_000,
+        max_inactive_connection_lifetime=300.0,
+        setup=None,
+        init=use_json_codec,
+        reset=None,
+        loop=None,
+        connection_class=asyncpg.Connection,
+        record_class=asyncpg.Record,
+        connect=None,
+        timeout=_POSTGRES_CONNECT_TIMEOUT,
+        command_timeout=_POSTGRES_COMMAND_TIMEOUT,
+        server_settings={"application_name": f"millstream-{name}"},
+    )
+    return await pool
+
+
+def postgres_dsn(url: str) -> str:
+    """The URL as asyncpg takes it; SQLAlchemy's `postgresql+asyncpg://` is accepted."""
+    return url.replace("postgresql+asyncpg://", "postgresql://", 1)
+
+
+async def use_json_codec(connection: Any) -> None:
+    """Have jsonb columns go in and out as Python values."""
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        encoder=lambda value: msgspec.json.encode(value).decode(),
+        decoder=msgspec.json.decode,
+    )
+
+
+def is_postgres_away(error: BaseException) -> bool:
+    """Whether the statement may be tried again: the server or the way to it failed, not the statement."""
+    return isinstance(error, _POSTGRES_AWAY) or (isinstance(error, asyncpg.InterfaceError) and "closed" in str(error))
+
+
+_POSTGRES_AWAY = (
+    OSError,
+    asyncio.TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.ConnectionDoesNotExistError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.OperatorInterventionError,  # shutdown, crash recovery, cancelled by an administrator
+    asyncpg.InsufficientResourcesError,  # too many connections, disk full
+    asyncpg.TransactionRollbackError,  # deadlock and serialisation: the same statement succeeds later
+)
+
+
+def is_redis_away(error: BaseException) -> bool:
+    """Whether the command may be tried again: the server or the way to it failed, or it takes no writes now."""
+    return isinstance(error, RedisConnectionError | RedisTimeoutError | OSError) or is_refusing_writes(error)

@@ -1,0 +1,75 @@
+"""Numbered SQL migrations under an advisory lock; services only check that they ran.
+
+A migration is `sql/NNNN_name.sql`, applied once, in order, each in a transaction of its own.
+"""
+
+from importlib import resources
+
+import asyncpg
+import msgspec
+
+from shared.errors import ConfigurationError
+
+# Any constant will do, as long as nothing else in this database uses it: "mill" in ASCII.
+_LOCK = 0x6D696C6C
+
+_BOOTSTRAP = """
+CREATE SCHEMA IF NOT EXISTS webhook;
+CREATE TABLE IF NOT EXISTS webhook.schema_migrations (
+  version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()
+);
+"""
+
+
+class Migration(msgspec.Struct, frozen=True):
+    version: int
+    name: str
+    sql: str
+
+
+def migrations() -> list[Migration]:
+    """All migrations that this release has, in order."""
+    files = sorted(f.name for f in resources.files("shared.jobs.sql").iterdir() if f.name.endswith(".sql"))
+    folder = resources.files("shared.jobs.sql")
+    return [Migration(int(name[:4]), name[5:-4], (folder / name).read_text()) for name in files]
+
+
+async def migrate(connection: asyncpg.Connection) -> list[Migration]:
+    """Apply what is missing and return it. Safe to call from many processes at once."""
+    await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
+    try:
+        await connection.execute(_BOOTSTRAP)
+        current = await _current_version(connection)
+        missing = [m for m in migrations() if m.version > current]
+        for migration in missing:
+            async with connection.transaction():
+                await connection.execute(migration.sql)
+                await connection.execute(
+                    "INSERT INTO webhook.schema_migrations (version, name) VALUES ($1, $2)",
+                    migration.version,
+                    migration.name,
+                )
+        return missing
+    finally:
+        await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
+
+
+async def check_schema(pool: asyncpg.Pool) -> None:
+    """Raise ConfigurationError unless the database has exactly this release's schema."""
+    wanted = migrations()[-1].version
+    try:
+        found = await _current_version(pool)
+    except asyncpg.UndefinedTableError:
+        found = 0
+    if found < wanted:
+        raise ConfigurationError(
+            f"the database has schema {found}, this release needs {wanted}: run `millstream migrate`"
+        )
+    if found > wanted:
+        raise ConfigurationError(
+            f"the database has schema {found}, newer than this release's {wanted}: upgrade millstream"
+        )
+
+
+async def _current_version(connection: asyncpg.Connection | asyncpg.Pool) -> int:
+    return int(await connection.fetchval("SELECT coalesce(max(version), 0) FROM webhook.schema_migrations"))

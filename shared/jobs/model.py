@@ -1,0 +1,91 @@
+"""Jobs and items as they stand in Postgres and as the API shows them."""
+
+import enum
+
+import msgspec
+
+from shared.messages import Action, Lane
+
+
+class JobKind(enum.StrEnum):
+    INDEX_DOCUMENT = "index_document_job"  # POST /api/index: one document
+    INDEX_BATCH = "index_document_batch_job"  # webhook and bulk
+    DELETE_DOCUMENT = "delete_document_job"
+
+
+class JobStatus(enum.StrEnum):
+    QUEUED = "queued"  # accepted; no stage has seen any of its documents
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"  # every document
+    PARTIAL = "partial"  # some documents
+    FAILED = "failed"  # none succeeded, at least one failed
+    CANCELLED = "cancelled"  # all that did not succeed were cancelled
+
+    @property
+    def is_terminal(self) -> bool:
+        return self not in {JobStatus.QUEUED, JobStatus.RUNNING}
+
+
+class ItemState(enum.StrEnum):
+    """The state of one document of a job; all but the first two are final."""
+
+    QUEUED = "queued"  # waits in Postgres for its due time and for room in the streams
+    RELEASED = "released"  # in the streams or in work
+    INDEXED = "indexed"
+    UNCHANGED = "unchanged"  # the same content is already searchable
+    SUPERSEDED = "superseded"  # a later version of the document won
+    DELETED = "deleted"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+    @property
+    def is_success(self) -> bool:
+        return self in _SUCCESSES
+
+    @property
+    def is_final(self) -> bool:
+        return self not in {ItemState.QUEUED, ItemState.RELEASED}
+
+
+_SUCCESSES = frozenset({ItemState.INDEXED, ItemState.UNCHANGED, ItemState.SUPERSEDED, ItemState.DELETED})
+
+
+class NewJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job about to be accepted."""
+
+    job_id: str
+    kind: JobKind
+    lane: Lane
+    collection: str
+    timeout: float  # seconds
+    crawl_id: str | None = None
+    callback_url: str | None = None
+    request_id: str | None = None
+
+
+class NewItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One document of a new job; rejected at the door if it has an error."""
+
+    url: str | None
+    source: str
+    document_id: str | None = None
+    domain: str = ""
+    action: Action = Action.INDEX
+    body: bytes | None = None  # the document as JSON; None for deletes and rejects
+    code: str | None = None
+    error: str | None = None
+
+
+class FinishedJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job whose last item just ended, as the canonical log line and the metrics row need it."""
+
+    job_id: str
+    kind: str
+    status: JobStatus
+    crawl_id: str | None
+    request_id: str | None
+    total: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    duration_ms: float

@@ -1,0 +1,126 @@
+"""The registry of documents: which version of a document is decided, and which one is visible.
+
+`fence` is the highest version decided for (target, document); `live_version` the version of the visible points,
+null when deleted. The steps of the fence that also touch Qdrant are in indexer/fence.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import asyncpg
+import msgspec
+
+_UNCHANGED = """
+UPDATE webhook.documents d
+SET fence = n.version, seen_crawl_id = coalesce(n.crawl_id, d.seen_crawl_id), seen_at = now()
+FROM (SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::bytea[], $5::text[])
+        AS r(document_id, version, content_hash, crawl_id) ORDER BY document_id) n
+WHERE d.target = $1 AND d.document_id = n.document_id AND d.fence < n.version AND d.live_version IS NOT NULL
+  AND d.content_hash = n.content_hash AND d.fingerprint = $6
+RETURNING d.document_id::text, d.fence, d.chunks
+"""
+
+_STATES = """
+SELECT document_id::text, fence, live_version FROM webhook.documents
+WHERE target = $1 AND document_id = ANY ($2::uuid[])
+"""
+
+# Sorted, so that two indexers never wait for each other crosswise. An equal fence is a repeat of this very commit.
+_COMMIT = """
+INSERT INTO webhook.documents AS d
+  (target, document_id, fence, live_version, url, content_hash, fingerprint, chunks, domain, crawl_id, seen_crawl_id)
+SELECT $1, r.document_id, r.version, CASE WHEN r.live THEN r.version END, r.url, r.content_hash, r.fingerprint,
+       r.chunks, r.domain, r.crawl_id, r.crawl_id
+FROM unnest($2::uuid[], $3::bigint[], $4::bool[], $5::text[], $6::bytea[], $7::bytea[], $8::int[], $9::text[],
+            $10::text[])
+  AS r(document_id, version, live, url, content_hash, fingerprint, chunks, domain, crawl_id)
+ORDER BY r.document_id
+ON CONFLICT (target, document_id) DO UPDATE
+SET fence = excluded.fence, live_version = excluded.live_version, url = excluded.url,
+    content_hash = excluded.content_hash, fingerprint = excluded.fingerprint, chunks = excluded.chunks,
+    domain = excluded.domain, crawl_id = excluded.crawl_id,
+    seen_crawl_id = coalesce(excluded.crawl_id, d.seen_crawl_id), changed_at = now(), seen_at = now()
+WHERE d.fence <= excluded.fence
+RETURNING document_id::text
+"""
+
+
+class Decided(NamedTuple):
+    """Where the fence of a document stands. A document that was never decided has none."""
+
+    fence: int
+    live_version: int | None
+
+    def is_past(self, version: int) -> bool:
+        """Whether a later version was decided, so that `version` must not become visible."""
+        return self.fence > version
+
+
+class Registration(msgspec.Struct, frozen=True, kw_only=True):
+    """What the commit of one document writes; a delete has no content."""
+
+    document_id: str
+    version: int
+    is_live: bool
+    url: str
+    content_hash: bytes | None = None
+    fingerprint: bytes | None = None
+    chunks: int = 0
+    domain: str = ""
+    crawl_id: str | None = None
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """A document that came again, before anybody knows whether it changed."""
+
+    document_id: str
+    version: int
+    content_hash: bytes
+    crawl_id: str | None = None
+
+
+class Registry:
+    """The documents of all targets. Raises what asyncpg raises when Postgres is away."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def mark_unchanged(self, target: str, fingerprint: bytes, seen: Sequence[Seen]) -> dict[tuple[str, int], int]:
+        """Raise the fence of documents whose live content is the same; (document id, version) -> chunks of these."""
+        if not seen:
+            return {}
+        rows = await self._pool.fetch(
+            _UNCHANGED, target,
+            [s.document_id for s in seen],
+            [s.version for s in seen],
+            [s.content_hash for s in seen],
+            [s.crawl_id for s in seen],
+            fingerprint,
+        )  # fmt: skip
+        return {(row["document_id"], row["fence"]): row["chunks"] for row in rows}
+
+    async def decided(self, target: str, document_ids: Sequence[str]) -> dict[str, Decided]:
+        """Fence and live version of those documents that have one."""
+        rows = await self._pool.fetch(_STATES, target, document_ids)
+        return {row["document_id"]: Decided(row["fence"], row["live_version"]) for row in rows}
+
+    async def live_versions(self, target: str, document_ids: Sequence[str]) -> Mapping[str, int | None]:
+        """Live version by document id; None for a deleted document, no key for an unknown one."""
+        decided = await self.decided(target, document_ids)
+        return {document_id: state.live_version for document_id, state in decided.items()}
+
+    async def commit(self, target: str, registrations: Sequence[Registration]) -> set[str]:
+        """Decide these versions, where no later one is decided: the ids of the documents that won."""
+        rows = await self._pool.fetch(
+            _COMMIT, target,
+            [r.document_id for r in registrations],
+            [r.version for r in registrations],
+            [r.is_live for r in registrations],
+            [r.url for r in registrations],
+            [r.content_hash for r in registrations],
+            [r.fingerprint for r in registrations],
+            [r.chunks for r in registrations],
+            [r.domain for r in registrations],
+            [r.crawl_id for r in registrations],
+        )  # fmt: skip
+        return {row["document_id"] for row in rows}

@@ -1,0 +1,50 @@
+"""Putting a worker together: the composition root of a stage's process."""
+
+import random
+
+from shared.jobs.progress import Progress
+from shared.runtime.entry import Place
+from shared.runtime.failures import Failures
+from shared.runtime.gate import Gate, marks
+from shared.runtime.groups import create_groups
+from shared.runtime.handover import HandOver
+from shared.runtime.intake import Intake
+from shared.runtime.leases import Leases
+from shared.runtime.process import Process
+from shared.runtime.recorder import Recorder
+from shared.runtime.slots import Slots
+from shared.runtime.stage import Stage
+from shared.runtime.worker import Worker
+from shared.settings import RuntimeSettings
+from shared.streams import StageName
+
+
+def make_failures(stage: StageName, settings: RuntimeSettings) -> Failures:
+    """How errors of single documents are judged in this process."""
+    return Failures(stage, settings.max_attempts, random.Random())  # noqa: S311 - spreads retries, guards nothing
+
+
+async def run_stage(process: Process, stage: Stage, settings: RuntimeSettings) -> None:
+    """Work on the stage's streams until the process is told to stop, then drain."""
+    name = stage.name
+    consumer = f"{name}:{process.instance}"
+    place = Place(stage=name, consumer=consumer, lease=settings.lease)
+    leases = Leases(process.redis, place, settings.lease_renewal)
+    gate = None
+    if name.next is not None:
+        gate = Gate(process.redis, name.next, marks(settings.stream_entries, settings.stream_bytes)[name.next])
+    intake = Intake(process.reader, process.redis, place, leases, gate)
+    worker = Worker(
+        stage=stage,
+        intake=intake,
+        leases=leases,
+        recorder=Recorder(Progress(process.pool, name, consumer), process.operations, process.metrics, name),
+        handover=HandOver(process.redis, place, process.metrics),
+        failures=make_failures(name, settings),
+        slots=Slots(settings.stage_concurrency),
+        settings=settings,
+        metrics=process.metrics,
+    )
+    await create_groups(process.redis, name)
+    process.health.is_ready = True
+    await worker.run(process.stop)

@@ -1,0 +1,26 @@
+"""A stream entry as it was read, before anybody decodes it, and the place where it is read."""
+
+import msgspec
+
+from shared.messages import Lane
+from shared.streams import StageName
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One delivery of one entry to this consumer."""
+
+    stream: str
+    lane: Lane
+    id: str
+    header: bytes | None  # None: the field is missing
+    body: bytes
+    documents: int = 1
+    deliveries: int = 1  # this one and those carried over a split included
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a consumer reads."""
+
+    stage: StageName
+    consumer: str
+    lease: float  # seconds; an entry idle for longer is reclaimed

@@ -1,0 +1,17 @@
+#!lua
+-- Puts a release of the dispatcher into the streams, once: the marker says which release was the last.
+-- KEYS[1] the marker; KEYS[2..] the stream of each message
+-- ARGV previous release, this release, then h of each message
+-- Returns 'done', or the marker that it found instead of the previous release.
+local marker = redis.call('GET', KEYS[1]) or '0'
+if marker == ARGV[2] then
+  return 'done'
+end
+if marker ~= ARGV[1] then
+  return marker
+end
+for i = 2, #KEYS do
+  redis.call('XADD', KEYS[i], '*', 'h', ARGV[i + 1], 'b', '')
+end
+redis.call('SET', KEYS[1], ARGV[2])
+return 'done'

@@ -1,0 +1,177 @@
+"""A service process: settings, logs, clients, HTTP port and signals around what the service does.
+
+A service's `__main__` calls `run_process` with its name, its settings type and a `serve` coroutine; `serve` builds
+what it needs from the `Process` and returns when `stop` is set.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+import msgspec
+import structlog
+import uvloop
+from aiohttp import web
+from redis.asyncio import Redis
+
+from shared.clients import PostgresPool, postgres_pool, redis_command, redis_reader
+from shared.errors import ConfigurationError
+from shared.http import Check, Health, add_health_routes, problem_middleware
+from shared.jobs.migrate import check_schema
+from shared.jobs.operations import OperationLog
+from shared.metrics import Metrics
+from shared.settings import PostgresSettings, ProcessSettings, RedisSettings, load, retired_variables
+from shared.telemetry import configure_logging
+
+log = structlog.get_logger()
+
+EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: restarting will not help
+
+
+class CommonSettings(Protocol):
+    """What every service's settings have."""
+
+    @property
+    def process(self) -> ProcessSettings: ...
+    @property
+    def redis(self) -> RedisSettings: ...
+    @property
+    def postgres(self) -> PostgresSettings: ...
+
+
+S = TypeVar("S", bound=CommonSettings)
+
+
+class Port(msgspec.Struct, frozen=True):
+    """The HTTP port: a default one that is taken gives way to a free one, one that was set does not."""
+
+    default: int
+    setting: int | None
+
+
+class Process(msgspec.Struct, kw_only=True):
+    """What a process shares, built once: clients, log of operations, metrics, and its way to end."""
+
+    service: str
+    instance: str  # host:pid:bootid, never reused
+    stack: contextlib.AsyncExitStack
+    stop: asyncio.Event
+    pool: PostgresPool
+    redis: Redis
+    reader: Redis
+    operations: OperationLog
+    metrics: Metrics
+    health: Health
+
+    async def listen(self, app: web.Application, host: str, port: Port) -> str:
+        """Serve the app, with the health routes, until the process ends; returns its URL."""
+        app.middlewares.insert(0, problem_middleware)
+        add_health_routes(app, self.health, self.metrics)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=5.0)
+        await runner.setup()
+        self.stack.push_async_callback(runner.cleanup)
+        url = await _bind(runner, host, port)
+        log.info("Listening", url=url)
+        return url
+
+
+def run_process(service: str, settings_type: type[S], serve: Callable[[Process, S], Awaitable[None]]) -> None:
+    """The main function of a service. Ends the process: 0 after a drain, 78 for a setting that must be changed."""
+    try:
+        settings = load(settings_type, os.environ)
+    except ConfigurationError as error:
+        sys.exit(f"{service}: {error}")
+    instance = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+    common = settings.process
+    configure_logging(service=service, instance=instance, level=common.log_level, log_format=common.log_format)
+    for name in retired_variables(os.environ):
+        log.warning("Setting has no effect any more", name=name)
+    try:
+        uvloop.run(_main(service, instance, settings, serve))
+    except ConfigurationError as error:
+        log.error("Cannot start", error=str(error))
+        sys.exit(EXIT_CONFIGURATION)
+
+
+async def _main(service: str, instance: str, settings: S, serve: Callable[[Process, S], Awaitable[None]]) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        pool = await _connect_postgres(settings.postgres, service)
+        stack.push_async_callback(_close_pool, pool)
+        redis = redis_command(settings.redis.redis_url)
+        stack.push_async_callback(redis.aclose)
+        reader = redis_reader(settings.redis.redis_url)
+        stack.push_async_callback(reader.aclose)
+        operations = OperationLog(pool)
+        health = Health(checks={"redis": _check_redis(redis), "postgres": _check_postgres(pool)})
+        process = Process(
+            service=service, instance=instance, stack=stack, stop=stop, pool=pool, redis=redis, reader=reader,
+            operations=operations, metrics=Metrics(), health=health,
+        )  # fmt: skip
+        flusher = asyncio.create_task(operations.run(), name="operations")
+        stack.push_async_callback(operations.flush)
+        stack.callback(flusher.cancel)
+        stopping = asyncio.create_task(_mark_draining(process), name="draining")
+        stack.callback(stopping.cancel)
+        await serve(process, settings)
+        log.info("Stopped")
+
+
+async def _connect_postgres(settings: PostgresSettings, service: str) -> PostgresPool:
+    try:
+        pool = await postgres_pool(settings.database_url, name=service)
+    except (OSError, TimeoutError) as error:
+        raise ConfigurationError(f"Postgres cannot be reached ({error}): check WEBHOOK_DATABASE_URL") from error
+    await check_schema(pool)
+    return pool
+
+
+async def _close_pool(pool: PostgresPool) -> None:
+    try:
+        async with asyncio.timeout(5.0):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()
+
+
+async def _mark_draining(process: Process) -> None:
+    await process.stop.wait()
+    process.health.is_draining = True
+    log.info("Draining")
+
+
+def _check_redis(redis: Redis) -> Check:
+    async def check() -> None:
+        await redis.ping()
+
+    return check
+
+
+def _check_postgres(pool: PostgresPool) -> Check:
+    async def check() -> None:
+        await pool.fetchval("SELECT 1")
+
+    return check
+
+
+async def _bind(runner: web.AppRunner, host: str, port: Port) -> str:
+    wanted = port.default if port.setting is None else port.setting
+    try:
+        site = web.TCPSite(runner, host, wanted)
+        await site.start()
+    except OSError:
+        if port.setting is not None:
+            raise
+        log.warning("Default port is taken, using a free one", port=wanted)
+        site = web.TCPSite(runner, host, 0)
+        await site.start()
+    bound = runner.addresses[0][1]
+    return f"http://{host}:{bound}"

@@ -1,0 +1,135 @@
+"""Outcomes become rows: what ended, what is tried again, what goes on - and the message that goes on."""
+
+from collections.abc import Sequence
+
+import stamina
+import structlog
+
+from shared.clients import is_postgres_away
+from shared.jobs.model import FinishedJob, ItemState
+from shared.jobs.operations import Operation, OperationLog
+from shared.jobs.progress import Ended, Ending, Postponed, Progress
+from shared.messages import DocumentRef, EncodedMessage, Header, body_parts, encode_body, encode_header
+from shared.metrics import Metrics
+from shared.runtime.entry import Entry
+from shared.runtime.stage import Batch, Dead, Done, Emit, Outcome, Retry, Work
+from shared.streams import StageName
+
+log = structlog.get_logger()
+
+# Postgres away: hold the entry, and with it the slot, and try again until it is back or the lease is lost.
+patiently = stamina.retry(on=is_postgres_away, attempts=None, timeout=None, wait_initial=0.1, wait_max=2.0)
+
+
+class Recorder:
+    """Writes the outcomes of one stage's batches. Waits while Postgres is away."""
+
+    def __init__(self, progress: Progress, operations: OperationLog, metrics: Metrics, stage: StageName) -> None:
+        self._progress = progress
+        self._operations = operations
+        self._metrics = metrics
+        self._stage = stage
+
+    @patiently
+    async def begin(self, entry: Entry, header: Header) -> Batch:
+        """Note that the work starts; the batch has the current documents only.
+
+        Raises MalformedMessageError if the body does not fit the header.
+        """
+        parts = body_parts(entry.body, len(header.documents))
+        attempts = await self._progress.start(header.documents)
+        works = [
+            Work(ref=ref, body=parts[index], attempts=attempts[index])
+            for index, ref in enumerate(header.documents)
+            if index in attempts
+        ]
+        return Batch(entry_id=entry.id, target=header.target, lane=header.lane, works=tuple(works))
+
+    @patiently
+    async def record(
+        self, batch: Batch, outcomes: Sequence[Outcome], header: Header, deliveries: int
+    ) -> EncodedMessage | None:
+        """Write all outcomes; the message for the next stage, None if nothing goes on. Repeatable."""
+        pairs = list(zip(batch.works, outcomes, strict=True))
+        ended = [_ended(work, o) for work, o in pairs if isinstance(o, Done | Dead)]
+        if ended:
+            self._report(await self._progress.end(ended, deliveries))
+        retries = [
+            Postponed(ref=work.ref, delay=o.delay, reason=o.reason, attempts=o.attempts)
+            for work, o in pairs
+            if isinstance(o, Retry)
+        ]
+        if retries:
+            await self._progress.postpone(retries)
+        for _, outcome in pairs:
+            self._metrics.documents.labels(self._stage, type(outcome).__name__.lower()).inc()
+        emits = [(work.ref, o) for work, o in pairs if isinstance(o, Emit)]
+        return await self._pass_on(emits, header) if emits else None
+
+    @patiently
+    async def bury(self, entry: Entry, reason: str) -> None:
+        """Keep an unreadable entry as a raw dead letter."""
+        log.error("Entry cannot be read", stage=self._stage, entry_id=entry.id, stream=entry.stream, error=reason)
+        await self._progress.bury(entry.header, entry.body, reason, entry.deliveries)
+
+    async def _pass_on(self, emits: Sequence[tuple[DocumentRef, Emit]], header: Header) -> EncodedMessage | None:
+        current = await self._progress.pass_on([ref for ref, _ in emits], [emit.chunks for _, emit in emits])
+        onward = [pair for index, pair in enumerate(emits) if index in current]
+        if not onward:
+            return None
+        next_header = Header(
+            target=header.target,
+            lane=header.lane,
+            documents=tuple(ref for ref, _ in onward),
+            traceparent=header.traceparent,
+        )
+        return EncodedMessage(header=encode_header(next_header), body=encode_body([emit.body for _, emit in onward]))
+
+    def _report(self, ending: Ending) -> None:
+        for item, duration_ms, queued_ms in ending.items:
+            self._report_item(item, duration_ms, queued_ms)
+        for job in ending.jobs:
+            report_job(job, self._operations)
+
+    def _report_item(self, item: Ended, duration_ms: float, queued_ms: float) -> None:
+        ref = item.ref
+        bound = log.bind(job_id=ref.job_id, crawl_id=ref.crawl_id, document_id=ref.document_id, url=ref.url)
+        if item.state is ItemState.FAILED:
+            bound.error("Document indexing failed in batch", stage=self._stage, code=item.code, error=item.error)
+        elif item.state is ItemState.INDEXED:
+            bound.info("Indexing job completed", chunks=item.chunks, duration_ms=duration_ms)
+        self._operations.add(
+            Operation(
+                operation_type="document_indexing", operation_name=item.state, duration_ms=duration_ms,
+                success=item.state.is_success, error_message=item.error, job_id=ref.job_id, crawl_id=ref.crawl_id,
+                document_url=ref.url,
+                metadata={"queued_ms": queued_ms, "chunks": item.chunks, "stage": self._stage},
+            )
+        )  # fmt: skip
+
+
+def report_job(job: FinishedJob, operations: OperationLog) -> None:
+    """The canonical line and the metrics row of a finished job, by whoever ended its last item."""
+    log.info(
+        "Batch processing complete", job_id=job.job_id, crawl_id=job.crawl_id, status=job.status, total=job.total,
+        success=job.succeeded, failed=job.failed, cancelled=job.cancelled, duration_ms=job.duration_ms,
+    )  # fmt: skip
+    operations.add(
+        Operation(
+            operation_type="batch_processing", operation_name=job.kind, duration_ms=job.duration_ms,
+            success=job.failed == 0, job_id=job.job_id, crawl_id=job.crawl_id, request_id=job.request_id,
+            metadata={"total": job.total, "success": job.succeeded, "failed": job.failed, "cancelled": job.cancelled},
+        )
+    )  # fmt: skip
+
+
+def _ended(work: Work, outcome: Done | Dead) -> Ended:
+    if isinstance(outcome, Done):
+        return Ended(ref=work.ref, state=outcome.state, chunks=outcome.chunks)
+    return Ended(
+        ref=work.ref,
+        state=ItemState.FAILED,
+        code=outcome.code,
+        error=outcome.error,
+        attempts=outcome.attempts,
+    )

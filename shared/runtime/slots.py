@@ -1,0 +1,59 @@
+"""The concurrency slots of one consumer: entries in work, and waiting for some or all of them to end."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+
+class Slots:
+    """Runs at most `limit` pieces of work at once, as tasks of the caller's TaskGroup."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._is_closed = False
+
+    @property
+    def free(self) -> int:
+        return self._limit - len(self._tasks)
+
+    def start(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Start a piece of work in a slot of its own."""
+        task = group.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    async def wait_free(self) -> bool:
+        """Wait until a slot is free; False once the slots are closed."""
+        while self.free <= 0 and not self._is_closed:
+            await self._wait_for_change()
+        return not self._is_closed
+
+    async def wait_alone(self) -> None:
+        """Wait until the calling piece of work is the only one."""
+        while len(self._tasks) > 1:
+            await self._wait_for_change()
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing is in work."""
+        while self._tasks:
+            await self._wait_for_change()
+
+    def close(self) -> None:
+        """Let nobody wait for a free slot any more."""
+        self._is_closed = True
+        self._changed.set()
+
+    def cancel(self) -> None:
+        """Cancel all work."""
+        for task in self._tasks:
+            task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._changed.set()
+
+    async def _wait_for_change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()

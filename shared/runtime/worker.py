@@ -1,0 +1,141 @@
+"""The heart of every stage: read -> decode -> handle -> record -> hand over.
+
+`_read` takes entries for free slots, `work` is the way of one entry. What is read comes from intake.py, what an
+outcome means is in recorder.py, and the atomic last step is in handover.py.
+"""
+
+import asyncio
+import dataclasses
+import time
+
+import structlog
+from redis.exceptions import RedisError
+
+from shared.messages import MalformedMessageError, NewerSchemaError, decode_header
+from shared.metrics import Metrics
+from shared.runtime.entry import Entry
+from shared.runtime.failures import Failures
+from shared.runtime.handover import HandOver
+from shared.runtime.intake import Intake
+from shared.runtime.leases import Leases
+from shared.runtime.policy import Verdict, judge
+from shared.runtime.recorder import Recorder
+from shared.runtime.slots import Slots
+from shared.runtime.stage import Batch, Dead, Done, Emit, Outcome, Retry, Stage
+from shared.settings import RuntimeSettings
+
+log = structlog.get_logger()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Worker:
+    """One consumer of one stage."""
+
+    stage: Stage
+    intake: Intake
+    leases: Leases
+    recorder: Recorder
+    handover: HandOver
+    failures: Failures
+    slots: Slots
+    settings: RuntimeSettings
+    metrics: Metrics
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then drain: finish what is in work, give back what takes too long."""
+        async with asyncio.TaskGroup() as group:
+            keeper = group.create_task(self.leases.keep(), name="leases")
+            reader = group.create_task(self._read(group), name="reader")
+            await stop.wait()
+            self.slots.close()
+            await self._drain(reader)
+            keeper.cancel()
+
+    async def work(self, entry: Entry) -> None:
+        """The way of one entry through the stage. Left early, without a trace, if its lease is lost."""
+        with self.leases.hold(entry):
+            try:
+                header = decode_header(entry.header)
+                if self._judge(entry) is Verdict.SPLIT:
+                    await self.handover.split(entry, header)
+                    return
+                started = time.monotonic()
+                batch = await self.recorder.begin(entry, header)
+                outcomes = await self._handle(entry, batch)
+                message = await self.recorder.record(batch, outcomes, header, entry.deliveries)
+                await self.handover.pass_on(entry, message)
+                self._report(entry, outcomes, time.monotonic() - started)
+            except NewerSchemaError as error:
+                log.warning("Entry left to a newer worker", entry_id=entry.id, error=str(error))
+                await self.leases.release(entry)
+            except MalformedMessageError as error:
+                await self.recorder.bury(entry, str(error))
+                await self.handover.pass_on(entry, None)
+
+    async def _read(self, group: asyncio.TaskGroup) -> None:
+        while await self.slots.wait_free():
+            entries = await self.intake.take(self.slots.free)
+            suspects = [entry for entry in entries if self._judge(entry) is Verdict.RUN_ALONE]
+            for entry in entries:
+                if entry not in suspects:
+                    self.slots.start(group, self._guard(entry), name=entry.id)
+            # Each suspect has a life of its own: one that kills this process must not count against the others.
+            for entry in suspects[1:]:
+                await self.leases.release(entry)
+            for entry in suspects[:1]:
+                self.slots.start(group, self._work_alone(entry), name=entry.id)
+                await self.slots.wait_idle()
+
+    async def _work_alone(self, entry: Entry) -> None:
+        with self.leases.hold(entry):
+            await self.slots.wait_alone()
+        await self._guard(entry)
+
+    async def _guard(self, entry: Entry) -> None:
+        """One entry's bug is not the worker's end: the entry stays pending, is reclaimed and counted."""
+        try:
+            with self.metrics.in_flight.labels(self.stage.name).track_inprogress():
+                await self.work(entry)
+        except Exception:
+            log.exception("Entry failed", stage=self.stage.name, entry_id=entry.id)
+
+    async def _handle(self, entry: Entry, batch: Batch) -> list[Outcome]:
+        if self._judge(entry) is Verdict.DEAD:
+            error = f"its worker died {entry.deliveries - 1} times while it was in work"
+            return [Dead("too_many_deliveries", error) for _ in batch.works]
+        if not batch.works:
+            return []
+        try:
+            async with asyncio.timeout(self.settings.indexing_job_timeout):
+                return await self.stage.handle(batch)
+        except Exception as error:
+            return [self.failures(work, error) for work in batch.works]
+
+    def _judge(self, entry: Entry) -> Verdict:
+        return judge(entry.deliveries, entry.documents, self.settings.max_deliveries)
+
+    async def _drain(self, reader: asyncio.Task[None]) -> None:
+        try:
+            async with asyncio.timeout(self.settings.drain_timeout):
+                await asyncio.wait({reader})
+                await self.slots.wait_idle()
+        except TimeoutError:
+            unfinished = self.leases.held
+            log.warning("Drain timed out", stage=self.stage.name, entries=len(unfinished))
+            self.slots.cancel()
+            await asyncio.wait({reader})
+            await self.slots.wait_idle()
+            for entry in unfinished:
+                await self.leases.release(entry)
+        try:
+            await self.intake.leave()
+        except (RedisError, OSError) as error:
+            log.warning("Consumer not deleted", stage=self.stage.name, error=str(error))
+
+    def _report(self, entry: Entry, outcomes: list[Outcome], seconds: float) -> None:
+        self.metrics.batch_seconds.labels(self.stage.name).observe(seconds)
+        count = {kind: sum(isinstance(o, kind) for o in outcomes) for kind in (Emit, Done, Retry, Dead)}
+        log.info(
+            "Batch handled", stage=self.stage.name, entry_id=entry.id, documents=len(outcomes), emitted=count[Emit],
+            done=count[Done], retried=count[Retry], dead=count[Dead], duration_ms=seconds * 1000,
+        )  # fmt: skip

@@ -1,0 +1,65 @@
+"""Structured logs: JSON on stdout, or `10:30:00 | event | key=value` for a person at a terminal.
+
+Event texts are fixed and values are fields; docs/logging.md lists every event.
+"""
+
+import logging
+import sys
+from typing import Any, TextIO
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+
+def configure_logging(*, service: str, instance: str, level: str, log_format: str, out: TextIO | None = None) -> None:
+    """Set up structlog for this process; call once, in `main()`."""
+    render = _console if log_format == "console" else _json
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(file=out or sys.stdout),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(service=service, instance=instance)
+    # Libraries that use the standard library's logging: warnings and worse, in the same shape.
+    logging.basicConfig(level=logging.WARNING, handlers=[_Forwarder()], force=True)
+
+
+class _Forwarder(logging.Handler):
+    """Hands records of the standard library's loggers to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger()
+        log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
+
+
+def _json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    ordered = {
+        "timestamp": event.pop("timestamp"),
+        "level": event.pop("level"),
+        "event": event.pop("event"),
+        **event,
+    }
+    return msgspec.json.encode(ordered, enc_hook=str).decode()
+
+
+def _console(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    time = event.pop("timestamp")[11:19]
+    level = event.pop("level")
+    text = event.pop("event")
+    exception = event.pop("exception", None)
+    parts = [time, text if level in {"info", "debug"} else f"{level.upper()} {text}"]
+    fields = " ".join(f"{key}={_plain(value)}" for key, value in event.items() if value is not None)
+    line = " | ".join([*parts, fields] if fields else parts)
+    return f"{line}\n{exception}" if exception else line
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
