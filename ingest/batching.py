@@ -36,6 +36,6 @@ def _ref(item: Released, number: int) -> DocumentRef:
         version=item.version,
         url=item.url,
         action=item.action,
+        domain=item.domain,
         crawl_id=item.crawl_id,
-        accepted_at=item.accepted_at,
     )

@@ -31,7 +31,7 @@ released AS (
   FROM picked p WHERE i.job_id = p.job_id AND i.position = p.position
   RETURNING i.*)
 SELECT r.job_id::text, r.position, r.source, r.domain, r.document_id::text, r.version, r.url, r.action, r.crawl_id,
-       coalesce(r.target, t.target) AS target, extract(epoch FROM r.accepted_at)::float8 AS accepted_at
+       coalesce(r.target, t.target) AS target
 FROM released r LEFT JOIN webhook.targets t ON t.collection = r.collection AND t.live
 ORDER BY target, r.action, r.domain, r.source, r.job_id, r.position
 """
@@ -64,7 +64,6 @@ class Released(msgspec.Struct, frozen=True, kw_only=True):
     action: Action
     crawl_id: str | None
     target: str
-    accepted_at: float
 
 
 class Pick(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +76,7 @@ class Pick(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Releases:
-    """The dispatcher's view of the items. Raises what asyncpg raises when Postgres is away."""
+    """The dispatcher's view of the items. Raises DependencyError when Postgres is away."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool

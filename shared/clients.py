@@ -1,6 +1,8 @@
 """Connections to Redis and Postgres with the timeouts and retries that a stream consumer needs."""
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import asyncpg
@@ -12,7 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from shared.errors import is_refusing_writes
+from shared.errors import DependencyError, is_refusing_writes
 
 READ_BLOCK = 1.0  # seconds that one XREADGROUP waits for an entry
 _READER_TIMEOUT = READ_BLOCK + 4.0  # must outlast the block, or an empty stream looks like a dead server
@@ -45,10 +47,40 @@ def _redis(url: str, timeout: float, max_connections: int) -> Redis:
 
 
 class PostgresPool(asyncpg.Pool):
-    """A pool whose `fetch` and `execute` never wait for ever for a connection to a frozen server."""
+    """A pool that never waits for ever for a frozen server, and says DependencyError when it is away.
+
+    (On an acquired connection asyncpg's own errors are raised; `is_postgres_away` knows both.)
+    """
 
     def acquire(self, *, timeout: float | None = None) -> Any:
         return super().acquire(timeout=_POSTGRES_ACQUIRE_TIMEOUT if timeout is None else timeout)
+
+    async def fetch(self, query: str, *args: Any, **options: Any) -> Any:
+        with postgres_errors():
+            return await super().fetch(query, *args, **options)
+
+    async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:
+        with postgres_errors():
+            return await super().fetchrow(query, *args, **options)
+
+    async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:
+        with postgres_errors():
+            return await super().fetchval(query, *args, **options)
+
+    async def execute(self, query: str, *args: Any, **options: Any) -> Any:
+        with postgres_errors():
+            return await super().execute(query, *args, **options)
+
+
+@contextlib.contextmanager
+def postgres_errors() -> Iterator[None]:
+    """Turn errors of the connection and the server into DependencyError; errors of the statement stay."""
+    try:
+        yield
+    except Exception as error:
+        if is_postgres_away(error):
+            raise DependencyError("postgres", f"{type(error).__name__}: {error}") from error
+        raise
 
 
 async def postgres_pool(url: str, *, name: str, max_size: int = 10) -> PostgresPool:
@@ -90,6 +122,8 @@ async def use_json_codec(connection: Any) -> None:
 
 def is_postgres_away(error: BaseException) -> bool:
     """Whether the statement may be tried again: the server or the way to it failed, not the statement."""
+    if isinstance(error, DependencyError):
+        return error.service == "postgres"
     return isinstance(error, _POSTGRES_AWAY) or (isinstance(error, asyncpg.InterfaceError) and "closed" in str(error))
 
 

@@ -43,8 +43,8 @@ class DocumentRef(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     url: str
     action: Action = Action.INDEX
+    domain: str = ""
     crawl_id: str | None = None
-    accepted_at: float = 0.0  # Unix seconds
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +69,13 @@ class Page(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     metadata: dict[str, Any] = {}
 
 
+class StoredDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """A document's text as ingest keeps it in Postgres, sanitised, until a chunker loads it."""
+
+    markdown: str
+    page: Page
+
+
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """One piece of a document. TEI and the keyword index see `prefix + text`; people see `text`."""
 
@@ -89,6 +96,7 @@ class ChunkedDocument(msgspec.Struct, frozen=True, kw_only=True):
 
     page: Page
     content_hash: bytes  # sha256 of all that is stored, but for crawl_id and indexed_at
+    fingerprint: bytes  # sha256 of how it was processed: target, chunking, tokenizer
     chunks: tuple[Chunk, ...]
 
 

@@ -25,18 +25,18 @@ RETURNING job_id::text, request_hash
 _INSERT_JOB = """
 INSERT INTO webhook.jobs (job_id, kind, status, lane, collection, crawl_id, callback_url, request_id, timeout,
                           total, failed, finished_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, CASE WHEN $10 = $11 THEN now() END)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, CASE WHEN $10::int = $11::int THEN now() END)
 """
 
 _INSERT_ITEMS = """
 INSERT INTO webhook.job_items
-  (job_id, position, state, action, lane, source, domain, collection, document_id, version, url, crawl_id, code, error,
+  (job_id, position, state, action, lane, collection, source, domain, document_id, version, url, crawl_id, code, error,
    finished_at)
-SELECT $1, r.position, r.state, r.action, $2, r.source, r.domain, $3, r.document_id, r.version, r.url, $4, r.code,
-       r.error, CASE WHEN r.state = 'failed' THEN now() END
-FROM unnest($5::int[], $6::text[], $7::text[], $8::text[], $9::text[], $10::uuid[], $11::bigint[], $12::text[],
-            $13::text[], $14::text[])
-  AS r(position, state, action, source, domain, document_id, version, url, code, error)
+SELECT $1, r.position, r.state, r.action, r.lane, r.collection, r.source, r.domain, r.document_id, r.version, r.url, $2,
+       r.code, r.error, CASE WHEN r.state = 'failed' THEN now() END
+FROM unnest($3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::uuid[],
+            $11::bigint[], $12::text[], $13::text[], $14::text[])
+  AS r(position, state, action, lane, collection, source, domain, document_id, version, url, code, error)
 """
 
 _INSERT_PAYLOADS = """
@@ -104,10 +104,12 @@ async def _insert(connection: Connection, job: NewJob, items: Sequence[NewItem])
     versions = iter([row[0] for row in await connection.fetch(_NEXT_VERSIONS, len(good))])
     version_of = [None if item.error is not None else next(versions) for item in items]
     await connection.execute(
-        _INSERT_ITEMS, job.job_id, job.lane, job.collection, job.crawl_id,
+        _INSERT_ITEMS, job.job_id, job.crawl_id,
         list(range(len(items))),
         [ItemState.QUEUED if item.error is None else ItemState.FAILED for item in items],
         [item.action for item in items],
+        [item.lane for item in items],
+        [item.collection for item in items],
         [item.source for item in items],
         [item.domain for item in items],
         [item.document_id for item in items],

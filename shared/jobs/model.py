@@ -68,6 +68,8 @@ class NewItem(msgspec.Struct, frozen=True, kw_only=True):
 
     url: str | None
     source: str
+    lane: Lane
+    collection: str
     document_id: str | None = None
     domain: str = ""
     action: Action = Action.INDEX

@@ -57,7 +57,7 @@ WHERE i.job_id = c.job_id AND i.position = c.position
 """
 
 # Adds `counts` (job_id, succeeded, failed, cancelled) to the jobs; who reaches the total finishes the job.
-_COUNTED = """
+COUNTED = """
 locked AS MATERIALIZED (
   SELECT j.job_id, j.total, j.succeeded + c.succeeded AS succeeded, j.failed + c.failed AS failed,
          j.cancelled + c.cancelled AS cancelled
@@ -74,6 +74,14 @@ counted AS (
   FROM locked l WHERE j.job_id = l.job_id
   RETURNING j.*)
 """
+
+# The jobs that `counted` finished, as FinishedJob.
+FINISHED = """
+(SELECT jsonb_agg(jsonb_build_object(
+   'job_id', job_id, 'kind', kind, 'status', status, 'crawl_id', crawl_id, 'request_id', request_id,
+   'total', total, 'succeeded', succeeded, 'failed', failed, 'cancelled', cancelled,
+   'duration_ms', extract(epoch FROM finished_at - created_at) * 1000))
+ FROM counted WHERE finished_at IS NOT NULL)"""
 
 _END = f"""
 WITH {_CURRENT},
@@ -100,15 +108,11 @@ counts AS (
   SELECT job_id, count(*) FILTER (WHERE state NOT IN ('failed', 'cancelled')) AS succeeded,
          count(*) FILTER (WHERE state = 'failed') AS failed, count(*) FILTER (WHERE state = 'cancelled') AS cancelled
   FROM ended GROUP BY job_id),
-{_COUNTED}
+{COUNTED}
 SELECT (SELECT jsonb_agg(jsonb_build_object(
           'ordinal', ordinal, 'duration_ms', extract(epoch FROM finished_at - started_at) * 1000,
           'queued_ms', extract(epoch FROM started_at - accepted_at) * 1000)) FROM ended) AS ended,
-       (SELECT jsonb_agg(jsonb_build_object(
-          'job_id', job_id, 'kind', kind, 'status', status, 'crawl_id', crawl_id, 'request_id', request_id,
-          'total', total, 'succeeded', succeeded, 'failed', failed, 'cancelled', cancelled,
-          'duration_ms', extract(epoch FROM finished_at - created_at) * 1000))
-        FROM counted WHERE finished_at IS NOT NULL) AS finished
+       {FINISHED} AS finished
 """
 
 
@@ -151,7 +155,7 @@ class _EndedRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress:
-    """The progress statements of one stage. Any of them raises what asyncpg raises when Postgres is away."""
+    """The progress statements of one stage. Any of them raises DependencyError when Postgres is away."""
 
     def __init__(self, pool: asyncpg.Pool, stage: StageName, worker: str) -> None:
         self._pool = pool

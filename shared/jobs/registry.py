@@ -80,7 +80,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Registry:
-    """The documents of all targets. Raises what asyncpg raises when Postgres is away."""
+    """The documents of all targets. Raises DependencyError when Postgres is away."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
@@ -98,6 +98,10 @@ class Registry:
             fingerprint,
         )  # fmt: skip
         return {(row["document_id"], row["fence"]): row["chunks"] for row in rows}
+
+    async def forget_contents(self, target: str) -> None:
+        """Have no document of the target be taken for unchanged: its points are not stored (any more)."""
+        await self._pool.execute("UPDATE webhook.documents SET content_hash = NULL WHERE target = $1", target)
 
     async def decided(self, target: str, document_ids: Sequence[str]) -> dict[str, Decided]:
         """Fence and live version of those documents that have one."""

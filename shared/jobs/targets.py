@@ -32,7 +32,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Targets:
-    """The targets in Postgres. Raises what asyncpg raises when Postgres is away."""
+    """The targets in Postgres. Raises DependencyError when Postgres is away."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool

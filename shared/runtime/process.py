@@ -11,8 +11,8 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -46,6 +46,7 @@ class CommonSettings(Protocol):
 
 
 S = TypeVar("S", bound=CommonSettings)
+T = TypeVar("T")
 
 
 class Port(msgspec.Struct, frozen=True):
@@ -53,6 +54,10 @@ class Port(msgspec.Struct, frozen=True):
 
     default: int
     setting: int | None
+
+
+class StoppedError(Exception):
+    """The process was told to end before it was ready."""
 
 
 class Process(msgspec.Struct, kw_only=True):
@@ -68,6 +73,17 @@ class Process(msgspec.Struct, kw_only=True):
     operations: OperationLog
     metrics: Metrics
     health: Health
+
+    async def unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await what must be there before the service can start; raises StoppedError if it is told to end first."""
+        task = asyncio.create_task(work)
+        stopped = asyncio.create_task(self.stop.wait())
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if task.done():
+            return task.result()
+        task.cancel()
+        raise StoppedError
 
     async def listen(self, app: web.Application, host: str, port: Port) -> str:
         """Serve the app, with the health routes, until the process ends; returns its URL."""
@@ -121,7 +137,8 @@ async def _main(service: str, instance: str, settings: S, serve: Callable[[Proce
         stack.callback(flusher.cancel)
         stopping = asyncio.create_task(_mark_draining(process), name="draining")
         stack.callback(stopping.cancel)
-        await serve(process, settings)
+        with contextlib.suppress(StoppedError):
+            await serve(process, settings)
         log.info("Stopped")
 
 

@@ -1,0 +1,43 @@
+"""The chunker service: `python -m chunker`."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+from aiohttp import web
+
+from chunker.settings import Settings
+from chunker.splitting import Splitter
+from chunker.stage import ChunkStage
+from shared.runtime.consumer import make_failures, run_stage
+from shared.runtime.process import Port, Process, run_process
+from shared.streams import StageName
+from shared.tokenizer import load_tokenizer
+
+log = structlog.get_logger()
+
+
+async def serve(process: Process, settings: Settings) -> None:
+    chunker = settings.chunker
+    await process.listen(web.Application(), settings.process.host, Port(50109, chunker.chunker_port))
+    splitter = Splitter(
+        load_tokenizer(chunker.tokenizer),
+        max_tokens=chunker.max_chunk_tokens,
+        overlap_tokens=chunker.chunk_overlap_tokens,
+        max_characters=chunker.max_chunk_characters,
+        max_chunks=chunker.max_document_chunks,
+    )
+    executor = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="split")
+    process.stack.callback(executor.shutdown, wait=False, cancel_futures=True)
+    failures = make_failures(StageName.CHUNKER, settings.runtime)
+    stage = ChunkStage(process.pool, splitter, executor, process.operations, failures, settings.runtime)
+    log.info("Service pool initialized", tokenizer=chunker.tokenizer or "bundled")
+    await run_stage(process, stage, settings.runtime)
+
+
+def main() -> None:
+    run_process("chunker", Settings, serve)
+
+
+if __name__ == "__main__":
+    main()

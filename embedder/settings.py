@@ -1,0 +1,21 @@
+"""The settings of the embedder."""
+
+import msgspec
+
+from shared.settings import (
+    EmbedderSettings,
+    PostgresSettings,
+    ProcessSettings,
+    RedisSettings,
+    RuntimeSettings,
+    TeiSettings,
+)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    process: ProcessSettings
+    redis: RedisSettings
+    postgres: PostgresSettings
+    runtime: RuntimeSettings
+    tei: TeiSettings
+    embedder: EmbedderSettings

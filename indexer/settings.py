@@ -1,0 +1,29 @@
+"""The settings of the indexer and of the search API."""
+
+import msgspec
+
+from shared.settings import (
+    CollectionSettings,
+    IndexerSettings,
+    IngestSettings,
+    PostgresSettings,
+    ProcessSettings,
+    QdrantSettings,
+    RedisSettings,
+    RuntimeSettings,
+    SearchSettings,
+    TeiSettings,
+)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    process: ProcessSettings
+    redis: RedisSettings
+    postgres: PostgresSettings
+    runtime: RuntimeSettings
+    qdrant: QdrantSettings
+    collection: CollectionSettings
+    search: SearchSettings
+    tei: TeiSettings
+    ingest: IngestSettings  # the API secret, which search asks for too
+    indexer: IndexerSettings

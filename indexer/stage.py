@@ -1,0 +1,137 @@
+"""The index stage: points for every chunk, brought past the version fence; deletes come here straight away."""
+
+import asyncio
+import datetime as dt
+import time
+from collections.abc import Sequence
+
+import msgspec
+from qdrant_client import AsyncQdrantClient
+
+from indexer.collection import (
+    Collection,
+    DimensionMismatchError,
+    GenerationMismatchError,
+    collection_exists,
+    ensure_collection,
+    point_alias,
+)
+from indexer.fence import Candidate, Fence, Result
+from indexer.keyword import KeywordEncoder, KeywordParameters
+from indexer.points import points_of
+from indexer.store import PointStore
+from shared.clients import PostgresPool
+from shared.errors import DependencyError, RejectedError
+from shared.jobs.operations import Operation, OperationLog
+from shared.jobs.registry import Registration, Registry
+from shared.jobs.targets import Target, Targets
+from shared.messages import Action, EmbeddedDocument, decode_part
+from shared.runtime.batch import BatchWorker
+from shared.runtime.failures import Failures
+from shared.runtime.stage import Batch, Dead, Done, Outcome, Work
+from shared.settings import RuntimeSettings
+from shared.streams import StageName
+
+
+class IndexStage:
+    """Makes documents searchable, and takes them away again."""
+
+    name = StageName.INDEXER
+
+    def __init__(
+        self, client: AsyncQdrantClient, pool: PostgresPool, keyword: KeywordParameters, operations: OperationLog,
+        failures: Failures, settings: RuntimeSettings,
+    ) -> None:  # fmt: skip
+        self._client = client
+        self._registry = Registry(pool)
+        self._targets = Targets(pool)
+        self._fence = Fence(self._registry, PointStore(client))
+        self._keyword = keyword
+        self._operations = operations
+        self._failures = failures
+        self._settings = settings
+        self._ready: dict[str, tuple[Collection, KeywordEncoder]] = {}
+
+    async def handle(self, batch: Batch) -> list[Outcome]:
+        target = await self._targets.get(batch.target)
+
+        async def handle_document(work: Work) -> Candidate | Outcome:
+            if work.ref.action is Action.DELETE:
+                return Candidate(registration=_registration(work, is_live=False))
+            embedded = decode_part(work.body, EmbeddedDocument)
+            encoder = await self._encoder(target, embedded.dimension)
+            return await asyncio.to_thread(_candidate, work, embedded, target, encoder)
+
+        worker: BatchWorker[Work, Candidate | Outcome] = BatchWorker(
+            handle_document,
+            limit=len(batch.works),
+            on_error=self._failures,
+            timeout=self._settings.document_timeout,
+        )
+        prepared = await worker.process_batch(batch.works)
+        candidates = [c for c in prepared if isinstance(c, Candidate)]
+        ended = iter(await self._apply(target, candidates))
+        return [_outcome(item, next(ended)) if isinstance(item, Candidate) else item for item in prepared]
+
+    async def _apply(self, target: Target, candidates: Sequence[Candidate]) -> list[Result]:
+        started = time.monotonic()
+        results = await self._fence.apply(target.target, candidates)
+        points = sum(len(candidate.points) for candidate in candidates)
+        self._operations.add(
+            Operation(
+                operation_type="qdrant", operation_name="index", duration_ms=(time.monotonic() - started) * 1000,
+                metadata={"documents": len(candidates), "points": points},
+            )
+        )  # fmt: skip
+        return results
+
+    async def _encoder(self, target: Target, dimension: int) -> KeywordEncoder:
+        """The keyword encoder of the target's collection, which is made if it is not there."""
+        ready = self._ready.get(target.target)
+        if ready is None or (ready[0].generation, ready[0].dimension) != (target.generation, dimension):
+            collection = await self._ensure(target, dimension)
+            ready = self._ready[target.target] = (collection, KeywordEncoder(collection.keyword))
+        return ready[1]
+
+    async def _ensure(self, target: Target, dimension: int) -> Collection:
+        try:
+            if not await collection_exists(self._client, target.target):
+                # New or lost: in a lost one nothing is unchanged, whatever the registry remembers.
+                await self._registry.forget_contents(target.target)
+            collection = await ensure_collection(
+                self._client, target.target, dimension=dimension, generation=target.generation, keyword=self._keyword
+            )
+            if collection.is_new:
+                await point_alias(self._client, target.collection, target.target)
+            return collection
+        except (GenerationMismatchError, DimensionMismatchError) as error:
+            raise DependencyError("qdrant", str(error)) from error  # a person must act; no document is at fault
+
+
+def _candidate(work: Work, embedded: EmbeddedDocument, target: Target, encoder: KeywordEncoder) -> Candidate:
+    points = points_of(
+        work.ref, embedded, domain=work.ref.domain, collection=target.collection, indexed_at=dt.datetime.now(dt.UTC),
+        encoder=encoder,
+    )  # fmt: skip
+    document = embedded.document
+    registration = _registration(work, is_live=True)
+    return Candidate(
+        registration=msgspec.structs.replace(
+            registration, content_hash=document.content_hash, fingerprint=document.fingerprint, chunks=len(points)
+        ),
+        points=points,
+    )
+
+
+def _registration(work: Work, *, is_live: bool) -> Registration:
+    ref = work.ref
+    return Registration(
+        document_id=ref.document_id, version=ref.version, is_live=is_live, url=ref.url, domain=ref.domain,
+        crawl_id=ref.crawl_id,
+    )  # fmt: skip
+
+
+def _outcome(candidate: Candidate, result: Result) -> Outcome:
+    if isinstance(result, RejectedError):
+        return Dead(result.code, result.reason, attempts=1)
+    return Done(result, len(candidate.points))

@@ -1,0 +1,27 @@
+"""The settings of ingest."""
+
+import msgspec
+
+from shared.settings import (
+    CollectionSettings,
+    DispatchSettings,
+    IngestSettings,
+    PostgresSettings,
+    ProcessSettings,
+    QdrantSettings,
+    RedisSettings,
+    RuntimeSettings,
+    TeiSettings,
+)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    process: ProcessSettings
+    redis: RedisSettings
+    postgres: PostgresSettings
+    runtime: RuntimeSettings
+    dispatch: DispatchSettings
+    ingest: IngestSettings
+    collection: CollectionSettings
+    tei: TeiSettings  # for /health only
+    qdrant: QdrantSettings  # for /health only
