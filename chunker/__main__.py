@@ -2,13 +2,15 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import structlog
 from aiohttp import web
 
+from chunker.fingerprint import fingerprint
 from chunker.settings import Settings
 from chunker.splitting import Splitter
-from chunker.stage import ChunkStage
+from chunker.stage import ChunkStage, TextPool
 from shared.runtime.consumer import make_failures, run_stage
 from shared.runtime.process import Port, Process, run_process
 from shared.streams import StageName
@@ -20,8 +22,9 @@ log = structlog.get_logger()
 async def serve(process: Process, settings: Settings) -> None:
     chunker = settings.chunker
     await process.listen(web.Application(), settings.process.host, Port(50109, chunker.chunker_port))
+    tokenizer = load_tokenizer(chunker.tokenizer)
     splitter = Splitter(
-        load_tokenizer(chunker.tokenizer),
+        tokenizer,
         max_tokens=chunker.max_chunk_tokens,
         overlap_tokens=chunker.chunk_overlap_tokens,
         max_characters=chunker.max_chunk_characters,
@@ -29,8 +32,9 @@ async def serve(process: Process, settings: Settings) -> None:
     )
     executor = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="split")
     process.stack.callback(executor.shutdown, wait=False, cancel_futures=True)
+    texts = TextPool(splitter, partial(fingerprint, chunker, tokenizer.to_str()), executor)
     failures = make_failures(StageName.CHUNKER, settings.runtime)
-    stage = ChunkStage(process.pool, splitter, executor, process.operations, failures, settings.runtime)
+    stage = ChunkStage(process.pool, texts, process.operations, failures, settings.runtime)
     log.info("Service pool initialized", tokenizer=chunker.tokenizer or "bundled")
     await run_stage(process, stage, settings.runtime)
 

@@ -1,1 +1,37 @@
-def main() -> None: ...
+"""The `millstream` command."""
+
+import sys
+
+import typer
+
+from cli import jobs
+from cli.client import ApiError
+from cli.index import index
+from cli.output import Exit, errors
+from cli.search import search
+from cli.serve import migrate_database, serve
+from cli.up import up
+from shared.errors import ConfigurationError
+
+app = typer.Typer(
+    help="Documents in, a searchable index out.", no_args_is_help=True, add_completion=False,
+    pretty_exceptions_enable=False,
+)  # fmt: skip
+app.command()(up)
+app.command()(serve)
+app.command("migrate")(migrate_database)
+app.command()(index)
+app.command()(search)
+app.add_typer(jobs.app, name="jobs")
+
+
+def main() -> None:
+    """Run the command line; errors of the API and of settings become a sentence and an exit code."""
+    try:
+        app()
+    except ApiError as error:
+        errors.print(str(error), style="red", markup=False)
+        sys.exit(Exit.UNREACHABLE if error.status is None else Exit.REFUSED)
+    except ConfigurationError as error:
+        errors.print(str(error), style="red", markup=False)
+        sys.exit(Exit.REFUSED)

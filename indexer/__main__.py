@@ -1,14 +1,12 @@
 """The indexer service: `python -m indexer`. Serves the search API as well."""
 
 import structlog
-from qdrant_client import AsyncQdrantClient
 
 from indexer.keyword import KeywordParameters
 from indexer.search_service import make_search_app
 from indexer.settings import Settings
 from indexer.stage import IndexStage
-from shared.http import Check
-from shared.qdrant import make_client, qdrant_errors
+from shared.qdrant import check_qdrant, make_client
 from shared.runtime.consumer import make_failures, run_stage
 from shared.runtime.process import Port, Process, run_process
 from shared.settings import check_secret
@@ -29,14 +27,6 @@ async def serve(process: Process, settings: Settings) -> None:
     stage = IndexStage(client, process.pool, keyword, process.operations, failures, settings.runtime)
     log.info("Service pool initialized", qdrant=settings.qdrant.qdrant_url)
     await run_stage(process, stage, settings.runtime)
-
-
-def check_qdrant(client: AsyncQdrantClient) -> Check:
-    async def check() -> None:
-        with qdrant_errors():
-            await client.info()
-
-    return check
 
 
 def main() -> None:

@@ -8,8 +8,9 @@ from indexer.search import SearchEngine, SearchOptions
 from indexer.search_api import add_search_routes
 from indexer.settings import Settings
 from indexer.visibility import RegistryVisibility
-from shared.auth import Authenticator
+from shared.auth import Authenticator, Verdict
 from shared.runtime.process import Process
+from shared.settings import Secret
 from shared.tei import TeiClient, Vectors
 
 
@@ -25,7 +26,11 @@ async def make_search_app(process: Process, client: AsyncQdrantClient, settings:
 
     options = SearchOptions(default_collection=settings.collection.qdrant_collection, rrf_k=settings.search.rrf_k)
     engine = SearchEngine(client, RegistryVisibility(process.pool), embed_query, options)
-    authenticator = Authenticator(settings.ingest.api_secret)
+    authenticator = Authenticator(settings.ingest.api_secret, Secret())
+
+    def is_authentic(request: web.Request) -> bool:
+        return authenticator.check_bearer(request.headers.get("Authorization")) is Verdict.ALLOWED
+
     app = web.Application(client_max_size=1024 * 1024)
-    add_search_routes(app, engine, lambda request: authenticator.is_bearer(request.headers.get("Authorization", "")))
+    add_search_routes(app, engine, is_authentic)
     return app

@@ -84,7 +84,8 @@ class Acceptance:
     def _job(self, order: Order, job_id: str) -> NewJob:
         return NewJob(
             job_id=job_id, kind=order.kind, lane=order.lane, collection=order.collection or self._collection,
-            timeout=self._timeout, crawl_id=order.crawl_id, callback_url=order.callback_url, request_id=order.request_id,
+            timeout=self._timeout, crawl_id=order.crawl_id, callback_url=order.callback_url,
+            request_id=order.request_id,
         )  # fmt: skip
 
     def _item(self, order: Order, document: Document | RejectedDocument, source: str) -> NewItem:

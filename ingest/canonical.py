@@ -16,9 +16,11 @@ from shared.errors import RejectedError
 MAX_URL_CHARACTERS = 2048  # as sent and canonical; Postgres indexes no text over 2,704 bytes
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_TRACKING = frozenset(
-    ["gclid", "gclsrc", "dclid", "gbraid", "wbraid", "fbclid", "msclkid", "yclid", "ysclid", "twclid", "ttclid", "igshid", "li_fat_id", "srsltid", "hsctatracking", "_hsenc", "_hsmi", "__hssc", "__hstc", "__hsfp", "_ga", "_gl", "mkt_tok", "oly_enc_id", "oly_anon_id", "vero_id", "vero_conv", "s_kwcid", "wickedid"]
-)
+_TRACKING = frozenset({
+    "gclid", "gclsrc", "dclid", "gbraid", "wbraid", "fbclid", "msclkid", "yclid", "ysclid", "twclid", "ttclid",
+    "igshid", "li_fat_id", "srsltid", "hsctatracking", "_hsenc", "_hsmi", "__hssc", "__hstc", "__hsfp", "_ga", "_gl",
+    "mkt_tok", "oly_enc_id", "oly_anon_id", "vero_id", "vero_conv", "s_kwcid", "wickedid",
+})  # fmt: skip
 _TRACKING_PREFIXES = ("utm_", "mc_")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")

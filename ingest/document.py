@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
-from ingest.canonical import canonical_url
-from ingest.decoding import MalformedBodyError
-from ingest.draft import Draft, is_given, raw_starts, read_draft
+from ingest.canonical import MAX_URL_CHARACTERS, canonical_url
+from ingest.decoding import decode
+from ingest.draft import Draft, first_text, is_given, is_object, raw_starts, read_draft, rejecting_malformed
+from ingest.metadata import keep_metadata
 from ingest.override import read_collection, read_lane
 from shared.errors import RejectedError
 from shared.messages import Lane
@@ -85,29 +86,85 @@ def build_api_document(draft: Draft, limits: Limits) -> Document:
 
 def build_document(draft: Draft, limits: Limits, leave_out: AbstractSet[str] = frozenset()) -> Document:
     """Judge a draft and decode what is kept; `leave_out` names metadata that is not. Raises RejectedError."""
+    fields, known = draft.fields, draft.known
     url = require_url(draft)
     canonical = canonical_url(url)
-    try:
-        markdown = _read_markdown(draft.fields.markdown, limits.max_document_bytes)
-        texts = _read_texts(draft)
-        metadata, omitted = _read_metadata(draft.fields.metadata, leave_out)
-    except MalformedBodyError as error:
-        raise RejectedError("malformed", str(error)) from error
-    return Document(
-        url=url,
-        canonical_url=canonical,
-        markdown=markdown,
-        is_mobile=_read_boolean(draft.fields.is_mobile or draft.fields.is_mobile_camel),
-        metadata=metadata,
-        metadata_omitted=omitted,
-        **texts,
-    )
+    with rejecting_malformed():
+        metadata, omitted = _read_metadata(fields.metadata, leave_out)
+        return Document(
+            url=url,
+            canonical_url=canonical,
+            markdown=_read_markdown(fields.markdown, limits.max_document_bytes),
+            title=_cut(MAX_TITLE_CHARACTERS, fields.title, known.title, known.og_title, known.og_title_snake),
+            description=_cut(
+                MAX_DESCRIPTION_CHARACTERS,
+                *(fields.description, known.description, known.og_description, known.og_description_snake),
+            ),
+            language=_read_tag(fields.language, known.language),
+            country=_read_tag(fields.country),
+            is_mobile=_read_boolean(fields.is_mobile or fields.is_mobile_camel),
+            metadata=metadata,
+            metadata_omitted=omitted,
+        )
 
 
 def require_url(draft: Draft) -> str:
     """The draft's URL. Raises RejectedError `missing_url` or `invalid_url`."""
     if draft.url is not None:
         return draft.url
-    if is_given(draft.fields.url) and not raw_starts(draft.fields.url, b'"'):
-        raise RejectedError("invalid_url", "url must be text")
+    if is_given(draft.fields.url) and bytes(draft.fields.url) != b'""':
+        raise RejectedError("invalid_url", f"url must be text of at most {MAX_URL_CHARACTERS:,} characters")
     raise RejectedError("missing_url", "the document has no url, and its metadata neither url nor sourceURL")
+
+
+def _parse_at(
+    position: int,
+    element: bytes | msgspec.Raw,
+    read: Callable[[bytes | msgspec.Raw], Draft],
+    build: Callable[[Draft], Document],
+) -> Document | RejectedDocument:
+    url = None
+    try:
+        draft = read(element)
+        url = draft.url
+        return build(draft)
+    except RejectedError as error:
+        shown = url[:MAX_URL_CHARACTERS] if url else None
+        return RejectedDocument(position=position, url=shown, code=error.code, error=error.reason)
+
+
+def _read_markdown(raw: msgspec.Raw, limit: int) -> str:
+    if not is_given(raw):
+        raise RejectedError("empty_markdown", "the document has no markdown")
+    if not raw_starts(raw, b'"'):
+        raise RejectedError("markdown_not_text", "markdown must be text")
+    # JSON takes at most six bytes for one of UTF-8 (`\u0041`) and never fewer than one: most sizes need no encoding.
+    if len(raw) > 6 * limit + 2:
+        raise _too_large(len(raw), limit)
+    markdown = decode(_markdown, raw).replace("\0", "")
+    if len(raw) > limit and (size := len(markdown.encode())) > limit:
+        raise _too_large(size, limit)
+    if not markdown or markdown.isspace():
+        raise RejectedError("empty_markdown", "the markdown is empty")
+    return markdown
+
+
+def _too_large(size: int, limit: int) -> RejectedError:
+    return RejectedError("document_too_large", f"the markdown has {size:,} bytes, at most {limit:,} are allowed")
+
+
+def _read_metadata(raw: msgspec.Raw, leave_out: AbstractSet[str]) -> tuple[dict[str, Any], int]:
+    return keep_metadata(raw, leave_out) if is_object(raw) else ({}, 0)
+
+
+def _cut(characters: int, *candidates: msgspec.Raw) -> str:
+    return (first_text(*candidates) or "")[:characters]
+
+
+def _read_tag(*candidates: msgspec.Raw) -> str | None:
+    tag = first_text(*candidates)
+    return tag if tag and len(tag) <= MAX_TAG_CHARACTERS else None  # a longer one is no tag, and half of it no better
+
+
+def _read_boolean(raw: msgspec.Raw) -> bool | None:
+    return {b"true": True, b"false": False}.get(bytes(raw))

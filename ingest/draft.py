@@ -3,6 +3,9 @@
 camelCase and snake_case. html, links or screenshots are skipped as bytes. `document` judges what is found here.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import msgspec
 
 from ingest.decoding import MalformedBodyError, UnprocessableBodyError, decode
@@ -66,14 +69,20 @@ _string = msgspec.json.Decoder(str)
 _list = msgspec.json.Decoder(list[msgspec.Raw])
 
 
+def take_apart(raw: bytes | msgspec.Raw) -> Draft:
+    """Find a document's fields. Raises as `decode`, and RejectedError `metadata_not_object`."""
+    fields = decode(_fields, raw)
+    if is_given(fields.metadata) and not is_object(fields.metadata):
+        raise RejectedError("metadata_not_object", "metadata must be a JSON object")
+    known = decode(_known_metadata, fields.metadata) if is_object(fields.metadata) else KnownMetadata()
+    url = first_text(fields.url, known.url, known.source_url, known.source_url_snake)
+    return Draft(fields=fields, known=known, url=url)
+
+
 def read_draft(raw: bytes | msgspec.Raw) -> Draft:
-    """Take one document apart. Raises RejectedError `malformed` or `metadata_not_object`."""
-    try:
-        return _draft(decode(_fields, raw))
-    except MalformedBodyError as error:
-        raise RejectedError("malformed", str(error)) from error
-    except UnprocessableBodyError as error:
-        raise RejectedError("malformed", "the document is not a JSON object") from error
+    """As `take_apart`, of a document among others: raises RejectedError alone."""
+    with rejecting_malformed():
+        return take_apart(raw)
 
 
 def read_page(raw: bytes | msgspec.Raw) -> Draft:
@@ -82,7 +91,19 @@ def read_page(raw: bytes | msgspec.Raw) -> Draft:
     if outer.fields.markdown or not is_object(outer.fields.content):
         return outer
     inner = read_draft(outer.fields.content)
-    return msgspec.structs.replace(inner, url=inner.url or first_text(outer.fields.source))
+    with rejecting_malformed():
+        return msgspec.structs.replace(inner, url=inner.url or first_text(outer.fields.source))
+
+
+@contextmanager
+def rejecting_malformed() -> Iterator[None]:
+    """Inside, what cannot be decoded is the document's own fault: RejectedError `malformed`."""
+    try:
+        yield
+    except MalformedBodyError as error:
+        raise RejectedError("malformed", str(error)) from error
+    except UnprocessableBodyError as error:
+        raise RejectedError("malformed", "the document is not a JSON object") from error
 
 
 def first_text(*candidates: msgspec.Raw) -> str | None:
@@ -110,14 +131,6 @@ def is_given(raw: msgspec.Raw) -> bool:
 def raw_starts(raw: msgspec.Raw, sign: bytes) -> bool:
     """Whether undecoded JSON begins with the byte `sign`, which tells its type."""
     return bytes(memoryview(raw)[:1]) == sign
-
-
-def _draft(fields: Fields) -> Draft:
-    if is_given(fields.metadata) and not is_object(fields.metadata):
-        raise RejectedError("metadata_not_object", "metadata must be a JSON object")
-    known = decode(_known_metadata, fields.metadata) if is_object(fields.metadata) else KnownMetadata()
-    url = first_text(fields.url, known.url, known.source_url, known.source_url_snake)
-    return Draft(fields=fields, known=known, url=url)
 
 
 def _text(raw: msgspec.Raw) -> str:

@@ -2,6 +2,9 @@
 
 import re
 
+import msgspec
+
+from ingest.draft import first_text, is_given, raw_starts, rejecting_malformed
 from shared.errors import RejectedError
 from shared.messages import Lane
 
@@ -31,3 +34,22 @@ def parse_collection(text: str | None) -> str | None:
             f"collection must be 1 to 128 letters, digits, dots, dashes and underscores, not {name[:40]!a}",
         )
     return name
+
+
+def read_lane(raw: msgspec.Raw) -> Lane | None:
+    """As `parse_lane`, of an undecoded JSON value."""
+    return parse_lane(_read_name("lane", raw))
+
+
+def read_collection(raw: msgspec.Raw) -> str | None:
+    """As `parse_collection`, of an undecoded JSON value."""
+    return parse_collection(_read_name("collection", raw))
+
+
+def _read_name(field: str, raw: msgspec.Raw) -> str | None:
+    if not is_given(raw):
+        return None
+    if not raw_starts(raw, b'"'):
+        raise RejectedError(f"invalid_{field}", f"{field} must be text")
+    with rejecting_malformed():
+        return first_text(raw)

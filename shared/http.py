@@ -24,7 +24,7 @@ Check = Callable[[], Awaitable[None]]
 class Health(msgspec.Struct, kw_only=True):
     """What the health routes show: a check per dependency (raises why it is unhealthy) and the process's state."""
 
-    checks: Mapping[str, Check]
+    checks: dict[str, Check]
     is_ready: bool = False
     is_draining: bool = False
 

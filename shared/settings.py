@@ -100,6 +100,7 @@ class IngestSettings(_Block, frozen=True, kw_only=True):
     max_body_bytes: int = 64 * 1024 * 1024
     max_document_bytes: int = 8 * 1024 * 1024
     deduplication_window: Seconds = Seconds(86400)
+    retention: Seconds = Seconds(30 * 86400)  # finished jobs, texts that are not live, metrics rows
     search_url: str = "http://127.0.0.1:50111"
 
 
@@ -144,7 +145,6 @@ class SearchSettings(_Block, frozen=True, kw_only=True):
 
 class IndexerSettings(_Block, frozen=True, kw_only=True):
     indexer_port: int | None = None  # default 50111
-    retention: Seconds = Seconds(30 * 86400)  # finished jobs and texts that are not live
 
 
 def blocks() -> Iterator[type[_Block]]:
@@ -172,6 +172,14 @@ def retired_variables(environ: Mapping[str, str]) -> list[str]:
     return sorted(RETIRED & environ.keys())
 
 
+def seconds_of(text: str) -> Seconds:
+    """Read a duration. Raises ValueError."""
+    match = _DURATION.fullmatch(text.strip())
+    if not match:
+        raise ValueError(f"{text!r} is not a duration such as 30s, 10m or 250ms")
+    return Seconds(float(match[1]) * _UNITS[match[2] or "s"])
+
+
 def check_secret(name: str, secret: Secret, *, test_mode: bool) -> None:
     """Raise ConfigurationError if a secret is missing or weak."""
     if len(secret) < MIN_SECRET_CHARACTERS and not test_mode:
@@ -192,10 +200,7 @@ def _load_block(block: type[T], environ: Mapping[str, str]) -> T:
 
 def _decode(kind: type, value: Any) -> Any:
     if kind is Seconds:
-        match = _DURATION.fullmatch(str(value).strip())
-        if not match:
-            raise ValueError(f"{value!r} is not a duration such as 30s, 10m or 250ms")
-        return Seconds(float(match[1]) * _UNITS[match[2] or "s"])
+        return seconds_of(str(value))
     if kind is Secret:
         return Secret(value)
     raise TypeError(f"cannot decode {kind}")

@@ -8,8 +8,11 @@ import sys
 from typing import Any, TextIO
 
 import msgspec
+import stamina
 import structlog
 from structlog.typing import EventDict, WrappedLogger
+
+_RETRIES_PER_LINE = 15
 
 
 def configure_logging(*, service: str, instance: str, level: str, log_format: str, out: TextIO | None = None) -> None:
@@ -28,8 +31,15 @@ def configure_logging(*, service: str, instance: str, level: str, log_format: st
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(service=service, instance=instance)
+    stamina.instrumentation.set_on_retry_hooks([_log_retry])
     # Libraries that use the standard library's logging: warnings and worse, in the same shape.
     logging.basicConfig(level=logging.WARNING, handlers=[_Forwarder()], force=True)
+
+
+def _log_retry(details: stamina.instrumentation.RetryDetails) -> None:
+    """Say that something is away when it begins and now and then, not at every try."""
+    if details.retry_num == 1 or details.retry_num % _RETRIES_PER_LINE == 0:
+        structlog.get_logger().warning("Waiting", error=str(details.caused_by), tries=details.retry_num)
 
 
 class _Forwarder(logging.Handler):

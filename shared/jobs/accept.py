@@ -58,7 +58,7 @@ class DeliveryKey(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     request_hash: bytes
     window: float  # seconds
-    explicit: bool = False
+    is_explicit: bool = False
 
 
 class _Duplicate(Exception):  # noqa: N818 - rolls the transaction back, never leaves this module
@@ -88,7 +88,7 @@ async def _claim_key(connection: Connection, job: NewJob, key: DeliveryKey) -> N
     owner, request_hash = row
     if owner == job.job_id:
         return
-    if key.explicit and request_hash != key.request_hash:
+    if key.is_explicit and request_hash != key.request_hash:
         raise IdempotencyConflictError(f"Idempotency-Key {key.key!r} was used with another body")
     raise _Duplicate(owner)
 

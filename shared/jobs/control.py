@@ -9,12 +9,15 @@ from shared.jobs.progress import COUNTED, FINISHED
 # A failed item whose document a later version has overtaken stays as it is, and so does one without a text.
 _RETRY = """
 WITH again AS (
-  UPDATE webhook.job_items i SET state = 'queued', due_at = now(), attempts = 0, code = NULL, error = NULL, finished_at = NULL
-  FROM (SELECT job_id, position FROM webhook.job_items WHERE job_id = $1 AND state = 'failed' ORDER BY position FOR UPDATE) f
+  UPDATE webhook.job_items i
+  SET state = 'queued', due_at = now(), attempts = 0, code = NULL, error = NULL, finished_at = NULL
+  FROM (SELECT job_id, position FROM webhook.job_items
+        WHERE job_id = $1 AND state = 'failed' ORDER BY position FOR UPDATE) f
   WHERE i.job_id = f.job_id AND i.position = f.position
     AND (i.action = 'delete' OR EXISTS (SELECT 1 FROM webhook.payloads p WHERE p.version = i.version))
-    AND NOT EXISTS (SELECT 1 FROM webhook.documents d JOIN webhook.targets t USING (target)
-                    WHERE d.document_id = i.document_id AND t.collection = i.collection AND t.live AND d.fence > i.version)
+    AND NOT EXISTS (
+      SELECT 1 FROM webhook.documents d JOIN webhook.targets t USING (target)
+      WHERE d.document_id = i.document_id AND t.collection = i.collection AND t.live AND d.fence > i.version)
   RETURNING i.job_id, i.position),
 letters AS (
   UPDATE webhook.dead_letters l SET replayed_at = now() FROM again a
@@ -26,7 +29,8 @@ FROM (SELECT count(*) AS n FROM again) c WHERE job_id = $1 AND n > 0 RETURNING n
 _CANCEL = f"""
 WITH cancelled AS (
   UPDATE webhook.job_items i SET state = 'cancelled', finished_at = now()
-  FROM (SELECT job_id, position FROM webhook.job_items WHERE job_id = $1 AND state = 'queued' ORDER BY position FOR UPDATE) q
+  FROM (SELECT job_id, position FROM webhook.job_items
+        WHERE job_id = $1 AND state = 'queued' ORDER BY position FOR UPDATE) q
   WHERE i.job_id = q.job_id AND i.position = q.position
   RETURNING i.job_id, i.version),
 dropped AS (DELETE FROM webhook.payloads p USING cancelled c WHERE p.version = c.version),
@@ -58,6 +62,4 @@ class JobControl:
         """Cancel every item that waits in the queue; what is in the streams goes on."""
         row = await self._pool.fetchrow(_CANCEL, job_id)
         assert row is not None
-        return Cancellation(
-            cancelled=row["cancelled"], jobs=msgspec.convert(row["finished"] or [], list[FinishedJob])
-        )
+        return Cancellation(cancelled=row["cancelled"], jobs=msgspec.convert(row["finished"] or [], list[FinishedJob]))

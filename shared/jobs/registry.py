@@ -11,13 +11,11 @@ import asyncpg
 import msgspec
 
 _UNCHANGED = """
-UPDATE webhook.documents d
-SET fence = n.version, seen_crawl_id = coalesce(n.crawl_id, d.seen_crawl_id), seen_at = now()
-FROM (SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::bytea[], $5::text[])
-        AS r(document_id, version, content_hash, crawl_id) ORDER BY document_id) n
-WHERE d.target = $1 AND d.document_id = n.document_id AND d.fence < n.version AND d.live_version IS NOT NULL
-  AND d.content_hash = n.content_hash AND d.fingerprint = $6
-RETURNING d.document_id::text, d.fence, d.chunks
+UPDATE webhook.documents
+SET fence = $3, seen_crawl_id = coalesce($6, seen_crawl_id), seen_at = now()
+WHERE target = $1 AND document_id = $2 AND fence < $3 AND live_version IS NOT NULL AND content_hash = $4
+  AND fingerprint = $5
+RETURNING chunks
 """
 
 _STATES = """
@@ -76,6 +74,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     document_id: str
     version: int
     content_hash: bytes
+    fingerprint: bytes
     crawl_id: str | None = None
 
 
@@ -85,19 +84,12 @@ class Registry:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
-    async def mark_unchanged(self, target: str, fingerprint: bytes, seen: Sequence[Seen]) -> dict[tuple[str, int], int]:
-        """Raise the fence of documents whose live content is the same; (document id, version) -> chunks of these."""
-        if not seen:
-            return {}
-        rows = await self._pool.fetch(
-            _UNCHANGED, target,
-            [s.document_id for s in seen],
-            [s.version for s in seen],
-            [s.content_hash for s in seen],
-            [s.crawl_id for s in seen],
-            fingerprint,
-        )  # fmt: skip
-        return {(row["document_id"], row["fence"]): row["chunks"] for row in rows}
+    async def mark_unchanged(self, target: str, seen: Seen) -> int | None:
+        """Raise the document's fence if its live content is the same: its chunks, or None if it is not."""
+        chunks: int | None = await self._pool.fetchval(
+            _UNCHANGED, target, seen.document_id, seen.version, seen.content_hash, seen.fingerprint, seen.crawl_id
+        )
+        return chunks
 
     async def forget_contents(self, target: str) -> None:
         """Have no document of the target be taken for unchanged: its points are not stored (any more)."""

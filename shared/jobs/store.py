@@ -124,7 +124,9 @@ class JobStore:
 def _result(row: asyncpg.Record) -> JobResult:
     fields: dict[str, Any] = dict(row)
     state = ItemState(fields.pop("state"))
-    return JobResult(**fields, status=_status(state, fields["stage"]), success=state.is_success if state.is_final else None)
+    return JobResult(
+        **fields, status=_status(state, fields["stage"]), success=state.is_success if state.is_final else None
+    )
 
 
 def _status(state: ItemState, stage: str) -> str:

@@ -1,0 +1,29 @@
+"""What makes a document the same as the one that is stored: pure, used by the chunker to skip unchanged pages."""
+
+import hashlib
+
+import msgspec
+
+from shared.messages import Page
+from shared.settings import ChunkerSettings
+
+# Raise it when cleaning, splitting or prefixes change what is stored for the same text.
+PIPELINE_VERSION = 1
+
+
+def content_hash(url: str, page: Page, markdown: str) -> bytes:
+    """sha256 over all that is stored of a document, except crawl_id and indexed_at.
+
+    `markdown` is the cleaned one. The order of metadata's keys does not matter, nor do fields at their defaults.
+    """
+    return hashlib.sha256(msgspec.json.encode([url, page, markdown], order="sorted")).digest()
+
+
+def fingerprint(settings: ChunkerSettings, tokenizer: str, generation: str) -> bytes:
+    """sha256 over how documents are processed and where they are stored: `generation` of the target.
+
+    `tokenizer` is the tokenizer's JSON.
+    """
+    tokenizer_hash = hashlib.sha256(tokenizer.encode()).hexdigest()
+    bounds = (settings.max_chunk_tokens, settings.chunk_overlap_tokens, settings.max_chunk_characters)
+    return hashlib.sha256(msgspec.json.encode([PIPELINE_VERSION, bounds, tokenizer_hash, generation])).digest()

@@ -1,0 +1,49 @@
+"""What commands print: tables for people, JSON for programs; and what their exit codes mean."""
+
+import enum
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+
+console = Console()
+errors = Console(stderr=True)
+
+
+class Exit(enum.IntEnum):
+    """Exit codes; 2 is a wrong command line."""
+
+    OK = 0
+    FAILED = 1  # it ran, and something did not succeed: a document, a job
+    UNREACHABLE = 3  # the service did not answer
+    REFUSED = 4  # the service answered with an error
+
+
+def emit(value: Any, *, as_json: bool, show: Callable[[], None]) -> None:
+    """Print `value` as JSON, or let `show` print it for a person."""
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    else:
+        show()
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    """A plain table; None shows as nothing."""
+    made = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*("" if cell is None else str(cell) for cell in row))
+    return made
+
+
+def fail(message: str, code: Exit) -> NoReturn:
+    """Say why on stderr and end with `code`."""
+    errors.print(f"[red]{message}[/red]", highlight=False, markup=True)
+    raise typer.Exit(code)

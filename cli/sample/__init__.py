@@ -1,0 +1,40 @@
+"""The crawl that `millstream up --sample` indexes: real documentation pages and what one might ask of them.
+
+No I/O but reading the package's own file. webhooks.py turns the pages into what Firecrawl would send.
+"""
+
+import gzip
+from importlib import resources
+from typing import Any
+
+import msgspec
+
+
+class SampleQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """A question and the page that answers it, in each search mode the first hit."""
+
+    text: str
+    url: str
+
+
+# The answers lie in different sites, and two of the questions share hardly a word with their page's title.
+QUERIES = (
+    SampleQuery(
+        text="How do I send an email after the response was returned?",
+        url="https://fastapi.tiangolo.com/tutorial/background-tasks/",
+    ),
+    SampleQuery(
+        text="Where can I keep a user's password encrypted on disk?",
+        url="https://www.electronjs.org/docs/latest/api/safe-storage",
+    ),
+    SampleQuery(
+        text="How do I free the disk space that uv's cache takes?",
+        url="https://docs.astral.sh/uv/concepts/cache",
+    ),
+)
+
+
+def pages() -> list[dict[str, Any]]:
+    """The pages of the crawl as Firecrawl documents: `url`, `markdown` and `metadata`, in the order of the crawl."""
+    lines = gzip.decompress((resources.files(__package__) / "crawl.jsonl.gz").read_bytes()).splitlines()
+    return [msgspec.json.decode(line) for line in lines]

@@ -1,0 +1,48 @@
+"""`millstream search`: asks the index."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from cli.client import ApiClient
+from cli.output import Json, console, emit
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    mode: Annotated[str, typer.Option(help="hybrid, semantic or keyword.")] = "hybrid",
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 5,
+    collapse: Annotated[str, typer.Option(help="document: one hit per document; chunk: all.")] = "document",
+    collection: Annotated[str | None, typer.Option(help="The collection to search.")] = None,
+    domain: Annotated[str | None, typer.Option(help="Only pages of this domain.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Search what is indexed."""
+    request: dict[str, Any] = {"query": query, "mode": mode, "limit": limit, "collapse": collapse}
+    if collection is not None:
+        request["collection"] = collection
+    if domain is not None:
+        request["filters"] = {"domain": domain}
+    answer = ApiClient.from_environment().post("/api/search", request)
+    emit(answer, as_json=as_json, show=lambda: show_results(answer))
+
+
+def show_results(answer: dict[str, Any]) -> None:
+    """Print hits for a person: title, url and the text around the first highlight."""
+    for rank, result in enumerate(answer["results"], 1):
+        path = " > ".join([result["title"] or result["url"], *result["headings"]])
+        console.print(Text.assemble((f"{rank}. ", "dim"), (path, "bold"), (f"  {result['score']:.4f}", "dim")))
+        console.print(Text(f"   {result['url']}", style="cyan"))
+        console.print(_excerpt(result["text"], result["highlights"]))
+    note = ", degraded" if answer["degraded"] else ""
+    console.print(f"{answer['total']} hits in {answer['took_ms']:.0f} ms{note}", style="dim")
+
+
+def _excerpt(text: str, highlights: list[tuple[int, int]], width: int = 240) -> Text:
+    start = max(0, highlights[0][0] - 60) if highlights else 0
+    excerpt = Text(text[start : start + width].replace("\n", " "))
+    for begin, end in highlights:
+        if begin >= start and end <= start + width:
+            excerpt.stylize("bold yellow", begin - start, end - start)
+    return Text("   ") + excerpt

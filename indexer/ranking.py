@@ -1,0 +1,62 @@
+"""From two lists of hits to one page: who is visible, fused order, one hit per document. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+WINDOW = 200  # hits per side, whatever the page: a window that grew with the offset would make pages unstable
+
+
+class Hit(msgspec.Struct, frozen=True, kw_only=True):
+    """A point that matched, with no more of its payload than ranking needs."""
+
+    id: str
+    document_id: str
+    version: int
+    chunk_index: int
+    score: float
+
+
+def live_hits(hits: Sequence[Hit], live: Mapping[str, int | None]) -> list[Hit]:
+    """Hits of their document's live version; unknown (missing) and deleted (None) documents have none."""
+    return [hit for hit in hits if live.get(hit.document_id) == hit.version]
+
+
+def overtaken_documents(hits: Iterable[Hit], live: Mapping[str, int | None]) -> set[str]:
+    """Documents that are live, but not in any version that was hit: a newer one came in between."""
+    seen: dict[str, set[int]] = {}
+    for hit in hits:
+        seen.setdefault(hit.document_id, set()).add(hit.version)
+    return {document for document, versions in seen.items() if live.get(document) not in {None, *versions}}
+
+
+def newest_versions(hits: Iterable[Hit]) -> dict[str, int | None]:
+    """The best guess at what is live when the registry cannot be asked."""
+    newest: dict[str, int | None] = {}
+    for hit in hits:
+        newest[hit.document_id] = max(hit.version, newest.get(hit.document_id) or 0)
+    return newest
+
+
+def order(hits: Iterable[Hit]) -> list[Hit]:
+    """Best first; ties by document, then chunk, so that equal searches give equal pages."""
+    return sorted(hits, key=lambda hit: (-hit.score, hit.document_id, hit.chunk_index, -hit.version))
+
+
+def fuse(sides: Sequence[Sequence[Hit]], k: int) -> list[Hit]:
+    """Reciprocal rank fusion: the sum of 1 / (k + rank) over the sides, rank from 1 (Cormack et al. 2009)."""
+    scores: dict[str, float] = {}
+    hit_of: dict[str, Hit] = {}
+    for side in sides:
+        for rank, hit in enumerate(order(side), start=1):
+            scores[hit.id] = scores.get(hit.id, 0.0) + 1 / (k + rank)
+            hit_of[hit.id] = hit
+    return order(msgspec.structs.replace(hit_of[id_], score=score) for id_, score in scores.items())
+
+
+def best_per_document(hits: Iterable[Hit]) -> list[Hit]:
+    """The first hit of every document; keeps the order."""
+    first: dict[str, Hit] = {}
+    for hit in hits:
+        first.setdefault(hit.document_id, hit)
+    return list(first.values())

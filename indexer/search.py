@@ -1,0 +1,188 @@
+"""Search: window from Qdrant -> who is visible, from the registry -> ranking -> one page with its texts.
+
+Qdrant may hold points of several versions of a document; the registry alone decides which of them exist for a
+reader. The two are read one after the other, so a document that changes in between is asked for again.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+from qdrant_client import AsyncQdrantClient
+from qdrant_client.models import SparseVector
+
+from indexer import ranking
+from indexer.keyword import KeywordEncoder, KeywordParameters
+from indexer.ranking import Hit
+from indexer.search_contract import Collapse, Mode, SearchRequest, SearchResponse, SearchResult
+from indexer.window import EmbedQuery, Question, Window, WindowReader, qdrant_filter
+from shared.errors import DependencyError
+from shared.qdrant import MissingCollectionError, qdrant_errors
+
+MAX_ROUNDS = 3
+
+Payload = Mapping[str, Any]
+
+
+class Visibility(Protocol):
+    """What search asks of Postgres. Both methods raise DependencyError when it is away."""
+
+    async def target_of(self, collection: str) -> str | None:
+        """The name in Qdrant of the target that serves a collection; None before its first document."""
+        ...
+
+    async def live_versions(self, target: str, document_ids: Sequence[str]) -> Mapping[str, int | None]:
+        """Live version by document id; None for a deleted document, no key for an unknown one."""
+        ...
+
+
+class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of an engine."""
+
+    default_collection: str = "pulse_docs"
+    rrf_k: int = 60
+    embed_timeout_s: float = 5.0  # then the keyword side answers alone; a person waits for this
+
+
+class _Page(msgspec.Struct, frozen=True, kw_only=True):
+    """What one round found."""
+
+    hits: Sequence[Hit]
+    payloads: Mapping[str, Payload]
+    total: int
+    is_degraded: bool
+    is_settled: bool  # no document changed while it was read
+
+
+class SearchEngine:
+    """Answers searches; holds no state of a search, so one serves a whole process."""
+
+    def __init__(
+        self,
+        client: AsyncQdrantClient,
+        visibility: Visibility,
+        embed_query: EmbedQuery,
+        options: SearchOptions,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._client = client
+        self._visibility = visibility
+        self._embed_query = embed_query
+        self._options = options
+        self._clock = clock
+        self._encoder = KeywordEncoder(KeywordParameters())  # a query's terms do not depend on the parameters
+        self._last_target: dict[str, str] = {}  # by collection, for when Postgres is away
+
+    async def search(self, request: SearchRequest) -> SearchResponse:
+        """Answer one search; a collection that does not exist yet has no results.
+
+        Without Postgres the newest version of a document stands for the live one, and without TEI a hybrid
+        search answers by keywords; both are `degraded`. Raises DependencyError when Qdrant is away, or TEI
+        for a semantic search; RejectedError if TEI refuses the query.
+        """
+        started = self._clock()
+        terms = self._encoder.encode_query(request.query)
+        target, is_degraded = await self._target(request.collection or self._options.default_collection)
+        page = _NOTHING
+        if target is not None:
+            question = Question(
+                target=target,
+                mode=request.mode,
+                text=request.query,
+                terms=terms,
+                filter=qdrant_filter(request.filters),
+            )
+            page = await self._settled_page(question, request)
+        return SearchResponse(
+            results=tuple(self._results(page, terms)),
+            total=page.total,
+            query=request.query,
+            mode=request.mode,
+            took_ms=round((self._clock() - started) * 1000, 3),
+            degraded=is_degraded or page.is_degraded,
+        )
+
+    async def _target(self, collection: str) -> tuple[str | None, bool]:
+        try:
+            target = await self._visibility.target_of(collection)
+        except DependencyError:
+            if collection not in self._last_target:
+                raise
+            return self._last_target[collection], True
+        if target is not None:
+            self._last_target[collection] = target
+        return target, False
+
+    async def _settled_page(self, question: Question, request: SearchRequest) -> _Page:
+        reader = WindowReader(self._client, self._embed_query, self._options.embed_timeout_s, question)
+        page = _NOTHING
+        try:
+            for _ in range(MAX_ROUNDS):
+                page = await self._page(await reader.read(), question, request)
+                if page.is_settled:
+                    break
+        except MissingCollectionError:
+            return _NOTHING
+        return page
+
+    async def _page(self, window: Window, question: Question, request: SearchRequest) -> _Page:
+        hits = [hit for side in window.sides for hit in side]
+        live, is_guess = await self._live_versions(question.target, hits)
+        ranked = self._ranked([ranking.live_hits(side, live) for side in window.sides], question.mode)
+        if request.collapse is Collapse.DOCUMENT:
+            ranked = ranking.best_per_document(ranked)
+        page = ranked[request.offset : request.offset + request.limit]
+        payloads = await self._payloads(question.target, page)
+        return _Page(
+            hits=page,
+            payloads=payloads,
+            total=len(ranked),
+            is_degraded=window.is_degraded or is_guess,
+            is_settled=len(payloads) == len(page) and not ranking.overtaken_documents(hits, live),
+        )
+
+    def _results(self, page: _Page, terms: SparseVector) -> Iterator[SearchResult]:
+        for hit in page.hits:
+            if payload := page.payloads.get(hit.id):
+                yield _result(hit, payload, self._encoder.highlight(payload["text"], terms))
+
+    def _ranked(self, sides: Sequence[Sequence[Hit]], mode: Mode) -> list[Hit]:
+        return ranking.fuse(sides, self._options.rrf_k) if mode is Mode.HYBRID else ranking.order(sides[0])
+
+    async def _live_versions(self, target: str, hits: Sequence[Hit]) -> tuple[Mapping[str, int | None], bool]:
+        document_ids = list({hit.document_id: None for hit in hits})
+        if not document_ids:
+            return {}, False
+        try:
+            return await self._visibility.live_versions(target, document_ids), False
+        except DependencyError:
+            return ranking.newest_versions(hits), True
+
+    async def _payloads(self, target: str, hits: Sequence[Hit]) -> dict[str, Payload]:
+        """Payload by point id; a point that was deleted since the window was read is missing."""
+        if not hits:
+            return {}
+        with qdrant_errors():
+            records = await self._client.retrieve(target, [hit.id for hit in hits], with_payload=True)
+        return {str(record.id): record.payload or {} for record in records}
+
+
+_NOTHING = _Page(hits=(), payloads={}, total=0, is_degraded=False, is_settled=True)
+
+
+def _result(hit: Hit, payload: Payload, highlights: Sequence[tuple[int, int]]) -> SearchResult:
+    return SearchResult(
+        id=hit.id,
+        url=payload["url"],
+        title=payload["title"],
+        description=payload["description"],
+        text=payload["text"],
+        score=hit.score,
+        chunk_index=hit.chunk_index,
+        start=payload["start"],
+        end=payload["end"],
+        headings=tuple(payload["headings"]),
+        highlights=tuple(highlights),
+        metadata=payload["metadata"],
+    )

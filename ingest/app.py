@@ -1,0 +1,59 @@
+"""The ingest application: routes, credentials, and what errors mean over HTTP."""
+
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from ingest.decoding import MalformedBodyError, UnprocessableBodyError
+from shared.auth import Authenticator, Verdict
+from shared.errors import DependencyError
+from shared.http import ProblemError
+from shared.jobs.accept import IdempotencyConflictError
+
+WEBHOOK_PREFIX = "/api/webhook/"  # signed or Bearer: its handler checks, since a signature needs the body
+
+
+def make_app(authenticator: Authenticator, max_body_bytes: int) -> web.Application:
+    """An application without routes; everything under /api but the webhook asks for the API secret."""
+
+    @web.middleware
+    async def authenticate(request: web.Request, handler: Any) -> web.StreamResponse:
+        if request.path.startswith("/api/") and not request.path.startswith(WEBHOOK_PREFIX):
+            verdict = authenticator.check_bearer(request.headers.get("Authorization"))
+            if verdict is not Verdict.ALLOWED:
+                raise ProblemError(401, "Unauthorized", verdict, {"WWW-Authenticate": "Bearer"})
+        response: web.StreamResponse = await handler(request)
+        return response
+
+    return web.Application(middlewares=[authenticate, translate_errors], client_max_size=max_body_bytes)
+
+
+@web.middleware
+async def translate_errors(request: web.Request, handler: Any) -> web.StreamResponse:
+    """The statuses of the errors that handlers raise."""
+    try:
+        response: web.StreamResponse = await handler(request)
+    except MalformedBodyError as error:
+        raise ProblemError(400, "Bad Request", str(error)) from error
+    except (UnprocessableBodyError, IdempotencyConflictError) as error:
+        raise ProblemError(422, "Unprocessable Content", str(error)) from error
+    except DependencyError as error:
+        raise ProblemError(503, "Service Unavailable", str(error), {"Retry-After": "5"}) from error
+    return response
+
+
+class SearchForwarder:
+    """Passes POST /api/search on to the search API and its answer back."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url.rstrip("/") + "/api/search"
+
+    async def post_search(self, request: web.Request) -> web.Response:
+        headers = {name: request.headers[name] for name in ("Authorization", "Content-Type") if name in request.headers}
+        try:
+            async with self._session.post(self._url, data=await request.read(), headers=headers) as answer:
+                return web.Response(body=await answer.read(), status=answer.status, content_type=answer.content_type)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise DependencyError("search", f"the search API does not answer: {error}") from error

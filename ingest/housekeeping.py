@@ -1,0 +1,105 @@
+"""What grows old goes: finished jobs, texts nobody needs, expired keys, and the day partitions of the metrics.
+
+Everything goes in small batches, so that no statement holds locks for long. Tombstones are never removed.
+"""
+
+import asyncio
+import datetime as dt
+
+import structlog
+
+from shared.clients import PostgresPool
+from shared.errors import DependencyError
+
+log = structlog.get_logger()
+
+_INTERVAL = 600.0
+_BATCH = 500
+_PARTITIONS_AHEAD = 2  # days; made before a row of that day can end in the default partition
+_PARTITION_PREFIX = "operation_metrics_"
+
+# A job with a dead letter that was not replayed stays, and so does its text.
+_OLD_JOBS = """
+WITH old AS (
+  SELECT job_id FROM webhook.jobs j
+  WHERE finished_at < now() - make_interval(secs => $1)
+    AND NOT EXISTS (SELECT 1 FROM webhook.dead_letters l WHERE l.job_id = j.job_id AND l.replayed_at IS NULL)
+  ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED),
+texts AS (
+  DELETE FROM webhook.payloads p USING webhook.job_items i JOIN old USING (job_id)
+  WHERE p.version = i.version
+    AND NOT EXISTS (SELECT 1 FROM webhook.documents d WHERE d.live_version = p.version))
+DELETE FROM webhook.jobs j USING old WHERE j.job_id = old.job_id
+"""
+
+# What a later version replaced as the live one is no job's text any more, once its job is gone.
+_OLD_TEXTS = """
+DELETE FROM webhook.payloads WHERE version IN (
+  SELECT version FROM webhook.payloads p
+  WHERE NOT EXISTS (SELECT 1 FROM webhook.job_items i WHERE i.document_id = p.document_id AND i.version = p.version)
+    AND NOT EXISTS (SELECT 1 FROM webhook.documents d WHERE d.live_version = p.version)
+    AND NOT EXISTS (SELECT 1 FROM webhook.dead_letters l WHERE l.version = p.version AND l.replayed_at IS NULL)
+  LIMIT $1)
+"""
+
+_OLD_KEYS = """
+DELETE FROM webhook.idempotency_keys WHERE (scope, key) IN (
+  SELECT scope, key FROM webhook.idempotency_keys WHERE expires_at < now() LIMIT $1)
+"""
+
+_PARTITIONS = """
+SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'webhook.operation_metrics'::regclass
+"""
+
+
+class Housekeeper:
+    """Cleans up every ten minutes; several at once do not disturb each other."""
+
+    def __init__(self, pool: PostgresPool, retention: float) -> None:
+        """`retention` in seconds."""
+        self._pool = pool
+        self._retention = retention
+
+    async def run(self) -> None:
+        """Clean up until cancelled; what fails is tried again next time."""
+        while True:
+            try:
+                await self.clean_up(dt.datetime.now(dt.UTC).date())
+            except DependencyError as error:
+                log.warning("Housekeeping interrupted", error=str(error))
+            await asyncio.sleep(_INTERVAL)
+
+    async def clean_up(self, today: dt.date) -> None:
+        """One round. Raises DependencyError when Postgres is away."""
+        await self._move_partitions(today)
+        await self._repeat(_OLD_JOBS, self._retention, _BATCH)
+        await self._repeat(_OLD_TEXTS, _BATCH)
+        await self._repeat(_OLD_KEYS, _BATCH)
+
+    async def _repeat(self, statement: str, *arguments: float) -> None:
+        deleted = _BATCH
+        while deleted == _BATCH:
+            deleted = int((await self._pool.execute(statement, *arguments)).split()[-1])
+
+    async def _move_partitions(self, today: dt.date) -> None:
+        existing = {row["relname"] for row in await self._pool.fetch(_PARTITIONS)}
+        for day in (today + dt.timedelta(days=n) for n in range(1, _PARTITIONS_AHEAD + 1)):
+            if partition_of(day) not in existing:
+                await self._pool.execute(
+                    f"CREATE TABLE IF NOT EXISTS webhook.{partition_of(day)} PARTITION OF webhook.operation_metrics "
+                    f"FOR VALUES FROM ('{day}') TO ('{day + dt.timedelta(days=1)}')"
+                )
+        oldest = partition_of(today - dt.timedelta(seconds=self._retention))
+        for name in sorted(existing):
+            if name.removeprefix(_PARTITION_PREFIX).isdecimal() and name < oldest:
+                await self._pool.execute(f"DROP TABLE IF EXISTS webhook.{name}")
+        await self._pool.execute(
+            "DELETE FROM webhook.operation_metrics_default WHERE timestamp < now() - make_interval(secs => $1)",
+            self._retention,
+        )
+
+
+def partition_of(day: dt.date) -> str:
+    """The name of a day's partition; names sort by day."""
+    return f"{_PARTITION_PREFIX}{day:%Y%m%d}"

@@ -1,0 +1,1 @@
+"""What several test suites share: stand-ins for servers, with faults on demand."""

@@ -1,0 +1,198 @@
+"""The batcher: documents share requests and nothing else."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedder.batcher import PLANNED_REQUESTS, EmbeddingBatcher
+from embedder.isolation import IsolatingEmbedder
+from embedder.limiter import WeightedLimiter
+from embedder.packing import Capacity, RequestLimits, TextInput
+from shared.errors import DependencyError, RejectedError
+from shared.messages import Lane
+from shared.tei import Backoff, Vectors
+from tests.support.tei_stand_in import vectors_of
+from tests.support.waiting import wait_until
+from tests.unit.embedder.fake_tei import DIMENSION, FakeTei
+
+CAPACITY = Capacity(request=RequestLimits(max_inputs=4, max_tokens=1000), inputs_in_flight=12, requests_in_flight=2)
+
+
+class Rig:
+    """A running batcher over a fake TEI."""
+
+    def __init__(self, capacity: Capacity = CAPACITY) -> None:
+        self.tei = FakeTei()
+        self.limiter = WeightedLimiter(capacity.inputs_in_flight)
+        embedder = IsolatingEmbedder(self.tei, DIMENSION, observe=lambda call: None, backoff=Backoff(initial_s=0.0))
+        self.batcher = EmbeddingBatcher(embedder, capacity, self.limiter)
+
+    def start(self, *texts: str, lane: Lane = Lane.NORMAL) -> asyncio.Task[Vectors]:
+        """Embed a document in a task of its own."""
+        return asyncio.create_task(self.batcher.embed([TextInput(text, 5) for text in texts], lane))
+
+    async def started(self, requests: int) -> None:
+        await wait_until(lambda: len(self.tei.in_flight) == requests, description=f"{requests} requests")
+
+
+@asynccontextmanager
+async def running(capacity: Capacity = CAPACITY) -> AsyncIterator[Rig]:
+    """A rig that must end with all permits given back."""
+    rig = Rig(capacity)
+    async with rig.batcher:
+        yield rig
+        await wait_until(lambda: not rig.limiter.in_use, description="all permits given back")
+    assert rig.limiter.waiting == 0
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    async with running() as rig:
+        yield rig
+
+
+def check(vectors: Vectors, *texts: str) -> None:
+    assert vectors.dtype == np.float32
+    np.testing.assert_array_equal(vectors, vectors_of(list(texts), DIMENSION))
+
+
+async def test_documents_share_a_request_and_each_gets_its_own_vectors(rig: Rig) -> None:
+    first, second = rig.start("a", "b"), rig.start("c")
+    check(await first, "a", "b")
+    check(await second, "c")
+    assert len(rig.tei.batches) == 1
+
+
+async def test_a_long_document_is_spread_over_requests_and_comes_back_in_order(rig: Rig) -> None:
+    texts = [f"text {index}" for index in range(50)]
+    check(await rig.start(*texts), *texts)
+    assert len(rig.tei.batches) == 13
+    assert rig.tei.peak_requests == CAPACITY.requests_in_flight
+
+
+async def test_the_limiter_bounds_the_inputs_in_flight() -> None:
+    capacity = Capacity(request=CAPACITY.request, inputs_in_flight=9, requests_in_flight=80)
+    async with running(capacity) as rig:
+        rig.tei.gate.clear()
+        documents = [rig.start(f"{number}-1", f"{number}-2") for number in range(12)]
+        await rig.started(2)
+        rig.limiter.limit = 12
+        await rig.started(3)
+        rig.tei.gate.set()
+        await asyncio.gather(*documents)
+        assert rig.tei.peak_inputs == 12
+
+
+async def test_a_document_without_texts_has_no_vectors(rig: Rig) -> None:
+    assert (await rig.start()).shape == (0, DIMENSION)
+    assert rig.tei.batches == []
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.lists(st.sampled_from(["good", "good", "good", "bad"]), max_size=12), max_size=12),
+    st.sampled_from(Lane),
+)
+async def test_a_bad_text_fails_its_own_document_and_no_other(kinds: list[list[str]], lane: Lane) -> None:
+    documents = [[f"{kind} {number}.{index}" for index, kind in enumerate(kinds)] for number, kinds in enumerate(kinds)]
+    async with running() as rig:
+        tasks = [rig.start(*texts, lane=lane) for texts in documents]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for texts, result in zip(documents, results, strict=True):
+        if any("bad" in text for text in texts):
+            assert isinstance(result, RejectedError)
+            assert result.reason.removeprefix("refused: ") in texts
+        else:
+            assert not isinstance(result, BaseException)
+            check(result, *texts)
+    assert rig.tei.peak_inputs <= CAPACITY.inputs_in_flight
+    assert rig.tei.peak_requests <= CAPACITY.requests_in_flight
+
+
+async def test_a_dependency_fault_fails_the_documents_concerned_and_later_ones_succeed(rig: Rig) -> None:
+    rig.tei.go_down()
+    results = await asyncio.gather(rig.start("a"), rig.start("b"), return_exceptions=True)
+    assert [type(result) for result in results] == [DependencyError] * 2
+    rig.tei.error = None
+    check(await rig.start("a"), "a")
+
+
+async def test_a_bug_below_reaches_the_document_and_does_not_stop_the_batcher(rig: Rig) -> None:
+    rig.tei.error = RuntimeError("a bug")
+    with pytest.raises(RuntimeError, match="a bug"):
+        await rig.start("a")
+    rig.tei.error = None
+    check(await rig.start("a"), "a")
+
+
+async def test_a_document_that_fails_sends_no_more_texts(rig: Rig) -> None:
+    texts = ["bad", *(f"text {index}" for index in range(200))]
+    with pytest.raises(RejectedError):
+        await rig.start(*texts)
+    assert sum(map(len, rig.tei.batches)) < len(texts)
+
+
+async def test_cancelling_a_document_leaves_its_neighbour_in_the_same_request_alone(rig: Rig) -> None:
+    rig.tei.gate.clear()
+    leaving, staying = rig.start("a", "b"), rig.start("c")
+    await rig.started(1)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    rig.tei.gate.set()
+    check(await staying, "c")
+    assert (leaving.cancelled(), rig.tei.cancelled) == (True, 0)
+
+
+async def test_cancelling_a_document_withdraws_requests_that_are_its_own_and_texts_not_yet_sent(
+    rig: Rig,
+) -> None:
+    rig.tei.gate.clear()
+    leaving = rig.start(*(f"text {index}" for index in range(100)))
+    await rig.started(2)
+    staying = rig.start("c")
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    rig.tei.gate.set()
+    check(await staying, "c")
+    assert rig.tei.cancelled == 2
+    assert len(rig.tei.batches) == 3
+
+
+async def test_an_urgent_document_overtakes_what_is_not_planned_yet(rig: Rig) -> None:
+    rig.tei.gate.clear()
+    bulk = rig.start(*(f"bulk {index}" for index in range(400)), lane=Lane.LOW)
+    await rig.started(2)
+    urgent = rig.start("urgent", lane=Lane.HIGH)
+    rig.tei.gate.set()
+    check(await urgent, "urgent")
+    assert len(rig.tei.batches) <= 2 * PLANNED_REQUESTS
+    await bulk
+
+
+async def test_leaving_the_context_fails_who_still_waits_and_cancels_requests() -> None:
+    rig = Rig()
+    rig.tei.gate.clear()
+    async with rig.batcher:
+        sent = rig.start(*"abcdefghijkl")
+        await rig.started(2)
+        waiting = rig.start("z")
+        await asyncio.sleep(0)
+    for task in (sent, waiting):
+        with pytest.raises(DependencyError, match="stopped"):
+            await task
+    assert rig.tei.in_flight == []
+
+
+@pytest.mark.parametrize("entered", [False, True])
+async def test_a_batcher_that_does_not_run_says_so(entered: bool) -> None:
+    rig = Rig()
+    if entered:
+        async with rig.batcher:
+            pass
+    with pytest.raises(DependencyError, match="not running"):
+        await rig.start("a")

@@ -1,0 +1,109 @@
+"""One request: retries, the right text blamed, every try reported."""
+
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedder.isolation import EmbeddingCall, IsolatingEmbedder
+from embedder.packing import TextInput
+from shared.errors import DependencyError, MillstreamError, RejectedError
+from shared.tei import Backoff, TeiBackendError, TeiOverloadedError
+from tests.support.tei_stand_in import vector_of
+from tests.unit.embedder.fake_tei import DIMENSION, FakeTei
+
+
+class Rig:
+    """An embedder over a fake TEI that waits in no time."""
+
+    def __init__(self) -> None:
+        self.tei = FakeTei()
+        self.calls: list[EmbeddingCall] = []
+        self.waits: list[float] = []
+        ticks = iter(range(1_000_000))
+        self.embedder = IsolatingEmbedder(
+            self.tei,
+            DIMENSION,
+            observe=self.calls.append,
+            backoff=Backoff(jitter=lambda low, high: high, sleep=self.sleep()),
+            clock=lambda: float(next(ticks)),
+        )
+
+    def sleep(self) -> Callable[[float], Awaitable[None]]:
+        async def sleep(seconds: float) -> None:
+            self.waits.append(seconds)
+
+        return sleep
+
+    async def outcomes(self, *texts: str) -> list[str]:
+        """Embed and describe each outcome: `ok`, or the class of the error."""
+        outcomes = await self.embedder.embed([TextInput(text, 3) for text in texts])
+        for text, outcome in zip(texts, outcomes, strict=True):
+            if not isinstance(outcome, MillstreamError):
+                np.testing.assert_array_equal(outcome, vector_of(text, DIMENSION))
+        return [type(each).__name__ if isinstance(each, MillstreamError) else "ok" for each in outcomes]
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+async def test_texts_come_back_as_vectors_in_order(rig: Rig) -> None:
+    assert await rig.outcomes("a", "b", "c") == ["ok"] * 3
+    assert rig.tei.batches == [["a", "b", "c"]]
+    assert rig.calls == [EmbeddingCall(inputs=3, tokens=9, duration_s=1.0)]
+
+
+@given(st.lists(st.sampled_from(["good", "bad", "poison"]), min_size=1, max_size=32))
+async def test_exactly_the_texts_at_fault_are_blamed(kinds: list[str]) -> None:
+    rig = Rig()
+    names = {"good": "ok", "bad": "InputRejectedError", "poison": "TeiBackendError"}
+    texts = [f"{kind} {index}" for index, kind in enumerate(kinds)]
+    assert await rig.outcomes(*texts) == [names[kind] for kind in kinds]
+
+
+async def test_one_bad_text_of_32_costs_no_more_than_11_requests(rig: Rig) -> None:
+    texts = [f"text {index}" for index in range(32)]
+    texts[17] = "a bad one"
+    outcomes = await rig.outcomes(*texts)
+    assert outcomes.index("InputRejectedError") == 17
+    assert len(rig.calls) <= 11
+
+
+async def test_a_rejection_carries_the_words_of_tei(rig: Rig) -> None:
+    (outcome,) = await rig.embedder.embed([TextInput("bad", 3)])
+    assert isinstance(outcome, RejectedError)
+    assert (outcome.code, outcome.reason) == ("tei_rejected", "refused: bad")
+
+
+async def test_back_pressure_is_waited_out_with_longer_pauses_and_reported(rig: Rig) -> None:
+    rig.tei.overloads = 7
+    assert await rig.outcomes("a") == ["ok"]
+    assert rig.waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
+    assert [type(call.error).__name__ for call in rig.calls] == ["TeiOverloadedError"] * 7 + ["NoneType"]
+
+
+async def test_back_pressure_without_end_is_a_fault_of_tei(rig: Rig) -> None:
+    rig.tei.overloads = 1000
+    with pytest.raises(TeiOverloadedError):
+        await rig.outcomes("a", "b")
+    assert len(rig.calls) == TeiOverloadedError.tries
+    assert sum(rig.waits) < 25
+
+
+async def test_a_backend_that_fails_on_everything_is_not_asked_about_each_text(rig: Rig) -> None:
+    rig.tei.error = TeiBackendError("HTTP 424")
+    with pytest.raises(TeiBackendError):
+        await rig.outcomes(*"abcdefgh")
+    assert len(rig.tei.batches) == TeiBackendError.tries + 1  # and the canary
+
+
+async def test_a_dependency_fault_is_raised_at_once(rig: Rig) -> None:
+    rig.tei.go_down()
+    with pytest.raises(DependencyError, match="refused"):
+        await rig.outcomes("a", "b")
+    assert len(rig.calls) == 1
+    assert isinstance(rig.calls[0].error, DependencyError)

@@ -1,0 +1,39 @@
+"""Which released items travel together."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.batching import batch_size, messages_of
+from ingest.release import Released
+from shared.messages import Action, Lane
+
+
+def item(position: int, target: str = "t", action: Action = Action.INDEX) -> Released:
+    return Released(
+        job_id="j", position=position, source="s", domain="d", document_id="x", version=position + 1, url="u",
+        action=action, crawl_id=None, target=target,
+    )  # fmt: skip
+
+
+@given(st.integers(0, 50), st.integers(1, 9))
+def test_every_item_is_in_exactly_one_message_of_at_most_the_size(count: int, size: int) -> None:
+    items = [item(i, target="t1" if i < count // 2 else "t2") for i in range(count)]
+    messages = list(messages_of(items, Lane.LOW, 5, size))
+    assert [ref.position for _, header in messages for ref in header.documents] == list(range(count))
+    assert all(len(header.documents) <= size for _, header in messages)
+    assert all(ref.release == 5 for _, header in messages for ref in header.documents)
+
+
+def test_a_message_is_of_one_target() -> None:
+    messages = list(messages_of([item(0, "a"), item(1, "b")], Lane.LOW, 1, 4))
+    assert [header.target for _, header in messages] == ["a", "b"]
+
+
+def test_deletes_go_straight_to_the_index_stream() -> None:
+    messages = list(messages_of([item(0, action=Action.DELETE), item(1)], Lane.HIGH, 1, 4))
+    assert [stream for stream, _ in messages] == ["{webhook}:index:high", "{webhook}:chunk:high"]
+
+
+def test_the_automatic_size_follows_the_depth() -> None:
+    assert [batch_size("auto", depth) for depth in (0, 9, 10, 99, 100)] == [2, 2, 4, 4, 8]
+    assert batch_size("3", 1_000) == 3
