@@ -44,6 +44,10 @@ class ApiClient:
         headers = {"Content-Type": "application/x-ndjson"}
         return self._send("POST", path, content=lines, params=_given(params), headers=headers)
 
+    def post_raw(self, path: str, body: bytes, headers: Mapping[str, str]) -> Any:
+        """Post a JSON body as it is, for example a signed one."""
+        return self._send("POST", path, content=body, headers={"Content-Type": "application/json", **headers})
+
     def delete(self, path: str, **params: Any) -> Any:
         return self._send("DELETE", path, params=_given(params))
 

@@ -43,8 +43,8 @@ def _lines_of_path(path: Path) -> Iterator[bytes]:
             if file.is_file() and file.suffix.lower() in TEXT_SUFFIXES | LINES_SUFFIXES:
                 yield from _lines_of_path(file)
     elif path.suffix.lower() in LINES_SUFFIXES:
-        with path.open("rb") as file:
-            yield from _stripped(file)
+        with path.open("rb") as lines:
+            yield from _stripped(lines)
     else:
         yield msgspec.json.encode(_document(path))
 

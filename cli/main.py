@@ -11,7 +11,7 @@ from cli.output import Exit, errors
 from cli.search import search
 from cli.serve import migrate_database, serve
 from cli.up import up
-from shared.errors import ConfigurationError
+from shared.errors import MillstreamError
 
 app = typer.Typer(
     help="Documents in, a searchable index out.", no_args_is_help=True, add_completion=False,
@@ -32,6 +32,6 @@ def main() -> None:
     except ApiError as error:
         errors.print(str(error), style="red", markup=False)
         sys.exit(Exit.UNREACHABLE if error.status is None else Exit.REFUSED)
-    except ConfigurationError as error:
+    except MillstreamError as error:
         errors.print(str(error), style="red", markup=False)
         sys.exit(Exit.REFUSED)

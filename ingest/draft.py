@@ -109,12 +109,13 @@ def rejecting_malformed() -> Iterator[None]:
 def first_text(*candidates: msgspec.Raw) -> str | None:
     """The first of these values that is text and not blank, trimmed and without NUL.
 
-    Of a list it takes the first text: Firecrawl gives one when a page repeats a meta tag. Raises MalformedBodyError.
+    Of a list it takes the first such text: Firecrawl gives one when a page repeats a meta tag. Raises
+    MalformedBodyError.
     """
     for raw in candidates:
-        text = _text(raw).replace("\0", "").strip()
-        if text:
-            return text
+        for text in _texts(raw):
+            if trimmed := text.replace("\0", "").strip():
+                return trimmed
     return None
 
 
@@ -133,11 +134,10 @@ def raw_starts(raw: msgspec.Raw, sign: bytes) -> bool:
     return bytes(memoryview(raw)[:1]) == sign
 
 
-def _text(raw: msgspec.Raw) -> str:
+def _texts(raw: msgspec.Raw) -> Iterator[str]:
     if len(raw) > _MAX_SHORT_TEXT_BYTES:
-        return ""
+        return
     if raw_starts(raw, b'"'):
-        return decode(_string, raw)
-    if raw_starts(raw, b"["):
-        return next((decode(_string, item) for item in decode(_list, raw) if raw_starts(item, b'"')), "")
-    return ""
+        yield decode(_string, raw)
+    elif raw_starts(raw, b"["):
+        yield from (decode(_string, item) for item in decode(_list, raw) if raw_starts(item, b'"'))

@@ -13,6 +13,7 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 _RETRIES_PER_LINE = 15
+_UNSHOWN = frozenset({"service", "instance"})  # who looks at a terminal knows which process it shows
 
 
 def configure_logging(*, service: str, instance: str, level: str, log_format: str, out: TextIO | None = None) -> None:
@@ -66,7 +67,7 @@ def _console(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     text = event.pop("event")
     exception = event.pop("exception", None)
     parts = [time, text if level in {"info", "debug"} else f"{level.upper()} {text}"]
-    fields = " ".join(f"{key}={_plain(value)}" for key, value in event.items() if value is not None)
+    fields = " ".join(f"{k}={_plain(v)}" for k, v in event.items() if v is not None and k not in _UNSHOWN)
     line = " | ".join([*parts, fields] if fields else parts)
     return f"{line}\n{exception}" if exception else line
 

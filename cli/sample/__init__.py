@@ -11,7 +11,7 @@ import msgspec
 
 
 class SampleQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """A question and the page that answers it, in each search mode the first hit."""
+    """A question and the page that answers it."""
 
     text: str
     url: str

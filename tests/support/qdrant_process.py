@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from shared.settings import QdrantSettings, Secret, Seconds
+from shared.settings import QdrantSettings, Seconds, Secret
 
 API_KEY = Secret("a key for tests")
 _START_TIMEOUT = 20.0

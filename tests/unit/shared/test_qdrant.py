@@ -52,10 +52,11 @@ async def test_a_client_keeps_connections_and_has_the_key_and_the_time_limit() -
     client = make_client(settings)
     try:
         rest = client.http.client._async_client
+        assert isinstance(rest._transport, httpx.AsyncHTTPTransport)
         pool = rest._transport._pool
         assert rest.headers["api-key"] == "k" * 32
         assert rest.timeout.read == 8
-        assert pool._max_keepalive_connections == 20
+        assert (pool._max_connections, pool._max_keepalive_connections) == (20, 20)
         assert rest.trust_env is False
     finally:
         await client.close()

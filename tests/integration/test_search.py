@@ -1,0 +1,151 @@
+"""POST /api/search over HTTP, against the embedded Qdrant server."""
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from indexer.collection import ensure_collection
+from indexer.keyword import KeywordParameters
+from indexer.search import SearchEngine, SearchOptions
+from indexer.search_api import add_search_routes
+from indexer.store import PointStore
+from shared.errors import DependencyError
+from shared.http import problem_middleware
+from shared.qdrant import make_client
+from tests.support.corpus import docstrings
+from tests.support.documents import DIMENSION, points
+from tests.support.qdrant_process import running_qdrant
+from tests.support.search_fakes import FakeRegistry, FakeTei
+
+TARGET = "docs_1"
+TEXTS = docstrings()
+URLS = [f"https://docs.example/{number}" for number in range(len(TEXTS))]
+
+Http = TestClient[web.Request, web.Application]
+
+
+@pytest.fixture(scope="module")
+def tei() -> FakeTei:
+    return FakeTei()
+
+
+@pytest.fixture(scope="module")
+def registry() -> FakeRegistry:
+    return FakeRegistry(TARGET, dict.fromkeys(URLS, 1))
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with running_qdrant(tmp_path_factory.mktemp("qdrant") / "data") as found:
+        yield found
+
+
+@pytest.fixture
+async def http(settings: Any, registry: FakeRegistry, tei: FakeTei) -> AsyncIterator[Http]:
+    registry.is_away, tei.error = False, None
+    client = make_client(settings)
+    collection = await ensure_collection(
+        client, TARGET, dimension=DIMENSION, generation="g", keyword=KeywordParameters()
+    )
+    if collection.is_new:
+        found = [point for url, text in zip(URLS, TEXTS, strict=True) for point in points(url, [text])]
+        assert await PointStore(client).upsert(TARGET, found) == {}
+    engine = SearchEngine(client, registry, tei.embed_query, SearchOptions(default_collection="docs"))
+    app = web.Application(middlewares=[problem_middleware])
+    add_search_routes(app, engine, lambda request: request.headers.get("Authorization") == "Bearer right")
+    async with TestClient(TestServer(app), headers={"Authorization": "Bearer right"}) as http:
+        yield http
+    await client.close()
+
+
+async def search(http: Http, **request: Any) -> dict[str, Any]:
+    response = await http.post("/api/search", json=request)
+    assert response.status == 200, await response.text()
+    answer: dict[str, Any] = await response.json()
+    return answer
+
+
+async def test_an_answer_has_the_fields_of_the_contract(http: Http) -> None:
+    answer = await search(http, query="acquire a lock", limit=3)
+    assert set(answer) == {"results", "total", "query", "mode", "took_ms", "degraded"}
+    assert (answer["query"], answer["mode"], answer["degraded"]) == ("acquire a lock", "hybrid", False)
+    assert 0 < answer["took_ms"] < 10_000
+    assert len(answer["results"]) == 3
+    assert set(answer["results"][0]) == {
+        "id", "url", "title", "description", "text", "score", "chunk_index", "start", "end", "headings", "highlights",
+        "metadata",
+    }  # fmt: skip
+
+
+async def test_the_words_of_the_query_are_found_and_marked(http: Http) -> None:
+    answer = await search(http, query="acquiring locks", mode="bm25")
+    assert answer["mode"] == "keyword"
+    first = answer["results"][0]
+    marked = {first["text"][start:end].lower() for start, end in first["highlights"]}
+    assert marked
+    assert all(re.match("acquir|lock", word) for word in marked)
+
+
+async def test_the_same_text_is_the_nearest_by_meaning(http: Http) -> None:
+    answer = await search(http, query=TEXTS[17], mode="semantic", limit=1)
+    assert answer["results"][0]["text"] == TEXTS[17]
+    assert answer["results"][0]["score"] == pytest.approx(1, abs=1e-3)
+
+
+async def test_the_whole_window_can_be_paged_through(http: Http) -> None:
+    pages = [await search(http, query="return the object", limit=50, offset=offset) for offset in range(0, 200, 50)]
+    found = [result["id"] for page in pages for result in page["results"]]
+    assert len(found) == len(set(found)) == min(200, pages[0]["total"])
+    scores = [result["score"] for page in pages for result in page["results"]]
+    assert scores == sorted(scores, reverse=True)
+
+
+async def test_a_filter_in_camel_case_narrows_the_search(http: Http) -> None:
+    answer = await search(http, query="the event loop runs", filters={"urlPrefix": "https://docs.example/1"})
+    assert answer["total"] > 0
+    assert all(result["url"].startswith("https://docs.example/1") for result in answer["results"])
+
+
+async def test_a_missing_collection_is_empty(http: Http) -> None:
+    answer = await search(http, query="loop", collection="unknown")
+    assert (answer["results"], answer["total"]) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [("{", "truncated"), ("{}", "query"), ('{"query": "q", "limit": 500}', "$.limit"), ('{"query": " "}', "blank")],
+)
+async def test_a_bad_request_is_a_problem_with_a_clear_text(http: Http, body: str, named: str) -> None:
+    response = await http.post("/api/search", data=body, headers={"X-Request-ID": "r1"})
+    problem = await response.json()
+    assert (response.status, response.content_type) == (422, "application/problem+json")
+    assert named in problem["detail"]
+    assert problem["request_id"] == "r1"
+
+
+async def test_credentials_are_asked_for_before_the_body_is_looked_at(http: Http) -> None:
+    response = await http.post("/api/search", data="{", headers={"Authorization": "Bearer wrong"})
+    assert response.status == 401
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_without_tei_hybrid_is_degraded_and_semantic_unavailable(http: Http, tei: FakeTei) -> None:
+    tei.error = DependencyError("tei", "connection refused")
+    answer = await search(http, query="acquire a lock")
+    assert answer["degraded"]
+    assert answer["results"]
+    response = await http.post("/api/search", json={"query": "lock", "mode": "semantic"})
+    assert response.status == 503
+    assert "tei" in (await response.json())["detail"]
+
+
+async def test_without_postgres_an_answer_is_degraded(http: Http, registry: FakeRegistry) -> None:
+    await search(http, query="acquire a lock")
+    registry.is_away = True
+    answer = await search(http, query="acquire a lock")
+    assert answer["degraded"]
+    assert answer["results"]

@@ -1,0 +1,63 @@
+"""For tests of the embedded stack: directories that Postgres' user can enter, clean environments, child processes."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from local.pidfile import process_identity
+
+
+@contextlib.contextmanager
+def enterable_directory() -> Iterator[Path]:
+    """A directory of its own that other users can pass through (pytest's tmp_path is closed to them)."""
+    directory = Path(tempfile.mkdtemp(prefix="millstream-test-"))
+    directory.chmod(0o711)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+def bare_environ(**settings: str) -> dict[str, str]:
+    """This process's environment without its `WEBHOOK_` variables, and `settings`."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("WEBHOOK_")} | settings
+
+
+@contextlib.contextmanager
+def running(*argv: str, uid: int | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A process of the test's own, killed at the end; its stdout can be read line by line."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True, user=uid, env=bare_environ()) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def running_script(source: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python program, given as text, that runs in a process of its own."""
+    with running(sys.executable, "-c", source, *arguments) as process:
+        yield process
+
+
+def read_line(process: subprocess.Popen[str]) -> str:
+    """The next line that the process prints; empty at its end."""
+    assert process.stdout is not None
+    return process.stdout.readline().rstrip("\n")
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; a zombie does not."""
+    return process_identity(pid) is not None
+
+
+def children(pid: int) -> list[int]:
+    """The processes that `pid` has started and that run now (Linux)."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found]

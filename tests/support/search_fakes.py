@@ -1,0 +1,48 @@
+"""Stand-ins for the two dependencies of search that are not Qdrant: the registry in Postgres, and TEI."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from shared import ids
+from shared.errors import DependencyError
+from tests.support.documents import vector_of
+
+
+class FakeRegistry:
+    """A registry as it is at the first reading, then at the second, and so on; the last one stays."""
+
+    def __init__(self, target: str | None, *readings: Mapping[str, int | None]) -> None:
+        self.target = target
+        self.readings = [{ids.document_id("docs", url): v for url, v in reading.items()} for reading in readings]
+        self.times_read = 0
+        self.is_away = False
+        self.before_answer: Callable[[], Awaitable[object]] | None = None
+
+    async def target_of(self, collection: str) -> str | None:
+        if self.is_away:
+            raise DependencyError("postgres", "away")
+        return self.target if collection == "docs" else None
+
+    async def live_versions(self, target: str, document_ids: Sequence[str]) -> Mapping[str, int | None]:
+        assert target == self.target
+        assert len(set(document_ids)) == len(document_ids)
+        self.times_read += 1
+        if self.is_away:
+            raise DependencyError("postgres", "away")
+        if self.before_answer is not None:
+            await self.before_answer()
+        reading = self.readings[min(self.times_read, len(self.readings)) - 1] if self.readings else {}
+        return {id_: reading[id_] for id_ in document_ids if id_ in reading}
+
+
+class FakeTei:
+    """Embeds as the documents were embedded, or fails."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.asked: list[str] = []
+
+    async def embed_query(self, text: str) -> list[float]:
+        self.asked.append(text)
+        if self.error is not None:
+            raise self.error
+        return vector_of(text)

@@ -1,0 +1,174 @@
+"""The documentation says what the code does: every setting with its default, every log event with its fields."""
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import msgspec
+import pytest
+
+from shared.settings import RETIRED, blocks, known_variables, load
+
+ROOT = Path(__file__).parents[2]
+SERVICES = ("ingest", "chunker", "embedder", "indexer")
+PACKAGES = (*SERVICES, "shared", "local", "cli")
+LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+TAKEN = re.compile(r"(\d+), or a free one if it is taken")
+
+
+ROUTE = re.compile(r"""add_(get|post|put|patch|delete)\(\s*"(/[^"]*)\"""")
+HEADING = re.compile(r"^### (?P<method>[A-Z]+) (?P<path>/\S*)$", re.MULTILINE)
+
+
+class Setting(NamedTuple):
+    """One row of docs/settings.md."""
+
+    name: str
+    default: str
+    services: set[str]
+
+
+class Event(NamedTuple):
+    """One log call in the sources, or one row of docs/logging.md."""
+
+    text: str
+    level: str
+    fields: set[str]
+
+
+def rows(page: str, columns: int) -> Iterator[list[str]]:
+    """The cells of every table row of a page that begins with a name in backquotes."""
+    for line in (ROOT / "docs" / page).read_text().splitlines():
+        if line.startswith("| `"):
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            assert len(cells) == columns, line
+            yield cells
+
+
+def documented_settings() -> list[Setting]:
+    found = []
+    for name, default, _, services, purpose in rows("settings.md", 5):
+        assert purpose
+        names = set(SERVICES) if services == "all" else set(services.split(", "))
+        found.append(Setting(name.strip("`"), default, names))
+    return found
+
+
+def documented_events() -> list[Event]:
+    return [
+        Event(text.strip("`"), level, set(filter(None, fields.split(", "))))
+        for text, level, fields, _ in rows("logging.md", 4)
+    ]
+
+
+def logged_events() -> Iterator[Event]:
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and (event := event_of(node)):
+                    yield event
+
+
+def event_of(call: ast.Call) -> Event | None:
+    """The event of `log.level("text", field=...)`; what `bind` adds and `**fields` are not seen."""
+    function = call.func
+    if not isinstance(function, ast.Attribute) or function.attr not in LEVELS or not call.args:
+        return None
+    text = call.args[0]
+    if not isinstance(function.value, ast.Name) or function.value.id not in {"log", "bound"}:
+        return None
+    assert isinstance(text, ast.Constant), f"line {call.lineno}: an event is a fixed text"
+    fields = {"exception" if word.arg == "exc_info" else word.arg for word in call.keywords if word.arg}
+    if function.attr == "exception":
+        return Event(str(text.value), "error", fields | {"exception"})
+    return Event(str(text.value), function.attr, fields)
+
+
+def blocks_of(service: str) -> set[type]:
+    settings: Any = importlib.import_module(f"{service}.settings").Settings
+    return {cast("type", field.type) for field in msgspec.structs.fields(settings)}
+
+
+def names_of(block: type) -> set[str]:
+    return {field.encode_name for field in msgspec.structs.fields(block)}
+
+
+def test_every_setting_is_documented_once_and_none_besides() -> None:
+    names = [setting.name for setting in documented_settings()]
+    assert len(set(names)) == len(names)
+    assert set(names) == known_variables()
+
+
+@pytest.mark.parametrize("block", list(blocks()), ids=lambda block: block.__name__)
+def test_a_documented_default_is_what_an_empty_environment_gives(block: type) -> None:
+    only = msgspec.defstruct("Only", [("block", block)], frozen=True)
+    documented = {s.name: match[1] for s in documented_settings() if (match := re.match("`(.+?)`", s.default))}
+    environment = {name: documented[name] for name in names_of(block) if name in documented}
+    assert load(only, environment) == load(only, {})
+
+
+def test_a_setting_without_a_documented_default_has_none() -> None:
+    defaults = {f.encode_name: f.default for block in blocks() for f in msgspec.structs.fields(block)}
+    unset = {setting.name for setting in documented_settings() if not setting.default.startswith("`")}
+    assert unset == {name for name, default in defaults.items() if default is None or default == ""}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_documented_default_port_is_the_one_that_the_service_takes(service: str) -> None:
+    [default] = [s.default for s in documented_settings() if s.name == f"WEBHOOK_{service.upper()}_PORT"]
+    match = TAKEN.fullmatch(default)
+    assert match
+    assert f"Port({match[1]}, " in (ROOT / service / "__main__.py").read_text()
+
+
+def test_a_setting_is_read_by_services_that_load_it() -> None:
+    loaded = {service: {name for block in blocks_of(service) for name in names_of(block)} for service in SERVICES}
+    wrong = [
+        (setting.name, service)
+        for setting in documented_settings()
+        for service in setting.services
+        if setting.name not in loaded[service]
+    ]
+    assert not wrong
+
+
+def test_every_retired_name_is_documented() -> None:
+    page = (ROOT / "docs/settings.md").read_text()
+    assert not [name for name in RETIRED if f"`{name}`" not in page]
+
+
+def test_every_log_event_is_documented_once_and_none_besides() -> None:
+    texts = [event.text for event in documented_events()]
+    assert len(set(texts)) == len(texts)
+    assert set(texts) == {event.text for event in logged_events()}
+
+
+def test_events_have_the_documented_level_and_fields() -> None:
+    documented = {event.text: event for event in documented_events()}
+    wrong = [
+        event
+        for event in logged_events()
+        if (found := documented.get(event.text)) and (event.level != found.level or not event.fields <= found.fields)
+    ]
+    assert not wrong
+
+
+def test_every_route_is_documented_once_and_none_besides() -> None:
+    sources = [path for name in ("ingest", "indexer", "shared") for path in (ROOT / name).rglob("*.py")]
+    served = {(method.upper(), path) for source in sources for method, path in ROUTE.findall(source.read_text())}
+    documented = HEADING.findall((ROOT / "docs/api.md").read_text())
+    assert len(set(documented)) == len(documented)
+    assert set(documented) == served
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    broken = [
+        (page.name, link)
+        for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("cli/**/*.md")]
+        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
+        if "://" not in link and not (page.parent / link).exists()
+    ]
+    assert not broken
