@@ -4,6 +4,7 @@ Text repeats its words. Where a tokenizer never looks across whitespace (BERT's 
 as its words have together, so a word is encoded once per process. Other tokenizers encode each text whole.
 """
 
+import re
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -11,9 +12,11 @@ import numpy as np
 from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-MAX_KNOWN_WORDS = 150_000
-MAX_KNOWN_CHARACTERS = 100
+MAX_KNOWN_WORDS = 150_000  # 20 MB
+MAX_KNOWN_CHARACTERS = 100  # longer words hardly come again: hashes, base64
 BATCH = 4096
+
+_PAUSE = re.compile("[、。，．！？：；「」『』（）]")  # one token each
 
 
 class TokenCounter:
@@ -35,7 +38,7 @@ class TokenCounter:
         if len(self._known) > MAX_KNOWN_WORDS:
             self._known = {}
         known = self._known
-        split = [text.split() for text in texts]
+        split = [_words(text) for text in texts]
         new = self._count_words([word for word in set().union(*split) if word not in known])
         if not new:
             return [self.special_tokens + sum(map(known.__getitem__, words)) for words in split]
@@ -58,3 +61,8 @@ class TokenCounter:
             tokens = np.bincount(words_of_tokens, minlength=len(batch)).tolist()
             counted.update(zip(batch, tokens, strict=True))
         return counted
+
+
+def _words(text: str) -> list[str]:
+    """Pieces that have as many tokens as the text. CJK has no spaces, so its sentences are cut at pauses."""
+    return (text if text.isascii() else _PAUSE.sub(r" \g<0> ", text)).split()

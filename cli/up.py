@@ -7,6 +7,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 import typer
@@ -110,7 +111,13 @@ def _show_line(name: str, line: str) -> None:
 
 def _show_rows(rows: Sequence[ProcessRow]) -> None:
     columns = ("service", "replica", "pid", "url")
-    errors.print(table(columns, [(row.service, row.replica, row.pid, row.url) for row in rows]))
+    errors.print(table(columns, [(row.service, row.replica, row.pid, without_credentials(row.url)) for row in rows]))
+
+
+def without_credentials(url: str) -> str:
+    """The URL as it may stand on a screen."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _show_hints(environment: Path, url: str) -> None:

@@ -3,7 +3,7 @@
 import structlog
 
 from indexer.keyword import KeywordParameters
-from indexer.search_service import make_search_app
+from indexer.search_api import DEFAULT_PORT, make_search_app
 from indexer.settings import Settings
 from indexer.stage import IndexStage
 from shared.qdrant import check_qdrant, make_client
@@ -21,7 +21,7 @@ async def serve(process: Process, settings: Settings) -> None:
     process.stack.push_async_callback(client.close)
     process.health.checks["qdrant"] = check_qdrant(client)
     app = await make_search_app(process, client, settings)
-    await process.listen(app, settings.process.host, Port(50111, settings.indexer.indexer_port))
+    await process.listen(app, settings.process.host, Port(DEFAULT_PORT, settings.indexer.indexer_port))
     keyword = KeywordParameters(k1=settings.search.bm25_k1, b=settings.search.bm25_b)
     failures = make_failures(StageName.INDEXER, settings.runtime)
     stage = IndexStage(client, process.pool, keyword, process.operations, failures, settings.runtime)

@@ -1,29 +1,59 @@
-"""POST /api/search over HTTP: request in, answer or problem+json out. What a search is, is in search.py."""
+"""The search API put together: on the indexer's own port, and by `python -m indexer.search_api` without the stage."""
 
-from collections.abc import Callable
-
+import aiohttp
 from aiohttp import web
+from qdrant_client import AsyncQdrantClient
 
-from indexer.search import SearchEngine
-from indexer.search_contract import InvalidSearchError, decode_request
-from shared.errors import DependencyError, RejectedError
-from shared.http import ProblemError, json_response
+from indexer.search import SearchEngine, SearchOptions
+from indexer.search_routes import add_search_routes
+from indexer.settings import Settings
+from indexer.visibility import RegistryVisibility
+from shared.auth import Authenticator, Verdict
+from shared.qdrant import check_qdrant, make_client
+from shared.runtime.process import Port, Process, run_process
+from shared.settings import Secret, check_secret
+from shared.tei import TeiClient, Vectors
 
-Authenticator = Callable[[web.Request], bool]
+DEFAULT_PORT = 50111  # the indexer's
 
 
-def add_search_routes(app: web.Application, engine: SearchEngine, is_authentic: Authenticator) -> None:
-    """Add the route to an application with `problem_middleware`; checks credentials before it reads a body."""
+async def make_search_app(process: Process, client: AsyncQdrantClient, settings: Settings) -> web.Application:
+    """An application with POST /api/search; opens what it needs on the process's stack."""
+    session = await process.stack.enter_async_context(aiohttp.ClientSession())
+    tei = TeiClient(session, settings.tei.tei_url, api_key=settings.tei.tei_api_key, timeout_s=settings.tei.tei_timeout)
+    process.health.checks["tei"] = tei.health
 
-    async def post_search(request: web.Request) -> web.Response:
-        if not is_authentic(request):
-            detail = "send `Authorization: Bearer <WEBHOOK_API_SECRET>`"
-            raise ProblemError(401, "Unauthorized", detail, {"WWW-Authenticate": "Bearer"})
-        try:
-            return json_response(await engine.search(decode_request(await request.read())))
-        except (InvalidSearchError, RejectedError) as error:
-            raise ProblemError(422, "Unprocessable Content", str(error)) from error
-        except DependencyError as error:
-            raise ProblemError(503, "Service Unavailable", str(error), {"Retry-After": "5"}) from error
+    async def embed_query(text: str) -> Vectors:
+        vectors: Vectors = (await tei.embed([text]))[0]
+        return vectors
 
-    app.router.add_post("/api/search", post_search)
+    options = SearchOptions(default_collection=settings.collection.qdrant_collection, rrf_k=settings.search.rrf_k)
+    engine = SearchEngine(client, RegistryVisibility(process.pool), embed_query, options)
+    authenticator = Authenticator(settings.ingest.api_secret, Secret())
+
+    def is_authentic(request: web.Request) -> bool:
+        return authenticator.check_bearer(request.headers.get("Authorization")) is Verdict.ALLOWED
+
+    app = web.Application(client_max_size=1024 * 1024)
+    add_search_routes(app, engine, is_authentic)
+    return app
+
+
+async def serve(process: Process, settings: Settings) -> None:
+    """Serve searches until the process is told to stop."""
+    check_secret("WEBHOOK_API_SECRET", settings.ingest.api_secret, test_mode=settings.process.test_mode)
+    client = make_client(settings.qdrant)
+    process.stack.push_async_callback(client.close)
+    process.health.checks["qdrant"] = check_qdrant(client)
+    app = await make_search_app(process, client, settings)
+    await process.listen(app, settings.process.host, Port(DEFAULT_PORT, settings.indexer.indexer_port))
+    process.health.is_ready = True
+    await process.stop.wait()
+
+
+def main() -> None:
+    run_process("search", Settings, serve)
+
+
+if __name__ == "__main__":
+    main()

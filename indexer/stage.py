@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 import msgspec
+import structlog
 from qdrant_client import AsyncQdrantClient
 
 from indexer.collection import (
@@ -26,11 +27,14 @@ from shared.jobs.operations import Operation, OperationLog
 from shared.jobs.registry import Registration, Registry
 from shared.jobs.targets import Target, Targets
 from shared.messages import Action, EmbeddedDocument, decode_part
+from shared.qdrant import MissingCollectionError
 from shared.runtime.batch import BatchWorker
 from shared.runtime.failures import Failures
 from shared.runtime.stage import Batch, Dead, Done, Outcome, Work
 from shared.settings import RuntimeSettings
 from shared.streams import StageName
+
+log = structlog.get_logger()
 
 
 class IndexStage:
@@ -75,7 +79,11 @@ class IndexStage:
 
     async def _apply(self, target: Target, candidates: Sequence[Candidate]) -> list[Result]:
         started = time.monotonic()
-        results = await self._fence.apply(target.target, candidates)
+        try:
+            results = await self._fence.apply(target.target, candidates)
+        except MissingCollectionError:
+            self._ready.pop(target.target, None)  # lost while we ran: the next try makes it again
+            raise
         points = sum(len(candidate.points) for candidate in candidates)
         self._operations.add(
             Operation(
@@ -94,18 +102,20 @@ class IndexStage:
         return ready[1]
 
     async def _ensure(self, target: Target, dimension: int) -> Collection:
+        if not await collection_exists(self._client, target.target):
+            # New or lost: in a lost one nothing is unchanged, whatever the registry remembers.
+            await self._registry.forget_contents(target.target)
         try:
-            if not await collection_exists(self._client, target.target):
-                # New or lost: in a lost one nothing is unchanged, whatever the registry remembers.
-                await self._registry.forget_contents(target.target)
             collection = await ensure_collection(
                 self._client, target.target, dimension=dimension, generation=target.generation, keyword=self._keyword
             )
-            if collection.is_new:
-                await point_alias(self._client, target.collection, target.target)
-            return collection
         except (GenerationMismatchError, DimensionMismatchError) as error:
             raise DependencyError("qdrant", str(error)) from error  # a person must act; no document is at fault
+        if collection.is_new:
+            await point_alias(self._client, target.collection, target.target)
+        if collection.keyword != self._keyword:
+            log.warning("Keyword settings differ from the collection's", collection=target.target)
+        return collection
 
 
 def _candidate(work: Work, embedded: EmbeddedDocument, target: Target, encoder: KeywordEncoder) -> Candidate:

@@ -41,7 +41,7 @@ def repair(body: bytes | msgspec.Raw) -> bytes:
     surrogates = []
     for block in _blocks(mended):
         is_deep = block.level > MAX_DEPTH
-        is_surrogate = block.is_escaped & block.is_string & (block.bytes == ord("u")) & ~is_deep
+        is_surrogate = block.is_escaped & block.is_string & (block.bytes == ord("u"))
         surrogates.append(np.flatnonzero(is_surrogate) + block.start)
         is_deepest_open = is_deep & block.is_open & (block.level == MAX_DEPTH + 1)
         block.bytes[is_deep] = ord(" ")

@@ -26,7 +26,7 @@ async def check_outside(part: str, environ: Mapping[str, str]) -> str:
     except (OSError, TimeoutError, ValueError, RedisError, aiohttp.ClientError, *_POSTGRES_ERRORS) as error:
         reason = str(error) or type(error).__name__
         raise ConfigurationError(
-            f"{variable} is set to {shown}, which does not answer: {reason}. "
+            f"{variable} is set to {shown}, but nothing there can be used: {reason}. "
             f"Start that server, or unset {variable} to use the embedded one"
         ) from error
     return shown
@@ -57,15 +57,17 @@ async def _check_postgres(url: str, _: Mapping[str, str]) -> None:
         await connection.close(timeout=_TIMEOUT)
 
 
+# The health routes of TEI and Qdrant are open; these two ask for the key, and a wrong one should show now.
+
+
 async def _check_tei(urls: str, environ: Mapping[str, str]) -> None:
     key = environ.get(TEI_KEY)
     for url in urls.split(","):
-        await _get(f"{url.strip().rstrip('/')}/health", {"Authorization": f"Bearer {key}"} if key else {})
+        await _get(f"{url.strip().rstrip('/')}/info", {"Authorization": f"Bearer {key}"} if key else {})
 
 
 async def _check_qdrant(url: str, environ: Mapping[str, str]) -> None:
     key = environ.get(QDRANT_KEY)
-    # Not /healthz: it is open, and a wrong key should show now.
     await _get(f"{url.strip().rstrip('/')}/collections", {"api-key": key} if key else {})
 
 

@@ -69,7 +69,8 @@ async def postgres_program(data_dir: Path, port: int, search_path: str | None) -
         log_path=data_dir / "logs" / "postgres.log",
         uid=uid,
     )
-    url = f"postgresql://{USER}:{_password(site.directory)}@{LOOPBACK}:{port}/{DATABASE}"
+    # The wheel has no TLS; clients that try it first look for certificates in a home that may not be readable.
+    url = f"postgresql://{USER}:{_password(site.directory)}@{LOOPBACK}:{port}/{DATABASE}?sslmode=disable"
     settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
     return Program(
         service="postgres",

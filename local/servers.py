@@ -21,7 +21,8 @@ URL_VARIABLES = {
 }
 PARTS = tuple(URL_VARIABLES)
 
-_TEI_START_TIMEOUT = 180.0  # the first start converts the model
+_START_TIMEOUT = 180.0  # seconds; the first start of TEI converts the model
+_STOP_GRACE = 30.0  # seconds; both answer for 10 s what they have begun, and Qdrant then flushes
 
 
 async def server_program(part: str, data_dir: Path, port: int, environ: Mapping[str, str]) -> Program:
@@ -69,7 +70,8 @@ def _http_server(
             argv=argv,
             env={**env, "PYTHONUNBUFFERED": "1"},
             log_path=data_dir / "logs" / f"{part}.log",
+            stop_grace=_STOP_GRACE,
         ),
         is_ready=http_probe(url + ready_path),
-        start_timeout=_TEI_START_TIMEOUT,
+        start_timeout=_START_TIMEOUT,
     )

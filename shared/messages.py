@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from shared.errors import MillstreamError
+from shared.errors import MillstreamError, RejectedError
 
 SCHEMA_VERSION = 1
 
@@ -115,8 +115,11 @@ class EncodedMessage(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
-class MalformedMessageError(MillstreamError):
+class MalformedMessageError(RejectedError):
     """The bytes are not a message. No retry can help."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("malformed", reason)
 
 
 class NewerSchemaError(MillstreamError):

@@ -123,7 +123,6 @@ class TeiSettings(_Block, frozen=True, kw_only=True):
 
 class EmbedderSettings(_Block, frozen=True, kw_only=True):
     embedder_port: int | None = None  # default 50110
-    cache_retention: Seconds = Seconds(90 * 86400)
 
 
 class QdrantSettings(_Block, frozen=True, kw_only=True):
@@ -137,7 +136,6 @@ class CollectionSettings(_Block, frozen=True, kw_only=True):
 
 
 class SearchSettings(_Block, frozen=True, kw_only=True):
-    keyword_index: str = "qdrant"  # qdrant | rank-bm25
     rrf_k: int = 60  # reciprocal rank fusion: 1 / (k + rank), rank from 1
     bm25_k1: float = 1.5
     bm25_b: float = 0.75

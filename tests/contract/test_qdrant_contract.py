@@ -61,7 +61,6 @@ async def empty(request: pytest.FixtureRequest) -> AsyncIterator[AsyncQdrantClie
         metadata={"generation": "g1"},
     )
     yield client
-    await client.delete_collection(NAME)
     await client.close()
 
 

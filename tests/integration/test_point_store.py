@@ -45,12 +45,8 @@ async def client(server: QdrantSettings) -> AsyncIterator[AsyncQdrantClient]:
 
 
 async def ensure(client: AsyncQdrantClient, name: str = "docs_1", **changed: Any) -> Collection:
-    wanted: dict[str, Any] = {
-        "dimension": DIMENSION,
-        "generation": "g1",
-        "keyword": KeywordParameters(avg_len=90.0),
-    } | changed
-    return await ensure_collection(client, name, **wanted)
+    usual: dict[str, Any] = {"dimension": DIMENSION, "generation": "g1", "keyword": KeywordParameters(avg_len=90.0)}
+    return await ensure_collection(client, name, **(usual | changed))
 
 
 async def stored_urls(client: AsyncQdrantClient) -> list[str]:

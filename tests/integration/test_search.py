@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from indexer.collection import ensure_collection
 from indexer.keyword import KeywordParameters
 from indexer.search import SearchEngine, SearchOptions
-from indexer.search_api import add_search_routes
+from indexer.search_routes import add_search_routes
 from indexer.store import PointStore
 from shared.errors import DependencyError
 from shared.http import problem_middleware

@@ -57,6 +57,11 @@ def is_alive(pid: int) -> bool:
     return process_identity(pid) is not None
 
 
+def owner(pid: int) -> int:
+    """The user that the process runs as (Linux)."""
+    return Path(f"/proc/{pid}").stat().st_uid
+
+
 def children(pid: int) -> list[int]:
     """The processes that `pid` has started and that run now (Linux)."""
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

@@ -121,7 +121,8 @@ def test_the_documented_default_port_is_the_one_that_the_service_takes(service: 
     [default] = [s.default for s in documented_settings() if s.name == f"WEBHOOK_{service.upper()}_PORT"]
     match = TAKEN.fullmatch(default)
     assert match
-    assert f"Port({match[1]}, " in (ROOT / service / "__main__.py").read_text()
+    sources = "".join(path.read_text() for path in (ROOT / service).glob("*.py"))
+    assert f"Port({match[1]}, " in sources or f"DEFAULT_PORT = {match[1]}" in sources
 
 
 def test_a_setting_is_read_by_services_that_load_it() -> None:

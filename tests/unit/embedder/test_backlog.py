@@ -43,6 +43,7 @@ async def test_full_lanes_share_six_to_three_to_one() -> None:
     assert [taken[lanes[lane]] for lane in (Lane.HIGH, Lane.NORMAL, Lane.LOW)] == [60, 30, 10]
 
 
+@settings(deadline=None)
 @given(st.fixed_dictionaries({lane: st.integers(0, 200) for lane in Lane}), st.integers(3, 300))
 def test_no_place_is_left_empty_and_no_lane_starves(waiting: dict[Lane, int], count: int) -> None:
     quotas = share_out(waiting, count)

@@ -26,11 +26,11 @@ CAPACITY = Capacity(request=RequestLimits(max_inputs=4, max_tokens=1000), inputs
 class Rig:
     """A running batcher over a fake TEI."""
 
-    def __init__(self, capacity: Capacity = CAPACITY) -> None:
+    def __init__(self, capacity: Capacity = CAPACITY, linger_s: float = 0.003) -> None:
         self.tei = FakeTei()
         self.limiter = WeightedLimiter(capacity.inputs_in_flight)
         embedder = IsolatingEmbedder(self.tei, DIMENSION, observe=lambda call: None, backoff=Backoff(initial_s=0.0))
-        self.batcher = EmbeddingBatcher(embedder, capacity, self.limiter)
+        self.batcher = EmbeddingBatcher(embedder, capacity, self.limiter, linger_s=linger_s)
 
     def start(self, *texts: str, lane: Lane = Lane.NORMAL) -> asyncio.Task[Vectors]:
         """Embed a document in a task of its own."""
@@ -41,9 +41,9 @@ class Rig:
 
 
 @asynccontextmanager
-async def running(capacity: Capacity = CAPACITY) -> AsyncIterator[Rig]:
+async def running(capacity: Capacity = CAPACITY, linger_s: float = 0.003) -> AsyncIterator[Rig]:
     """A rig that must end with all permits given back."""
-    rig = Rig(capacity)
+    rig = Rig(capacity, linger_s)
     async with rig.batcher:
         yield rig
         await wait_until(lambda: not rig.limiter.in_use, description="all permits given back")
@@ -66,6 +66,20 @@ async def test_documents_share_a_request_and_each_gets_its_own_vectors(rig: Rig)
     check(await first, "a", "b")
     check(await second, "c")
     assert len(rig.tei.batches) == 1
+
+
+async def test_a_document_that_comes_within_the_linger_travels_along() -> None:
+    async with running(linger_s=0.2) as rig:
+        first = rig.start("a")
+        await wait_until(lambda: len(rig.batcher._backlog) == 1, description="the first document waits")
+        second = rig.start("b")
+        await asyncio.gather(first, second)
+    assert rig.tei.batches == [["a", "b"]]
+
+
+async def test_an_idle_batcher_does_not_wake_up(rig: Rig) -> None:
+    await rig.start("a")
+    assert not rig.batcher._arrived.is_set()
 
 
 async def test_a_long_document_is_spread_over_requests_and_comes_back_in_order(rig: Rig) -> None:
@@ -157,19 +171,21 @@ async def test_cancelling_a_document_withdraws_requests_that_are_its_own_and_tex
     staying = rig.start("c")
     leaving.cancel()
     await asyncio.wait([leaving])
+    assert len(rig.batcher._backlog) == 1
     rig.tei.gate.set()
     check(await staying, "c")
     assert rig.tei.cancelled == 2
     assert len(rig.tei.batches) == 3
 
 
-async def test_an_urgent_document_overtakes_what_is_not_planned_yet(rig: Rig) -> None:
+@pytest.mark.parametrize("lane", [Lane.HIGH, Lane.LOW])
+async def test_a_small_document_overtakes_what_a_big_one_has_not_planned_yet(rig: Rig, lane: Lane) -> None:
     rig.tei.gate.clear()
     bulk = rig.start(*(f"bulk {index}" for index in range(400)), lane=Lane.LOW)
     await rig.started(2)
-    urgent = rig.start("urgent", lane=Lane.HIGH)
+    small = rig.start("small", lane=lane)
     rig.tei.gate.set()
-    check(await urgent, "urgent")
+    check(await small, "small")
     assert len(rig.tei.batches) <= 2 * PLANNED_REQUESTS
     await bulk
 

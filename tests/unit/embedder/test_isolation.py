@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedder.isolation import EmbeddingCall, IsolatingEmbedder
@@ -57,6 +57,7 @@ async def test_texts_come_back_as_vectors_in_order(rig: Rig) -> None:
     assert rig.calls == [EmbeddingCall(inputs=3, tokens=9, duration_s=1.0)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["good", "bad", "poison"]), min_size=1, max_size=32))
 async def test_exactly_the_texts_at_fault_are_blamed(kinds: list[str]) -> None:
     rig = Rig()

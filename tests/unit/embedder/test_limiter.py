@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -152,8 +152,10 @@ class LimiterMachine(RuleBasedStateMachine):
 
 
 TestLimiterMachine = LimiterMachine.TestCase
+TestLimiterMachine.settings = settings(deadline=None, max_examples=60)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 12), max_size=30), st.integers(1, 10))
 def test_the_sum_in_use_is_within_the_limit_unless_one_stands_alone(weights: list[int], limit: int) -> None:
     async def run() -> None:

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedder.packing import RequestLimits, TextInput, capacity_of, middle, pack
@@ -29,11 +29,13 @@ def info(version: str = "1.9.3", *, permits: int = 512, batch: int = 32) -> TeiI
     )
 
 
+@settings(deadline=None)
 @given(texts, limits)
 def test_every_text_is_in_exactly_one_request(inputs: list[TextInput], limits: RequestLimits) -> None:
     assert sorted(index for request in pack(inputs, limits) for index in request) == list(range(len(inputs)))
 
 
+@settings(deadline=None)
 @given(texts, limits)
 def test_a_request_keeps_all_limits_or_is_a_single_text(inputs: list[TextInput], limits: RequestLimits) -> None:
     for request in pack(inputs, limits):
@@ -43,12 +45,14 @@ def test_a_request_keeps_all_limits_or_is_a_single_text(inputs: list[TextInput],
             assert sum(inputs[index].encoded_bytes for index in request) <= limits.max_bytes
 
 
+@settings(deadline=None)
 @given(texts, limits)
 def test_texts_are_sent_longest_first(inputs: list[TextInput], limits: RequestLimits) -> None:
     order = [inputs[index].tokens for request in pack(inputs, limits) for index in request]
     assert order == sorted(order, reverse=True)
 
 
+@settings(deadline=None)
 @given(texts, limits)
 def test_no_two_neighbouring_requests_would_fit_into_one(inputs: list[TextInput], limits: RequestLimits) -> None:
     requests = pack(inputs, limits)
@@ -67,6 +71,7 @@ def test_a_text_above_a_budget_goes_alone() -> None:
     assert pack(inputs, limits) == [[1], [0], [2], [3]]
 
 
+@settings(deadline=None)
 @given(st.lists(st.builds(TextInput, st.text(max_size=2000), st.just(1)), min_size=2, max_size=64))
 def test_a_cut_leaves_both_parts_smaller_in_bytes_than_the_whole(inputs: list[TextInput]) -> None:
     cut = middle(inputs)

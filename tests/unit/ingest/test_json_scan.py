@@ -82,6 +82,13 @@ def test_neighbours_at_the_deepest_level_stay_apart() -> None:
     assert value == [1, 0, 0, 3]
 
 
+@pytest.mark.usefixtures("block_bytes")
+def test_a_lone_surrogate_inside_what_is_cut_leaves_no_trace() -> None:
+    inner = rb'"\ud83d"'
+    expected = b"[" * 64 + b"0" + b" " * (len(inner) + 1) + b"]" * 64
+    assert repair(b"[" * 65 + inner + b"]" * 65) == expected
+
+
 def test_brackets_inside_strings_do_not_nest() -> None:
     body = json.dumps(["[{" * 100, '\\"[[' * 100]).encode()
     assert repair(body) == body

@@ -3,7 +3,7 @@
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -20,6 +20,7 @@ from shared.tei import (
 )
 
 
+@settings(deadline=None)
 @given(
     npst.arrays(
         np.float32,
@@ -128,6 +129,7 @@ def test_permits_count_inputs_from_version_1_9_on(version: str, counts_inputs: b
     assert info.counts_inputs is counts_inputs
 
 
+@settings(deadline=None)
 @given(st.integers(1, 100), st.floats(0, 1))
 def test_a_pause_is_anywhere_between_nothing_and_a_growing_bound(failures: int, point: float) -> None:
     backoff = Backoff(jitter=lambda low, high: low + point * (high - low))

@@ -1,0 +1,29 @@
+"""POST /api/search over HTTP: request in, answer or problem+json out. What a search is, is in search.py."""
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from indexer.search import SearchEngine
+from indexer.search_contract import InvalidSearchError, decode_request
+from shared.errors import DependencyError, RejectedError
+from shared.http import ProblemError, json_response
+
+Authenticator = Callable[[web.Request], bool]
+
+
+def add_search_routes(app: web.Application, engine: SearchEngine, is_authentic: Authenticator) -> None:
+    """Add the route to an application with `problem_middleware`; checks credentials before it reads a body."""
+
+    async def post_search(request: web.Request) -> web.Response:
+        if not is_authentic(request):
+            detail = "send `Authorization: Bearer <WEBHOOK_API_SECRET>`"
+            raise ProblemError(401, "Unauthorized", detail, {"WWW-Authenticate": "Bearer"})
+        try:
+            return json_response(await engine.search(decode_request(await request.read())))
+        except (InvalidSearchError, RejectedError) as error:
+            raise ProblemError(422, "Unprocessable Content", str(error)) from error
+        except DependencyError as error:
+            raise ProblemError(503, "Service Unavailable", str(error), {"Retry-After": "5"}) from error
+
+    app.router.add_post("/api/search", post_search)

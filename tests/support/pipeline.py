@@ -1,0 +1,153 @@
+"""The whole pipeline as a user starts it: `millstream up` in a process of its own, reached over its files."""
+
+import contextlib
+import gzip
+import hmac
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from tests.support.local_stack import bare_environ, enterable_directory
+
+MILLSTREAM = [sys.executable, "-c", "from cli.main import main; main()"]
+PAGES_FILE = Path(__file__).parent.parent / "data" / "crawl" / "pages.jsonl.gz"
+
+T = TypeVar("T")
+
+
+class Pipeline:
+    """A running `millstream up`: its directory, its environment, its API."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.env = read_env(data_dir / "stack.env")
+        self.http = httpx.Client(
+            base_url=self.env["MILLSTREAM_URL"],
+            headers={"Authorization": f"Bearer {self.env['WEBHOOK_API_SECRET']}"},
+            timeout=70.0,
+            trust_env=False,
+        )
+
+    @property
+    def processes(self) -> list[dict[str, Any]]:
+        """The rows of services.json."""
+        rows: list[dict[str, Any]] = json.loads((self.data_dir / "services.json").read_text())
+        return rows
+
+    def pids(self, service: str) -> list[int]:
+        return [row["pid"] for row in self.processes if row["service"] == service]
+
+    def webhook(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Post a signed webhook; the answer."""
+        body = json.dumps(event).encode()
+        signature = "sha256=" + hmac.digest(self.env["WEBHOOK_SECRET"].encode(), body, "sha256").hex()
+        response = httpx.post(
+            f"{self.env['MILLSTREAM_URL']}/api/webhook/firecrawl", content=body, timeout=30.0,
+            headers={"X-Firecrawl-Signature": signature, "Content-Type": "application/json"},
+        )  # fmt: skip
+        assert response.status_code in {200, 202}, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def crawl(self, pages: Sequence[dict[str, Any]], crawl_id: str, per_event: int = 1) -> list[str]:
+        """Send the pages as crawl.page events; the job ids."""
+        jobs = []
+        for start in range(0, len(pages), per_event):
+            data = [{"markdown": p["markdown"], "metadata": p["metadata"]} for p in pages[start : start + per_event]]
+            event = {
+                "success": True,
+                "type": "crawl.page",
+                "id": crawl_id,
+                "webhookId": str(uuid.uuid4()),
+                "data": data,
+            }
+            jobs.append(self.webhook(event)["job_id"])
+        return jobs
+
+    def index(self, documents: Sequence[Any]) -> str:
+        """Post documents to /api/index/batch; the job id."""
+        response = self.http.post("/api/index/batch", json={"documents": list(documents), "lane": "normal"})
+        assert response.status_code == 202, response.text
+        return str(response.json()["job_id"])
+
+    def finished(self, job_id: str, timeout: float = 120.0) -> dict[str, Any]:
+        """The job with its results, once it is terminal."""
+        deadline = time.monotonic() + timeout
+        while True:
+            job: dict[str, Any] = self.http.get(f"/api/jobs/{job_id}", params={"wait": "30"}).json()
+            if job["status"] not in {"queued", "running"}:
+                return job
+            assert time.monotonic() < deadline, f"not finished within {timeout:g} s: {job}"
+
+    def search(self, query: str, **request: Any) -> list[dict[str, Any]]:
+        response = self.http.post("/api/search", json={"query": query, **request})
+        assert response.status_code == 200, response.text
+        results: list[dict[str, Any]] = response.json()["results"]
+        return results
+
+    def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the command line against this pipeline."""
+        return subprocess.run(
+            [*MILLSTREAM, *arguments],
+            env=bare_environ(**self.env),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+
+def pages() -> list[dict[str, Any]]:
+    """210 real, short documentation pages: `url`, `markdown`, `metadata`."""
+    return [json.loads(line) for line in gzip.decompress(PAGES_FILE.read_bytes()).splitlines()]
+
+
+def read_env(path: Path) -> dict[str, str]:
+    """The variables of a stack.env file."""
+    return dict(word.split("=", 1) for word in shlex.split(path.read_text()))
+
+
+@contextlib.contextmanager
+def running_pipeline(*options: str, **settings: str) -> Iterator[Pipeline]:
+    """Run `millstream up` with its own data directory and ports until the block ends; it must end with status 0."""
+    with enterable_directory() as directory:
+        data_dir = directory / "data"
+        log = directory / "up.log"
+        with log.open("wb") as output:
+            up = subprocess.Popen(
+                [*MILLSTREAM, "up", "--data-dir", str(data_dir), *options], stdout=output, stderr=output,
+                env=bare_environ(**settings), cwd=directory,
+            )  # fmt: skip
+            try:
+                wait_for(lambda: (data_dir / "services.json").exists() or up.poll() is not None, 90, "the start")
+                assert up.poll() is None, log.read_text()
+                pipeline = Pipeline(data_dir)
+                yield pipeline
+                pipeline.http.close()
+            finally:
+                up.send_signal(signal.SIGTERM)
+                status = up.wait(timeout=90)
+        assert status == 0, log.read_text()[-4000:]
+
+
+def wait_for(condition: Callable[[], T], timeout: float, description: str) -> T:
+    """Poll until `condition` is true and return its value; fail after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout:g} s: {description}"
+        time.sleep(0.05)
+    return value
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
