@@ -46,7 +46,9 @@ def join_bare(markdown: str, spans: list[Span], max_characters: int) -> list[Spa
         before = joined[-1] if joined else None
         if before and before.body == before.end and span.body - before.start <= max_characters // 3:
             joined[-1] = Span(before.start, span.body, span.end)
-        elif before and not _WORD.search(markdown, span.start, span.end) and span.end - before.end <= max_characters // 3:
+        elif (
+            before and not _WORD.search(markdown, span.start, span.end) and span.end - before.end <= max_characters // 3
+        ):
             joined[-1] = before._replace(end=span.end)
         else:
             joined.append(span)

@@ -68,6 +68,9 @@ class Acceptance:
         for document in rejected:
             log.warning("Failed to parse document payload", position=document.position, url=document.url,
                         error=document.error)  # fmt: skip
+        for kept in documents:
+            if isinstance(kept, Document) and kept.metadata_omitted:
+                log.warning("Metadata left out", url=kept.url, entries=kept.metadata_omitted)
         job_id = await self._commit(self._job(order, job_id), items, order.delivery)
         return _accepted(job_id, len(items), rejected)
 

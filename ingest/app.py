@@ -8,7 +8,7 @@ from aiohttp import web
 from ingest.decoding import MalformedBodyError, UnprocessableBodyError
 from shared.auth import Authenticator, Verdict
 from shared.errors import DependencyError
-from shared.http import ProblemError
+from shared.http import REQUEST_ID, ProblemError
 from shared.jobs.accept import IdempotencyConflictError
 
 WEBHOOK_PREFIX = "/api/webhook/"  # signed or Bearer: its handler checks, since a signature needs the body
@@ -52,6 +52,7 @@ class SearchForwarder:
 
     async def post_search(self, request: web.Request) -> web.Response:
         headers = {name: request.headers[name] for name in ("Authorization", "Content-Type") if name in request.headers}
+        headers["X-Request-ID"] = request[REQUEST_ID]
         try:
             async with self._session.post(self._url, data=await request.read(), headers=headers) as answer:
                 return web.Response(body=await answer.read(), status=answer.status, content_type=answer.content_type)

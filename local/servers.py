@@ -43,11 +43,9 @@ def python_module(module: str, *arguments: str) -> tuple[str, ...]:
 
 def _tei(data_dir: Path, port: int, environ: Mapping[str, str]) -> Program:
     argv = python_module("local.tei", "--port", str(port), "--host", LOOPBACK, "--cache-dir", str(data_dir / "tei"))
-    # It takes API_KEY, a name that many shells have set for something else. An argument would show in `ps`.
-    env = {name: value for name, value in environ.items() if name != "API_KEY"}
     if key := environ.get(TEI_KEY):
-        env["API_KEY"] = key
-    return _http_server("tei", argv, port, "/health", data_dir, env)
+        argv += ("--api-key", key)
+    return _http_server("tei", argv, port, "/health", data_dir, environ)
 
 
 def _qdrant(data_dir: Path, port: int, environ: Mapping[str, str]) -> Program:

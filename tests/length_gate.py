@@ -26,8 +26,10 @@ def findings(path: Path) -> list[str]:
 
 def main() -> int:
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py"],  # noqa: S607
-        capture_output=True, text=True, check=True,
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found = [line for name in listed.stdout.split() if Path(name).exists() for line in findings(Path(name))]
     sys.stderr.write("".join(f"{line}\n" for line in found))

@@ -1,7 +1,7 @@
 """Group commit: requests that write at the same time share one flush to disk.
 
-A flush costs 20 ms and more whatever is in it: one after each batch of 128 points gives 2,200 points a second,
-one after four batches 4,000. It runs inline: the engine holds the GIL through its fsyncs anyway.
+A flush costs 20 ms and more whatever is in it: without HTTP, one after each batch of 128 points gives 2,360
+points a second, one after four batches 4,030. It runs inline: the engine holds the GIL through its fsyncs anyway.
 """
 
 import asyncio

@@ -76,7 +76,9 @@ class Pipeline:
 
     def index(self, documents: Sequence[Any]) -> str:
         """Post documents to /api/index/batch; the job id."""
-        response = self.http.post("/api/index/batch", json={"documents": list(documents), "lane": "normal"})
+        # json.dumps escapes what is not ASCII, lone surrogates too, as JavaScript would.
+        body = json.dumps({"documents": list(documents), "lane": "normal"})
+        response = self.http.post("/api/index/batch", content=body)
         assert response.status_code == 202, response.text
         return str(response.json()["job_id"])
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ingest.bulk import parse_batch, parse_ndjson, parse_single
@@ -144,6 +144,7 @@ envelopes = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(st.binary() | envelopes.map(lambda envelope: json.dumps(envelope).encode()))
 @example(b'{"documents":[' + b"[" * 3000 + b"]" * 3000 + b"]}")
 def test_no_body_raises_anything_else(body: bytes) -> None:

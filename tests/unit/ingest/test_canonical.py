@@ -1,7 +1,7 @@
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ingest.canonical import MAX_URL_CHARACTERS, canonical_url, domain_of
@@ -146,6 +146,7 @@ def test_an_address_is_bounded_as_sent_and_in_its_canonical_form() -> None:
             canonical_url(too_long)
 
 
+@settings(deadline=None)
 @given(urls)
 @example("https://a.example/%%34%31")
 @example("https://a.example//.//..//")

@@ -3,7 +3,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.document import (
@@ -182,6 +182,7 @@ json_values = st.recursive(
 names = st.sampled_from([*msgspec.structs.asdict(Document(url="", canonical_url="", markdown="")), "isMobile", "html"])
 
 
+@settings(deadline=None)
 @given(st.dictionaries(names, json_values), st.booleans())
 def test_any_fields_make_a_storable_document_or_a_rejection(fields: dict[str, Any], is_complete: bool) -> None:
     body = json.dumps({**fields, **MINIMAL} if is_complete else fields).encode()
@@ -195,6 +196,7 @@ def test_any_fields_make_a_storable_document_or_a_rejection(fields: dict[str, An
     assert msgspec.json.decode(stored, type=Document) == document
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_any_bytes_make_a_document_or_a_rejection(body: bytes) -> None:
-    assert rejection(body)[0] == "malformed"
+    assert rejection(body)[0] in {"malformed", "missing_url"}  # `{}` is an object

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ingest.decoding import MalformedBodyError, UnprocessableBodyError
@@ -338,6 +338,7 @@ envelopes = st.fixed_dictionaries(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(envelopes.map(lambda envelope: json.dumps(envelope).encode()) | st.binary())
 @example(b"[" * 5000)
 @example(b'{"data":' + b"[" * 5000)
@@ -353,6 +354,7 @@ def test_no_body_raises_anything_else_and_what_is_found_can_be_stored(body: byte
     assert parse_webhook(body) == found
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_body_that_is_damaged_anywhere_raises_nothing_else(data: st.DataObject) -> None:
     body = bytearray(json.dumps({"type": "crawl.page", "id": CRAWL, "data": [scraped(), v0_link()]}).encode())

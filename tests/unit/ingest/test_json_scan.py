@@ -3,7 +3,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest import json_scan
@@ -94,6 +94,7 @@ def test_brackets_inside_strings_do_not_nest() -> None:
     assert repair(body) == body
 
 
+@settings(deadline=None)
 @given(values, st.sampled_from([1, 3, 8, 1 << 16]))
 def test_any_json_of_lenient_senders_can_be_decoded(value: Any, size: int) -> None:
     body = json.dumps(value).encode()
@@ -104,11 +105,13 @@ def test_any_json_of_lenient_senders_can_be_decoded(value: Any, size: int) -> No
     assert msgspec.json.decode(mended) == json.loads(json.dumps(replaced(value)))
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_bytes_of_any_kind_keep_their_length(body: bytes) -> None:
     assert len(repair(body)) == len(body)
 
 
+@settings(deadline=None)
 @given(st.lists(values, min_size=1, max_size=6))
 def test_elements_are_counted_at_the_top_level_only(array: list[Any]) -> None:
     assert count_elements(json.dumps(array).encode()) == len(array)

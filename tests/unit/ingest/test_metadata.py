@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.decoding import MalformedBodyError, UnprocessableBodyError
@@ -91,6 +91,7 @@ def test_what_is_no_object_or_no_utf8_is_refused() -> None:
         keep_metadata(msgspec.Raw(b'{"a":"\xff"}'))
 
 
+@settings(deadline=None)
 @given(st.dictionaries(texts, values, max_size=5))
 def test_what_is_kept_can_be_stored_everywhere(metadata: dict[str, Any]) -> None:
     kept, _ = keep(metadata)

@@ -1,6 +1,6 @@
 import uuid
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.ids import NAMESPACE, document_id, point_id
@@ -8,11 +8,13 @@ from shared.ids import NAMESPACE, document_id, point_id
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 
 
+@settings(deadline=None)
 @given(texts, texts)
 def test_a_document_id_is_the_uuid5_of_collection_and_url(collection: str, url: str) -> None:
     assert document_id(collection, url) == str(uuid.uuid5(NAMESPACE, f"{collection}\n{url}"))
 
 
+@settings(deadline=None)
 @given(st.uuids(), st.integers(0, 2**63), st.integers(0, 2**31))
 def test_a_point_id_is_the_uuid5_of_document_version_and_chunk(document: uuid.UUID, version: int, chunk: int) -> None:
     assert point_id(str(document), version, chunk) == str(uuid.uuid5(NAMESPACE, f"{document}/{version}/{chunk}"))
