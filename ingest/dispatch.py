@@ -88,7 +88,7 @@ class Dispatcher:
 
     async def _dispatch_for(self, seconds: float) -> None:
         """Check for losses, then release until the time is over."""
-        await self._check_marker()
+        await self.check_marker()
         deadline = asyncio.get_running_loop().time() + seconds
         while asyncio.get_running_loop().time() < deadline:
             if not await self.release_some():
@@ -133,7 +133,7 @@ class Dispatcher:
         self._released.labels(lane).inc(len(items))
         log.debug("Released", lane=lane, documents=len(items), messages=len(messages), release=number)
 
-    async def _check_marker(self) -> None:
+    async def check_marker(self) -> None:
         """Queue again what the streams never had or have lost, and what is stuck."""
         self._marker = int(await self._redis.get(RELEASED) or 0)
         lost = await self._releases.requeue_lost(self._marker)

@@ -1,10 +1,16 @@
-"""The pipeline that the integration tests share: two replicas of every stage, short leases."""
+"""What the integration tests share: a whole pipeline with two replicas of every stage, and bare Redis and Postgres."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import pytest_asyncio
 
+from cli.serve import apply_migrations
+from local.stack import Stack
+from shared.clients import postgres_pool, redis_command
+from tests.support.local_stack import bare_environ, enterable_directory
 from tests.support.pipeline import Pipeline, running_pipeline
+from tests.support.stage_harness import Servers
 
 REPLICAS = "ingest=2,chunker=2,embedder=2,indexer=2"
 
@@ -14,3 +20,28 @@ def pipeline() -> Iterator[Pipeline]:
     settings = {"WEBHOOK_LEASE": "3s", "WEBHOOK_LEASE_RENEWAL": "500ms", "WEBHOOK_LOG_LEVEL": "info"}
     with running_pipeline("--replicas", REPLICAS, **settings) as running:
         yield running
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def redis_and_postgres() -> AsyncIterator[Servers]:
+    with enterable_directory() as directory:
+        async with Stack(directory / "stack", bare_environ(), parts=("redis", "postgres"), restart_delay=None) as stack:
+            url = stack.environment["WEBHOOK_DATABASE_URL"]
+            await apply_migrations(url)
+            pool = await postgres_pool(url, name="test")
+            redis = redis_command(stack.environment["WEBHOOK_REDIS_URL"])
+            yield Servers(stack.environment["WEBHOOK_REDIS_URL"], redis, pool)
+            await redis.aclose()
+            await pool.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def servers(redis_and_postgres: Servers) -> Servers:
+    """Redis and Postgres, empty."""
+    await redis_and_postgres.redis.flushall()
+    tables = await redis_and_postgres.pool.fetch(
+        "SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables "
+        "WHERE schemaname = 'webhook' AND tablename NOT IN ('schema_migrations')"
+    )
+    await redis_and_postgres.pool.execute(f"TRUNCATE {', '.join(row['name'] for row in tables)}")
+    return redis_and_postgres

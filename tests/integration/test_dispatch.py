@@ -1,0 +1,132 @@
+"""The dispatcher on real Redis and Postgres: what is released is in the streams once, whatever is lost in between."""
+
+import pytest
+
+from ingest.release import Pick, Releases
+from shared.messages import Action, Lane, decode_header
+from shared.runtime.lua import script
+from shared.streams import RELEASED, StageName
+from tests.support.stage_harness import Servers, accept_documents, depth, make_dispatcher, states
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+CHUNKER = StageName.CHUNKER
+
+
+async def release_all(servers: Servers, **options: object) -> int:
+    dispatcher = make_dispatcher(servers, **options)  # type: ignore[arg-type]
+    await dispatcher.check_marker()
+    total = 0
+    while released := await dispatcher.release_some():
+        total += released
+    return total
+
+
+async def documents_in(servers: Servers, stream: str) -> list[tuple[str, int, int]]:
+    entries = await servers.redis.xrange(stream)
+    headers = [decode_header(fields[b"h"]) for _, fields in entries]
+    return [(ref.job_id, ref.position, ref.release) for header in headers for ref in header.documents]
+
+
+async def test_every_accepted_document_is_released_once_in_batches(servers: Servers) -> None:
+    job = await accept_documents(servers, 10)
+    assert await release_all(servers) == 10
+    released = await documents_in(servers, CHUNKER.stream(Lane.NORMAL))
+    assert sorted((job_id, position) for job_id, position, _ in released) == [(job, n) for n in range(10)]
+    assert await depth(servers, CHUNKER) <= 4
+    assert await states(servers, job) == ["released"] * 10
+    assert await release_all(servers) == 0
+
+
+async def test_nothing_is_released_beyond_the_mark(servers: Servers) -> None:
+    await accept_documents(servers, 100)
+    await release_all(servers, entries=5)
+    assert await depth(servers, CHUNKER) <= 5 + 1
+    await servers.redis.delete(CHUNKER.stream(Lane.NORMAL))
+    assert await release_all(servers, entries=5) > 0
+
+
+async def test_sources_share_fairly_however_much_one_has_queued(servers: Servers) -> None:
+    await accept_documents(servers, 200, source="a-large-crawl")
+    small = await accept_documents(servers, 8, source="small-crawl")
+    dispatcher = make_dispatcher(servers, entries=8)
+    await dispatcher.check_marker()
+    for _ in range(4):
+        await dispatcher.release_some()
+    assert (await states(servers, small)).count("released") > 0
+
+
+async def test_deletes_go_straight_to_the_indexer(servers: Servers) -> None:
+    await accept_documents(servers, 1, action=Action.DELETE, lane=Lane.HIGH)
+    await release_all(servers)
+    assert await depth(servers, StageName.INDEXER) == 1
+    assert await depth(servers, CHUNKER) == 0
+
+
+async def test_an_emptied_redis_gets_everything_again_under_a_new_number(servers: Servers) -> None:
+    job = await accept_documents(servers, 6)
+    await release_all(servers)
+    before = await documents_in(servers, CHUNKER.stream(Lane.NORMAL))
+    await servers.redis.flushall()
+    assert await release_all(servers) == 6
+    after = await documents_in(servers, CHUNKER.stream(Lane.NORMAL))
+    assert sorted(row[:2] for row in after) == [(job, n) for n in range(6)]
+    assert min(row[2] for row in after) > max(row[2] for row in before)
+
+
+async def test_an_older_redis_gets_again_what_it_forgot_and_only_that(servers: Servers) -> None:
+    first = await accept_documents(servers, 2, source="first")
+    await release_all(servers)
+    marker = await servers.redis.get(RELEASED)
+    stream = CHUNKER.stream(Lane.NORMAL)
+    kept = {entry_id for entry_id, _ in await servers.redis.xrange(stream)}
+    second = await accept_documents(servers, 2, source="second")
+    await release_all(servers)
+    await servers.redis.xdel(stream, *[i for i, _ in await servers.redis.xrange(stream) if i not in kept])
+    await servers.redis.set(RELEASED, marker)  # what the append-only file had when it was cut
+
+    assert await release_all(servers) == 2
+    released = await documents_in(servers, stream)
+    assert sorted(row[:2] for row in released) == sorted([(first, 0), (first, 1), (second, 0), (second, 1)])
+
+
+async def test_a_crash_between_commit_and_publication_costs_nothing(servers: Servers) -> None:
+    job = await accept_documents(servers, 3)
+    releases = Releases(servers.pool)
+    number = await releases.next_number(0)
+    crashed = await releases.release(Pick(lane=Lane.NORMAL, cursor="", sources=8, items=8), number)
+    assert len(crashed) == 3
+    assert await depth(servers, CHUNKER) == 0
+
+    assert await release_all(servers) == 3
+    assert len(await documents_in(servers, CHUNKER.stream(Lane.NORMAL))) == 3
+    assert await states(servers, job) == ["released"] * 3
+
+
+async def test_a_publication_whose_reply_was_lost_is_done_once(servers: Servers) -> None:
+    publish = servers.redis.register_script(script("publish"))
+    stream = CHUNKER.stream(Lane.NORMAL)
+    for _ in range(2):
+        assert await publish(keys=[RELEASED, stream], args=[0, 5, b"{}"]) == b"done"
+    assert await servers.redis.xlen(stream) == 1
+
+
+async def test_a_dispatcher_that_was_replaced_is_refused(servers: Servers) -> None:
+    publish = servers.redis.register_script(script("publish"))
+    stream = CHUNKER.stream(Lane.NORMAL)
+    assert await publish(keys=[RELEASED, stream], args=[0, 9, b"{}"]) == b"done"
+    assert await publish(keys=[RELEASED, stream], args=[0, 8, b"{}"]) == b"9"
+    assert await servers.redis.xlen(stream) == 1
+
+
+async def test_release_numbers_stay_above_the_marker_of_an_older_database(servers: Servers) -> None:
+    assert await Releases(servers.pool).next_number(1_000_000) > 1_000_000
+
+
+async def test_the_last_resort_queues_what_made_no_progress(servers: Servers) -> None:
+    job = await accept_documents(servers, 1)
+    await release_all(servers)
+    await servers.pool.execute("UPDATE webhook.job_items SET progress_at = now() - interval '1 hour'")
+    stuck = await Releases(servers.pool).requeue_stuck(1800)
+    assert [row["job_id"] for row in stuck] == [job]
+    assert await states(servers, job) == ["queued"]

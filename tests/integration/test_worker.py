@@ -1,0 +1,335 @@
+"""The stage loop on real Redis and Postgres: leases, reclaim, suspects, isolation, drain."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from shared.errors import DependencyError, RejectedError
+from shared.jobs.model import ItemState
+from shared.messages import Lane
+from shared.runtime.groups import create_groups
+from shared.runtime.stage import Done, Emit, Outcome, Retry, Work
+from shared.streams import StageName
+from tests.support.stage_harness import (
+    Servers,
+    accept_documents,
+    depth,
+    eventually,
+    make_dispatcher,
+    running_worker,
+    states,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+CHUNKER, EMBEDDER = StageName.CHUNKER, StageName.EMBEDDER
+STREAM = CHUNKER.stream(Lane.NORMAL)
+
+
+async def emit(_work: Work) -> Outcome:
+    return Emit({"text": "chunk"}, 1)
+
+
+async def done(_work: Work) -> Outcome:
+    return Done(ItemState.INDEXED, 1)
+
+
+async def release(servers: Servers) -> None:
+    for stage in StageName:
+        await create_groups(servers.redis, stage)
+    dispatcher = make_dispatcher(servers)
+    await dispatcher.check_marker()
+    while await dispatcher.release_some():
+        pass
+
+
+async def pending(servers: Servers, stream: str = STREAM, group: str = CHUNKER) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = await servers.redis.xpending_range(stream, group, "-", "+", 100)
+    return found
+
+
+async def abandon(servers: Servers, deliveries: int = 1) -> None:
+    """Have a consumer that is dead hold every entry of the stream, delivered so often."""
+    await servers.redis.xreadgroup(CHUNKER, "dead", {STREAM: ">"}, count=100)
+    for row in await pending(servers):
+        await servers.redis.xclaim(
+            STREAM, CHUNKER, "dead", 0, [row["message_id"]], idle=60_000, retrycount=deliveries, justid=True
+        )
+
+
+async def test_documents_go_on_to_the_next_stage_and_leave_nothing_behind(servers: Servers) -> None:
+    job = await accept_documents(servers, 10)
+    await release(servers)
+    async with running_worker(servers, emit):
+        await eventually(lambda: depth_is(servers, EMBEDDER, 3), "entries for the embedder")
+    assert await depth(servers, CHUNKER) == 0
+    assert await states(servers, job) == ["released"] * 10
+
+
+async def test_what_ends_is_counted_and_the_last_one_finishes_the_job(servers: Servers) -> None:
+    job = await accept_documents(servers, 9)
+    await release(servers)
+
+    async def handle(work: Work) -> Outcome:
+        if work.ref.position == 4:
+            raise RejectedError("bad", "a bad document")
+        return Done(ItemState.INDEXED, 2)
+
+    async with running_worker(servers, handle):
+        await eventually(lambda: job_status(servers, job), "the job's end")
+    row = await servers.pool.fetchrow("SELECT status, succeeded, failed FROM webhook.jobs WHERE job_id = $1", job)
+    assert tuple(row) == ("partial", 8, 1)
+    letters = await servers.pool.fetch("SELECT position, stage, code, error FROM webhook.dead_letters")
+    assert [tuple(letter) for letter in letters] == [(4, "chunker", "bad", "a bad document")]
+
+
+async def test_a_dead_consumers_batch_is_split_and_finished_by_another(servers: Servers) -> None:
+    job = await accept_documents(servers, 8)
+    await release(servers)
+    await abandon(servers)
+    seen: list[int] = []
+
+    async def handle(work: Work) -> Outcome:
+        seen.append(work.ref.position)
+        return Done(ItemState.INDEXED)
+
+    async with running_worker(servers, handle):
+        await eventually(lambda: job_status(servers, job), "the job's end")
+    assert sorted(seen) == list(range(8))
+    assert await states(servers, job) == ["indexed"] * 8
+
+
+async def test_suspects_run_alone(servers: Servers) -> None:
+    job = await accept_documents(servers, 6)
+    await release(servers)
+    await abandon(servers)
+    running = highest = 0
+
+    async def handle(_work: Work) -> Outcome:
+        nonlocal running, highest
+        running += 1
+        highest = max(highest, running)
+        await asyncio.sleep(0.01)  # room for another one to be seen beside it
+        running -= 1
+        return Done(ItemState.INDEXED)
+
+    async with running_worker(servers, handle):
+        await eventually(lambda: job_status(servers, job), "the job's end")
+    assert highest == 1
+
+
+async def test_a_document_whose_worker_died_too_often_is_a_dead_letter(servers: Servers) -> None:
+    job = await accept_documents(servers, 1)
+    await release(servers)
+    await abandon(servers, deliveries=4)
+    async with running_worker(servers, done):
+        await eventually(lambda: job_status(servers, job), "the job's end")
+    letter = await servers.pool.fetchrow("SELECT code, deliveries FROM webhook.dead_letters")
+    assert tuple(letter) == ("too_many_deliveries", 5)
+
+
+async def test_a_lease_is_renewed_as_long_as_the_work_runs(servers: Servers) -> None:
+    job = await accept_documents(servers, 1)
+    await release(servers)
+    handled: list[str] = []
+    finish = asyncio.Event()
+
+    async def handle(_work: Work) -> Outcome:
+        handled.append("started")
+        await finish.wait()
+        return Done(ItemState.INDEXED)
+
+    async with running_worker(servers, handle, consumer="w1"):
+        await eventually(lambda: truth(handled), "the work to start")
+        async with running_worker(servers, done, consumer="w2"):
+            await asyncio.sleep(1.5)  # more than two leases: the second worker has had every chance to take it
+        assert await states(servers, job) == ["released"]
+        finish.set()
+        await eventually(lambda: job_status(servers, job), "the job's end")
+    assert handled == ["started"]
+
+
+async def test_a_lost_lease_cancels_the_work_and_writes_nothing(servers: Servers) -> None:
+    job = await accept_documents(servers, 1)
+    await release(servers)
+    cancelled = asyncio.Event()
+
+    async def handle(_work: Work) -> Outcome:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        raise AssertionError("unreachable")
+
+    async with running_worker(servers, handle):
+        await eventually(lambda: pending_count(servers), "the work to start")
+        [row] = await pending(servers)
+        await servers.redis.xclaim(STREAM, CHUNKER, "thief", 0, [row["message_id"]], justid=True)
+        await asyncio.wait_for(cancelled.wait(), 5)
+    assert await states(servers, job) == ["released"]
+    assert [row["consumer"] for row in await pending(servers)] == [b"thief"]
+
+
+async def test_a_hand_over_without_the_lease_changes_nothing(servers: Servers) -> None:
+    await accept_documents(servers, 1)
+    await release(servers)
+    is_stolen = asyncio.Event()
+
+    async def handle(_work: Work) -> Outcome:
+        [row] = await pending(servers)
+        await servers.redis.xclaim(STREAM, CHUNKER, "thief", 0, [row["message_id"]], justid=True)
+        is_stolen.set()
+        return Emit({}, 1)
+
+    # Renewals that are too rare to notice: the script itself must.
+    async with running_worker(servers, handle, lease_renewal=60.0):
+        await is_stolen.wait()
+    assert await depth(servers, EMBEDDER) == 0
+    assert [row["consumer"] for row in await pending(servers)] == [b"thief"]
+
+
+async def test_a_copy_of_an_item_that_was_released_again_is_left_alone(servers: Servers) -> None:
+    job = await accept_documents(servers, 4)
+    await release(servers)
+    await servers.pool.execute("UPDATE webhook.job_items SET release = release + 1 WHERE position < 2")
+    seen: list[int] = []
+
+    async def handle(work: Work) -> Outcome:
+        seen.append(work.ref.position)
+        return Done(ItemState.INDEXED)
+
+    async with running_worker(servers, handle):
+        await eventually(lambda: stream_is_empty(servers), "the stream to be empty")
+    assert sorted(seen) == [2, 3]
+    assert await states(servers, job) == ["released", "released", "indexed", "indexed"]
+
+
+async def test_a_dependencys_fault_costs_no_attempt_a_bug_costs_one(servers: Servers) -> None:
+    job = await accept_documents(servers, 2)
+    await release(servers)
+
+    async def handle(work: Work) -> Outcome:
+        if work.ref.position == 0:
+            return Retry("tei: away", delay=60, attempts=0)
+        raise DependencyError("tei", "away")
+
+    async def broken(_work: Work) -> Outcome:
+        raise ValueError("a bug")
+
+    async with running_worker(servers, handle):
+        await eventually(lambda: states_are(servers, job, "queued"), "both to be queued again")
+    assert await attempts(servers, job) == [0, 0]
+
+    await servers.pool.execute("UPDATE webhook.job_items SET due_at = now()")
+    await release(servers)
+    async with running_worker(servers, broken):
+        await eventually(lambda: states_are(servers, job, "queued"), "both to be queued again")
+    assert await attempts(servers, job) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"h": b"\xff"}, {"h": b"{}"}, {"x": b"y"}, {"h": b'{"documents": 3}', "b": b"\xc1"}]
+)
+async def test_a_malformed_entry_is_kept_raw_and_stops_nobody(servers: Servers, fields: dict[str, bytes]) -> None:
+    job = await accept_documents(servers, 1)
+    await release(servers)
+    await servers.redis.xadd(STREAM, fields)  # type: ignore[arg-type]
+    async with running_worker(servers, done):
+        await eventually(lambda: job_status(servers, job), "the job's end")
+        await eventually(lambda: stream_is_empty(servers), "the stream to be empty")
+    letter = await servers.pool.fetchrow("SELECT code, header, body FROM webhook.dead_letters")
+    assert tuple(letter) == ("malformed", fields.get("h"), fields.get("b", b""))
+
+
+async def test_an_entry_of_a_newer_release_is_left_to_a_newer_worker(servers: Servers) -> None:
+    for stage in StageName:
+        await create_groups(servers.redis, stage)
+    await servers.redis.xadd(STREAM, {"h": b'{"schema": 99, "documents": []}'})
+    async with running_worker(servers, done):
+        await eventually(lambda: pending_count(servers), "the entry to be seen")
+        await asyncio.sleep(0.3)
+    [row] = await pending(servers)
+    assert row["times_delivered"] <= 1
+
+
+async def test_a_drain_finishes_what_runs_and_takes_the_consumer_away(servers: Servers) -> None:
+    job = await accept_documents(servers, 3)
+    await release(servers)
+
+    async def handle(_work: Work) -> Outcome:
+        await asyncio.sleep(0.3)
+        return Done(ItemState.INDEXED)
+
+    async with running_worker(servers, handle):
+        await eventually(lambda: pending_count(servers), "the work to start")
+    assert await states(servers, job) == ["indexed"] * 3
+    consumers = await servers.redis.xinfo_consumers(STREAM, CHUNKER)
+    assert consumers == []
+
+
+async def test_a_drain_that_takes_too_long_gives_back_without_penalty(servers: Servers) -> None:
+    job = await accept_documents(servers, 1)
+    await release(servers)
+
+    async def handle(_work: Work) -> Outcome:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    async with running_worker(servers, handle, drain_timeout=0.2):
+        await eventually(lambda: pending_count(servers), "the work to start")
+    [row] = await pending(servers)
+    assert row["times_delivered"] == 0
+
+    async with running_worker(servers, done, consumer="w2"):
+        await eventually(lambda: job_status(servers, job), "the job's end")
+
+
+async def test_a_destroyed_group_is_made_again_and_its_work_is_released_again(servers: Servers) -> None:
+    job = await accept_documents(servers, 8)
+    await release(servers)
+    async with running_worker(servers, done):
+        await servers.redis.delete(STREAM)
+        dispatcher = make_dispatcher(servers)
+
+        async def released_and_finished() -> object:
+            await dispatcher.check_marker()
+            await dispatcher.release_some()
+            return await job_status(servers, job)
+
+        await eventually(released_and_finished, "the job's end")
+    assert await states(servers, job) == ["indexed"] * 8
+
+
+async def depth_is(servers: Servers, stage: StageName, entries: int) -> bool:
+    return await depth(servers, stage) >= entries and await stream_is_empty(servers)
+
+
+async def stream_is_empty(servers: Servers) -> bool:
+    return int(await servers.redis.xlen(STREAM)) == 0
+
+
+async def pending_count(servers: Servers) -> int:
+    return len(await pending(servers))
+
+
+async def truth(value: object) -> object:
+    return value
+
+
+async def job_status(servers: Servers, job_id: str) -> object:
+    """The job's final status, or None."""
+    return await servers.pool.fetchval(
+        "SELECT status FROM webhook.jobs WHERE job_id = $1 AND finished_at IS NOT NULL", job_id
+    )
+
+
+async def states_are(servers: Servers, job_id: str, state: str) -> bool:
+    return set(await states(servers, job_id)) == {state}
+
+
+async def attempts(servers: Servers, job_id: str) -> list[int]:
+    rows = await servers.pool.fetch(
+        "SELECT attempts FROM webhook.job_items WHERE job_id = $1 ORDER BY position", job_id
+    )
+    return [row["attempts"] for row in rows]

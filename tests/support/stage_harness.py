@@ -1,0 +1,148 @@
+"""A stage's worker on real Redis and Postgres, with a handler that the test writes."""
+
+import asyncio
+import contextlib
+import random
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+from redis.asyncio import Redis
+
+from ingest.dispatch import Dispatcher
+from shared.clients import PostgresPool, redis_reader
+from shared.jobs.accept import accept
+from shared.jobs.model import JobKind, NewItem, NewJob
+from shared.jobs.operations import OperationLog
+from shared.jobs.progress import Progress
+from shared.jobs.targets import Targets
+from shared.messages import Action, Lane
+from shared.metrics import Metrics
+from shared.runtime.batch import BatchWorker
+from shared.runtime.entry import Place
+from shared.runtime.failures import Failures
+from shared.runtime.gate import Gate, Mark
+from shared.runtime.handover import HandOver
+from shared.runtime.intake import Intake
+from shared.runtime.leases import Leases
+from shared.runtime.recorder import Recorder
+from shared.runtime.slots import Slots
+from shared.runtime.stage import Batch, Outcome, Work
+from shared.runtime.worker import Worker
+from shared.settings import RuntimeSettings, Seconds
+from shared.streams import StageName
+
+COLLECTION = "docs"
+
+Handle = Callable[[Work], Awaitable[Outcome]]
+
+
+class Servers(msgspec.Struct, frozen=True):
+    """Redis and Postgres, empty, with the schema in place."""
+
+    redis_url: str
+    redis: Redis
+    pool: PostgresPool
+
+
+class FakeStage:
+    """A stage whose documents are handled by `handle`."""
+
+    def __init__(self, name: StageName, handle: Handle, max_attempts: int) -> None:
+        self.name = name
+        self.failures = Failures(name, max_attempts, random.Random(1))
+        self._worker: BatchWorker[Work, Outcome] = BatchWorker(handle, limit=8, on_error=self.failures)
+
+    async def handle(self, batch: Batch) -> list[Outcome]:
+        return await self._worker.process_batch(batch.works)
+
+
+def runtime_settings(**changes: Any) -> RuntimeSettings:
+    """Short times, so that leases and drains end within a test."""
+    short = {"lease": Seconds(0.6), "lease_renewal": Seconds(0.1), "drain_timeout": Seconds(2)}
+    return RuntimeSettings(**{**short, **changes})
+
+
+def make_worker(servers: Servers, reader: Redis, stage: FakeStage, settings: RuntimeSettings, consumer: str) -> Worker:
+    place = Place(stage=stage.name, consumer=consumer, lease=settings.lease)
+    metrics = Metrics()
+    leases = Leases(servers.redis, place, settings.lease_renewal)
+    progress = Progress(servers.pool, stage.name, consumer)
+    return Worker(
+        stage=stage,
+        intake=Intake(reader, servers.redis, place, leases, None),
+        leases=leases,
+        recorder=Recorder(progress, OperationLog(servers.pool), metrics, stage.name),
+        handover=HandOver(servers.redis, place, metrics),
+        failures=stage.failures,
+        slots=Slots(settings.stage_concurrency),
+        settings=settings,
+        metrics=metrics,
+    )
+
+
+@contextlib.asynccontextmanager
+async def running_worker(
+    servers: Servers, handle: Handle, *, stage: StageName = StageName.CHUNKER, consumer: str = "w1", **settings: Any
+) -> AsyncIterator[Worker]:
+    """Run a worker until the block ends, then drain it."""
+    reader = redis_reader(servers.redis_url)
+    chosen = runtime_settings(**settings)
+    worker = make_worker(servers, reader, FakeStage(stage, handle, chosen.max_attempts), chosen, consumer)
+    stop = asyncio.Event()
+    running = asyncio.create_task(worker.run(stop))
+    try:
+        yield worker
+    finally:
+        stop.set()
+        await running
+        await reader.aclose()
+
+
+def make_dispatcher(servers: Servers, *, entries: int = 1000, size: str = "4") -> Dispatcher:
+    gate = Gate(servers.redis, StageName.CHUNKER, Mark(entries, 10**9))
+    return Dispatcher(servers.pool, servers.redis, gate, Metrics(), size=size, stage_timeout=600)
+
+
+async def accept_documents(
+    servers: Servers, count: int, *, source: str = "crawl", lane: Lane = Lane.NORMAL, action: Action = Action.INDEX
+) -> str:
+    """Accept a job of `count` documents; its id."""
+    await Targets(servers.pool).ensure(COLLECTION)
+    job = NewJob(
+        job_id=str(uuid.uuid4()),
+        kind=JobKind.INDEX_BATCH,
+        lane=lane,
+        collection=COLLECTION,
+        timeout=600,
+        crawl_id=source,
+    )
+    items = [
+        NewItem(
+            url=f"https://example.com/{n}", source=source, lane=lane, collection=COLLECTION, domain="example.com",
+            document_id=str(uuid.uuid4()), body=None if action is Action.DELETE else b"{}", action=action,
+        )
+        for n in range(count)
+    ]  # fmt: skip
+    return await accept(servers.pool, job, items, None)
+
+
+async def states(servers: Servers, job_id: str) -> list[str]:
+    """The states of a job's items, in order."""
+    rows = await servers.pool.fetch("SELECT state FROM webhook.job_items WHERE job_id = $1 ORDER BY position", job_id)
+    return [row["state"] for row in rows]
+
+
+async def depth(servers: Servers, stage: StageName, lanes: Sequence[Lane] = tuple(Lane)) -> int:
+    """Entries in the stage's streams."""
+    return sum([int(await servers.redis.xlen(stage.stream(lane))) for lane in lanes])
+
+
+async def eventually(condition: Callable[[], Awaitable[object]], description: str, timeout: float = 15.0) -> None:
+    """Poll an awaitable condition until it is true."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    while not await condition():
+        assert loop.time() < deadline, f"not within {timeout:g} s: {description}"
+        await asyncio.sleep(0.02)
