@@ -26,6 +26,14 @@ run: install
 test: install
 	$(BIN)/pytest $(PYTEST_ARGS)
 
+# Long runs that CI does not do: the fence model twenty times over, and stages killed again and again.
+torture: install
+	MILLSTREAM_FENCE_RUNS=20000 $(BIN)/pytest tests/unit/indexer/test_fence_model.py --timeout 3600
+	for round in 1 2 3; do $(BIN)/pytest tests/integration/test_pipeline.py -k killing --timeout 600 || exit 1; done
+
+bench: install
+	$(BIN)/python -m bench.$(or $(NAME),overhead)
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

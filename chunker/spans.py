@@ -9,7 +9,7 @@ from semantic_text_splitter import MarkdownSplitter
 from chunker.outline import Outline
 
 # MarkdownSplitter is quadratic in what it is given (1 MB of short lines 6 s, of CJK 7 s); so it gets pieces.
-SEGMENT_CHARACTERS = 8000
+SEGMENT_CHARACTERS = 5000
 MIN_OVERLAP_CHARACTERS = 10
 
 _SENTENCE = re.compile(r"\n\s*|[.!?]\s+|[。！？]\s*")

@@ -12,7 +12,9 @@ from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 
-console = Console()
+_WIDTH_OF_A_FILE = 250  # rows are not folded when no person looks at them
+
+console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
 errors = Console(stderr=True)
 
 

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -41,8 +42,7 @@ class SampleReport(msgspec.Struct, frozen=True, kw_only=True):
 def run_sample(api: ApiClient, webhook_secret: str) -> SampleReport:
     """Index the sample and ask its questions, with a progress bar on stderr. Blocks; raises ApiError."""
     started = time.monotonic()
-    crawl_id = _post(api, webhook_secret)
-    jobs = _wait(api, crawl_id)
+    jobs = wait_for_crawl(api, post_crawl(api, webhook_secret, pages()))
     seconds = time.monotonic() - started
     results = [result for job in jobs for result in api.get(f"/api/jobs/{job['job_id']}")["results"]]
     answers = [_ask(api, query.text) for query in QUERIES]
@@ -58,16 +58,18 @@ def run_sample(api: ApiClient, webhook_secret: str) -> SampleReport:
     )
 
 
-def _post(api: ApiClient, secret: str) -> str:
+def post_crawl(api: ApiClient, secret: str, crawled: Sequence[Mapping[str, Any]]) -> str:
+    """Send the webhooks of one crawl of these pages, signed; returns the crawl's id."""
     crawl_id = ""
-    for event in events(pages(), lambda: str(uuid.uuid4())):
+    for event in events(crawled, lambda: str(uuid.uuid4())):
         body = msgspec.json.encode(event)
         api.post_raw("/api/webhook/firecrawl", body, {SIGNATURE_HEADER: sign(body, secret)})
         crawl_id = event["id"]
     return crawl_id
 
 
-def _wait(api: ApiClient, crawl_id: str) -> list[dict[str, Any]]:
+def wait_for_crawl(api: ApiClient, crawl_id: str) -> list[dict[str, Any]]:
+    """Show a progress bar until all jobs of the crawl are done; returns the jobs."""
     columns = (TextColumn("Indexing the sample crawl"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors) as progress:
         task = progress.add_task("")

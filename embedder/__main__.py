@@ -8,6 +8,7 @@ import structlog
 from aiohttp import web
 
 from embedder.batcher import EmbeddingBatcher
+from embedder.compatibility import PROBE, check_compatible
 from embedder.isolation import EmbeddingCall, IsolatingEmbedder
 from embedder.limiter import WeightedLimiter
 from embedder.packing import capacity_of
@@ -20,20 +21,27 @@ from shared.runtime.consumer import make_failures, run_stage
 from shared.runtime.process import Port, Process, run_process
 from shared.streams import StageName
 from shared.tei import TeiClient, TeiInfo
+from shared.tokenizer import load_tokenizer
 
 log = structlog.get_logger()
+
+_SPARE_CONNECTIONS = 4  # so that /health does not wait behind embeddings
 
 
 async def serve(process: Process, settings: Settings) -> None:
     await process.listen(web.Application(), settings.process.host, Port(50110, settings.embedder.embedder_port))
     session = await process.stack.enter_async_context(
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=settings.tei.max_concurrent_requests))
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=settings.tei.max_concurrent_requests + _SPARE_CONNECTIONS)
+        )
     )
     client = TeiClient(
         session, settings.tei.tei_url, api_key=settings.tei.tei_api_key, timeout_s=settings.tei.tei_timeout
     )
     process.health.checks["tei"] = client.health
-    info, dimension = await process.unless_stopped(_introduce(client))
+    info, dimension, probed = await process.unless_stopped(_introduce(client))
+    tokenizer = load_tokenizer(settings.chunker.tokenizer)
+    check_compatible(info, settings.chunker.max_chunk_tokens, probed, tokenizer.encode(PROBE).ids)
     capacity = capacity_of(info, settings.tei.max_concurrent_requests)
     embedder = IsolatingEmbedder(client, dimension, observe=observer(process))
     batcher = await process.stack.enter_async_context(
@@ -46,9 +54,12 @@ async def serve(process: Process, settings: Settings) -> None:
 
 
 @stamina.retry(on=DependencyError, attempts=None, timeout=None, wait_initial=0.2, wait_max=2.0)
-async def _introduce(client: TeiClient) -> tuple[TeiInfo, int]:
-    """Limits and dimension of TEI. Its port opens only after warm-up, so the first tries may find nobody there."""
-    return await client.info(), await client.probe()
+async def _introduce(client: TeiClient) -> tuple[TeiInfo, int, list[int]]:
+    """Limits and dimension of TEI, and the tokens it makes of the probe text.
+
+    Its port opens only after warm-up, so the first tries may find nobody there.
+    """
+    return await client.info(), await client.probe(), await client.tokenize(PROBE)
 
 
 def observer(process: Process) -> Callable[[EmbeddingCall], None]:

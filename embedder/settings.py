@@ -3,6 +3,7 @@
 import msgspec
 
 from shared.settings import (
+    ChunkerSettings,
     EmbedderSettings,
     PostgresSettings,
     ProcessSettings,
@@ -19,3 +20,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     runtime: RuntimeSettings
     tei: TeiSettings
     embedder: EmbedderSettings
+    chunker: ChunkerSettings  # how long its chunks are, and with which tokenizer it counted

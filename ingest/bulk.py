@@ -101,7 +101,9 @@ def _check_callback(url: str | None) -> str | None:
     if url is None:
         return None
     try:
-        canonical_url(url)
+        canonical = canonical_url(url)
     except RejectedError as error:
         raise UnprocessableBodyError(f"callback_url: {error.reason}") from error
+    if not canonical.startswith("http"):
+        raise UnprocessableBodyError("callback_url: only http and https can be called")
     return url

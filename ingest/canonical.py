@@ -21,6 +21,7 @@ _TRACKING = frozenset({
     "igshid", "li_fat_id", "srsltid", "hsctatracking", "_hsenc", "_hsmi", "__hssc", "__hstc", "__hsfp", "_ga", "_gl",
     "mkt_tok", "oly_enc_id", "oly_anon_id", "vero_id", "vero_conv", "s_kwcid", "wickedid",
 })  # fmt: skip
+_FILE = "file:///"  # what `millstream index` sends for a file on disk
 _TRACKING_PREFIXES = ("utm_", "mc_")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
@@ -35,9 +36,11 @@ _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 def canonical_url(url: str) -> str:
     """The canonical spelling, ASCII; `canonical_url(canonical_url(x)) == canonical_url(x)`.
 
-    Raises RejectedError `invalid_url` for anything but an http or https URL with a host, and for one that is over
-    2,048 characters, as sent or in its canonical form.
+    Raises RejectedError `invalid_url` for anything but an http or https URL with a host or a file URL without one, and
+    for one that is over 2,048 characters, as sent or in its canonical form.
     """
+    if url.strip()[: len(_FILE)].lower() == _FILE:
+        return _canonical_file(url)
     scheme, authority, path, query = _split(url)
     host = _host_with_port(authority, _DEFAULT_PORTS[scheme])
     path = _normalise_path(path)
@@ -55,6 +58,16 @@ def domain_of(canonical: str) -> str:
     return authority.partition(":")[0]
 
 
+def _canonical_file(url: str) -> str:
+    _check_length(url)
+    path = url.strip()[len(_FILE) - 1 :].partition("#")[0].partition("?")[0]
+    if _FORBIDDEN.search(path):
+        raise _invalid("has control characters")
+    canonical = "file://" + _normalise_path(path)
+    _check_length(canonical)
+    return canonical
+
+
 def _split(url: str) -> tuple[str, str, str, str]:
     _check_length(url)
     trimmed = url.strip()
@@ -65,7 +78,7 @@ def _split(url: str) -> tuple[str, str, str, str]:
         raise _invalid("has no scheme; write http:// or https:// in front")
     scheme = match[1].lower()
     if scheme not in _DEFAULT_PORTS:
-        raise _invalid(f"has the scheme {scheme[:20]}; only http and https are indexed")
+        raise _invalid(f"has the scheme {scheme[:20]}; only http, https and file are indexed")
     address, _, query = trimmed[match.end() :].partition("#")[0].partition("?")
     # Browsers read a backslash before the query as a slash: `https://a\@b/` is on host a.
     match = _ADDRESS.fullmatch(address.replace("\\", "/"))

@@ -138,6 +138,14 @@ class TeiClient:
         except InputRejectedError as error:
             raise DependencyError("tei", f"it refuses the word {CANARY!r}: {error}") from error
 
+    async def tokenize(self, text: str) -> list[int]:
+        """The ids of a text's tokens, special ones included. Raises DependencyError."""
+        answer = await self._exchange("POST", "/tokenize", msgspec.json.encode({"inputs": [text]}))
+        try:
+            return [token.id for token in msgspec.json.decode(answer, type=list[list[_Token]])[0]]
+        except (msgspec.DecodeError, IndexError) as error:
+            raise DependencyError("tei", f"/tokenize is not TEI's: {error}") from error
+
     async def embed(self, texts: Sequence[str], dimension: int | None = None) -> Vectors:
         """Embed 1 or more texts in one request: `float32[len(texts), dimension]`, in order, never truncated.
 
@@ -199,6 +207,10 @@ def error_of(status: int, body: bytes) -> MillstreamError:
     if status == HTTPStatus.UNAUTHORIZED:
         reason += " (check WEBHOOK_TEI_API_KEY)"
     return DependencyError("tei", reason)
+
+
+class _Token(msgspec.Struct):
+    id: int
 
 
 class _ErrorBody(msgspec.Struct):

@@ -6,7 +6,7 @@ from ingest.release import Pick, Releases
 from shared.messages import Action, Lane, decode_header
 from shared.runtime.lua import script
 from shared.streams import RELEASED, StageName
-from tests.support.stage_harness import Servers, accept_documents, depth, make_dispatcher, states
+from tests.support.stage_harness import Servers, accept_documents, depth, entries_of, make_dispatcher, states
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -23,7 +23,7 @@ async def release_all(servers: Servers, **options: object) -> int:
 
 
 async def documents_in(servers: Servers, stream: str) -> list[tuple[str, int, int]]:
-    entries = await servers.redis.xrange(stream)
+    entries = await entries_of(servers, stream)
     headers = [decode_header(fields[b"h"]) for _, fields in entries]
     return [(ref.job_id, ref.position, ref.release) for header in headers for ref in header.documents]
 
@@ -79,11 +79,11 @@ async def test_an_older_redis_gets_again_what_it_forgot_and_only_that(servers: S
     await release_all(servers)
     marker = await servers.redis.get(RELEASED)
     stream = CHUNKER.stream(Lane.NORMAL)
-    kept = {entry_id for entry_id, _ in await servers.redis.xrange(stream)}
+    kept = {entry_id for entry_id, _ in await entries_of(servers, stream)}
     second = await accept_documents(servers, 2, source="second")
     await release_all(servers)
-    await servers.redis.xdel(stream, *[i for i, _ in await servers.redis.xrange(stream) if i not in kept])
-    await servers.redis.set(RELEASED, marker)  # what the append-only file had when it was cut
+    await servers.redis.xdel(stream, *[i for i, _ in await entries_of(servers, stream) if i not in kept])
+    await servers.redis.set(RELEASED, marker or b"")  # what the append-only file had when it was cut
 
     assert await release_all(servers) == 2
     released = await documents_in(servers, stream)

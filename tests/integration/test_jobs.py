@@ -17,7 +17,7 @@ from shared.jobs.store import JobFilter, JobStore
 from shared.jobs.targets import Targets
 from shared.messages import DocumentRef, Lane, decode_header
 from shared.streams import StageName
-from tests.support.stage_harness import COLLECTION, Servers, accept_documents, make_dispatcher, states
+from tests.support.stage_harness import COLLECTION, Servers, accept_documents, entries_of, make_dispatcher, states
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -45,7 +45,7 @@ async def released_refs(servers: Servers) -> list[DocumentRef]:
     while await dispatcher.release_some():
         pass
     streams = [StageName.CHUNKER.stream(lane) for lane in Lane]
-    entries = [entry for stream in streams for _, entry in await servers.redis.xrange(stream)]
+    entries = [entry for stream in streams for _, entry in await entries_of(servers, stream)]
     return [ref for fields in entries for ref in decode_header(fields[b"h"]).documents]
 
 

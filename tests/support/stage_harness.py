@@ -134,6 +134,12 @@ async def states(servers: Servers, job_id: str) -> list[str]:
     return [row["state"] for row in rows]
 
 
+async def entries_of(servers: Servers, stream: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    """All entries of a stream: id and fields."""
+    entries: Any = await servers.redis.xrange(stream)
+    return list(entries)
+
+
 async def depth(servers: Servers, stage: StageName, lanes: Sequence[Lane] = tuple(Lane)) -> int:
     """Entries in the stage's streams."""
     return sum([int(await servers.redis.xlen(stage.stream(lane))) for lane in lanes])

@@ -1,5 +1,6 @@
 """The last accepted action wins, whatever happens in between: the fence under random interleavings."""
 
+import os
 from collections.abc import Sequence
 
 import pytest
@@ -9,7 +10,7 @@ from indexer.store import StoredDocument
 from shared.jobs.registry import Decided, Registration
 from tests.unit.indexer.fence_model import ALL_FAULTS, CHUNKS, DELETE, Faults, MakeFence, World, run
 
-RUNS = 400
+RUNS = int(os.environ.get("MILLSTREAM_FENCE_RUNS", "400"))  # `make torture` asks for more
 
 SEQUENCES = ["ABA", "ABC", "AB", "A-A", "AB-", "A-B", "AA"]
 FAULTS = {

@@ -1,0 +1,102 @@
+"""What the pipeline costs beside TEI's own time: `make bench NAME=overhead`.
+
+The sample crawl's chunks are embedded twice on the same embedded TEI: by the embedder's own batcher alone, and on
+their way through the whole pipeline, from the first webhook to the last searchable document. The rounds alternate, and
+the figure is the ratio of the medians: machines are noisy, a ratio from one run is less so.
+"""
+
+import asyncio
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from chunker.cleaning import clean
+from chunker.splitting import Splitter
+from cli.client import ApiClient
+from cli.sample import pages
+from cli.sample_run import post_crawl, wait_for_crawl
+from cli.serve import apply_migrations
+from embedder.batcher import EmbeddingBatcher
+from embedder.isolation import IsolatingEmbedder
+from embedder.limiter import WeightedLimiter
+from embedder.packing import TextInput, capacity_of
+from local.services import Services
+from local.stack import API_SECRET, WEBHOOK_SECRET, Stack
+from shared.messages import Chunk
+from shared.tei import TeiClient
+from shared.tokenizer import load_tokenizer
+
+ROUNDS = 3
+RESULTS = Path(__file__).parent / "results" / "overhead.json"
+
+
+async def measure() -> dict[str, Any]:
+    sample = pages()
+    splitter = Splitter(load_tokenizer(None))
+    documents = [splitter.split(clean(page["markdown"]), page["metadata"]["title"]) for page in sample]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("WEBHOOK_")}
+    with tempfile.TemporaryDirectory(prefix="millstream-bench-") as directory:
+        Path(directory).chmod(0o711)
+        async with Stack(Path(directory) / "data", environ) as stack:
+            await apply_migrations(stack.environment["WEBHOOK_DATABASE_URL"])
+            async with Services(stack) as services:
+                return await compare(services.environment, services.url, sample, documents)
+
+
+async def compare(
+    environment: dict[str, str], url: str, sample: list[dict[str, Any]], documents: list[tuple[Chunk, ...]]
+) -> dict[str, Any]:
+    """Alternate both ways, a warm-up round first; seconds are medians."""
+    api = ApiClient(url, environment[API_SECRET])
+    alone, pipeline = [], []
+    for _ in range(ROUNDS + 1):
+        alone.append(await embed_alone(environment["WEBHOOK_TEI_URL"], documents))
+        pipeline.append(await asyncio.to_thread(run_pipeline, api, environment[WEBHOOK_SECRET], sample))
+    tei, whole = statistics.median(alone[1:]), statistics.median(pipeline[1:])
+    chunks = sum(len(document) for document in documents)
+    return {
+        "documents": len(documents), "chunks": chunks, "rounds": ROUNDS, "tei_alone_s": round(tei, 2),
+        "pipeline_s": round(whole, 2), "ratio": round(whole / tei, 3),
+        "cores": os.cpu_count(), "python": platform.python_version(),
+    }  # fmt: skip
+
+
+async def embed_alone(url: str, documents: list[tuple[Chunk, ...]]) -> float:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=80)) as session:
+        client = TeiClient(session, url)
+        capacity = capacity_of(await client.info(), 80)
+        embedder = IsolatingEmbedder(client, await client.probe(), observe=lambda _call: None)
+        async with EmbeddingBatcher(embedder, capacity, WeightedLimiter(capacity.inputs_in_flight)) as batcher:
+            started = time.monotonic()
+            texts = [[TextInput(chunk.embedded_text, chunk.tokens) for chunk in chunks] for chunks in documents]
+            await asyncio.gather(*(batcher.embed(each) for each in texts))
+            return time.monotonic() - started
+
+
+def run_pipeline(api: ApiClient, secret: str, sample: list[dict[str, Any]]) -> float:
+    """Index the pages under URLs that are new each time, so that nothing is unchanged."""
+    run = uuid.uuid4().hex
+    fresh = [{**page, "metadata": {**page["metadata"], "url": f"{page['url']}?run={run}"}} for page in sample]
+    started = time.monotonic()
+    wait_for_crawl(api, post_crawl(api, secret, fresh))
+    return time.monotonic() - started
+
+
+def main() -> None:
+    report = asyncio.run(measure())
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(report, indent=2) + "\n")
+    sys.stdout.write(json.dumps(report) + "\n")
+
+
+if __name__ == "__main__":
+    main()

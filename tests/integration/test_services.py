@@ -1,0 +1,124 @@
+"""Each service by itself, against servers that the environment names."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from local.ports import PortBook
+from tests.support.inspection import query
+from tests.support.local_stack import bare_environ, enterable_directory
+from tests.support.pipeline import MILLSTREAM, Pipeline, wait_for
+
+pytestmark = pytest.mark.timeout(240)
+
+MODULES = ["ingest", "chunker", "embedder", "indexer", "indexer.search_api"]
+
+
+@contextlib.contextmanager
+def running(pipeline: Pipeline, module: str, **settings: str) -> Iterator[str]:
+    """Run `python -m module` until the block ends; it must end with status 0 on SIGTERM."""
+    service = module.partition(".")[0]
+    with enterable_directory() as directory:
+        port = PortBook(directory / "ports.json").take(module)
+        environ = bare_environ(**{**pipeline.env, f"WEBHOOK_{service.upper()}_PORT": str(port), **settings})
+        log = directory / "service.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen([sys.executable, "-m", module], env=environ, stdout=output, stderr=output)
+            url = f"http://127.0.0.1:{port}"
+            try:
+                wait_for(lambda: process.poll() is not None or is_ready(url), 60, f"{module} to be ready")
+                assert process.poll() is None, log.read_text()
+                yield url
+            finally:
+                process.send_signal(signal.SIGTERM)
+                status = process.wait(timeout=40)
+        assert status == 0, log.read_text()
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        assert lines[-1]["event"] == "Stopped"
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=5.0, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_service_runs_alone_and_ends_when_it_is_told(pipeline: Pipeline, module: str) -> None:
+    with running(pipeline, module) as url:
+        assert httpx.get(f"{url}/health", timeout=10.0, trust_env=False).json()["status"] == "healthy"
+
+
+def test_another_embedder_that_starts_while_documents_flow_shares_the_work(pipeline: Pipeline) -> None:
+    run = uuid.uuid4()
+    documents = [
+        {"url": f"https://example.com/{run}/{n}", "markdown": f"# {n}\n\n" + f"Words about {run} {n}. " * 30}
+        for n in range(40)
+    ]
+    job_id = pipeline.index(documents)
+    with running(pipeline, "embedder", WEBHOOK_LOG_LEVEL="info"):
+        # More work as long as it takes until the newcomer has had its share.
+        def shared() -> bool:
+            pipeline.finished(pipeline.index([{**d, "url": f"{d['url']}/{uuid.uuid4()}"} for d in documents[:10]]))
+            rows = query(
+                pipeline,
+                "SELECT DISTINCT stages #>> '{embedder,worker}' AS w FROM webhook.job_items WHERE url LIKE $1",
+                f"https://example.com/{run}/%",
+            )  # fmt: skip
+            return len({row["w"] for row in rows if row["w"]}) >= 3
+
+        wait_for(shared, 120, "work done by a third embedder")
+    assert {result["status"] for result in pipeline.finished(job_id)["results"]} == {"indexed"}
+
+
+def test_the_search_api_alone_answers_like_the_indexer(pipeline: Pipeline) -> None:
+    word = f"axolotl{uuid.uuid4().hex[:8]}"
+    url = f"https://example.com/{word}"
+    pipeline.finished(pipeline.index([{"url": url, "markdown": f"The {word} regrows."}]))
+    with running(pipeline, "indexer.search_api") as search_url:
+        headers = {"Authorization": f"Bearer {pipeline.env['WEBHOOK_API_SECRET']}"}
+        answer = httpx.post(
+            f"{search_url}/api/search", json={"query": word}, headers=headers, timeout=30.0, trust_env=False
+        )
+        assert answer.json()["results"][0]["url"] == url
+        assert httpx.post(f"{search_url}/api/search", json={"query": word}, trust_env=False).status_code == 401
+
+
+def test_a_setting_that_does_not_exist_stops_the_start_and_says_which_was_meant() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "chunker"], env=bare_environ(WEBHOOK_CHUNK_OVERLAP_TOKEN="1"), capture_output=True,
+        text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert result.returncode != 0
+    assert "did you mean WEBHOOK_CHUNK_OVERLAP_TOKENS" in result.stderr
+
+
+def test_weak_secrets_stop_the_start(pipeline: Pipeline) -> None:
+    environ = bare_environ(**{**pipeline.env, "WEBHOOK_API_SECRET": "short", "WEBHOOK_INGEST_PORT": "0"})
+    result = subprocess.run(
+        [sys.executable, "-m", "ingest"], env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 78
+    assert "WEBHOOK_API_SECRET is too short" in result.stdout
+
+
+def test_the_sample_crawl_runs_through_and_is_found() -> None:
+    with enterable_directory() as directory:
+        result = subprocess.run(
+            [*MILLSTREAM, "up", "--sample", "--once", "--data-dir", str(directory / "data")],
+            env=bare_environ(), capture_output=True, text=True, timeout=220, check=False,
+        )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-4000:]
+    report = json.loads(result.stdout.splitlines()[-1])
+    assert report["documents"] == report["succeeded"] >= 30
+    assert report["failed"] == 0
+    assert report["chunks"] > report["documents"]
+    assert [set(query) for query in report["queries"]] == [{"query", "top_url", "score"}] * 3

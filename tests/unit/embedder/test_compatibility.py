@@ -1,0 +1,28 @@
+"""What the embedder checks before it takes work."""
+
+import pytest
+
+from embedder.compatibility import check_compatible
+from shared.errors import ConfigurationError
+from shared.tei import TeiInfo
+
+
+def info(max_input_length: int = 256) -> TeiInfo:
+    return TeiInfo(
+        model_id="model", model_sha=None, max_input_length=max_input_length, max_batch_tokens=16384,
+        max_client_batch_size=32, max_concurrent_requests=512, version="1.9.0",
+    )  # fmt: skip
+
+
+def test_the_same_tokens_and_enough_room_are_fine() -> None:
+    check_compatible(info(), 256, [101, 7, 102], [101, 7, 102])
+
+
+def test_a_model_with_a_shorter_window_is_refused_with_the_setting_to_change() -> None:
+    with pytest.raises(ConfigurationError, match="WEBHOOK_MAX_CHUNK_TOKENS to 128"):
+        check_compatible(info(128), 256, [1], [1])
+
+
+def test_another_tokenizer_is_refused_with_the_setting_to_change() -> None:
+    with pytest.raises(ConfigurationError, match="WEBHOOK_TOKENIZER"):
+        check_compatible(info(), 256, [101, 7, 102], [101, 8, 102])
