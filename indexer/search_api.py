@@ -17,8 +17,25 @@ from shared.tei import TeiClient, Vectors
 DEFAULT_PORT = 50111  # the indexer's
 
 
-async def make_search_app(process: Process, client: AsyncQdrantClient, settings: Settings) -> web.Application:
-    """An application with POST /api/search; opens what it needs on the process's stack."""
+async def listen(process: Process, settings: Settings) -> AsyncQdrantClient:
+    """Serve searches on the process's port; returns its Qdrant client, which closes with the process."""
+    check_secret("WEBHOOK_API_SECRET", settings.ingest.api_secret, test_mode=settings.process.test_mode)
+    client = make_client(settings.qdrant)
+    process.stack.push_async_callback(client.close)
+    process.health.checks["qdrant"] = check_qdrant(client)
+    app = await _make_app(process, client, settings)
+    await process.listen(app, settings.process.host, Port(DEFAULT_PORT, settings.indexer.indexer_port))
+    return client
+
+
+async def serve(process: Process, settings: Settings) -> None:
+    """Serve searches until the process is told to stop."""
+    await listen(process, settings)
+    process.health.is_ready = True
+    await process.stop.wait()
+
+
+async def _make_app(process: Process, client: AsyncQdrantClient, settings: Settings) -> web.Application:
     session = await process.stack.enter_async_context(aiohttp.ClientSession())
     tei = TeiClient(session, settings.tei.tei_url, api_key=settings.tei.tei_api_key, timeout_s=settings.tei.tei_timeout)
     process.health.checks["tei"] = tei.health
@@ -37,18 +54,6 @@ async def make_search_app(process: Process, client: AsyncQdrantClient, settings:
     app = web.Application(client_max_size=1024 * 1024)
     add_search_routes(app, engine, is_authentic)
     return app
-
-
-async def serve(process: Process, settings: Settings) -> None:
-    """Serve searches until the process is told to stop."""
-    check_secret("WEBHOOK_API_SECRET", settings.ingest.api_secret, test_mode=settings.process.test_mode)
-    client = make_client(settings.qdrant)
-    process.stack.push_async_callback(client.close)
-    process.health.checks["qdrant"] = check_qdrant(client)
-    app = await make_search_app(process, client, settings)
-    await process.listen(app, settings.process.host, Port(DEFAULT_PORT, settings.indexer.indexer_port))
-    process.health.is_ready = True
-    await process.stop.wait()
 
 
 def main() -> None:
