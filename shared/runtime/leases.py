@@ -37,7 +37,10 @@ class Leases:
 
     @contextlib.contextmanager
     def hold(self, entry: Entry) -> Iterator[None]:
-        """Keep the entry leased while the block runs. If the lease is lost, the block is cancelled and left."""
+        """Keep the entry leased while the block runs. If the lease is lost, the block is cancelled and left.
+
+        A task may hold an entry that it holds already.
+        """
         task = asyncio.current_task()
         assert task is not None
         key = (entry.stream, entry.id)
@@ -50,7 +53,8 @@ class Leases:
                 raise
             log.warning("Lease lost", entry_id=entry.id, stream=entry.stream)
         finally:
-            del self._tasks[key], self._entries[key]
+            self._tasks.pop(key, None)
+            self._entries.pop(key, None)
             self._lost.discard(key)
 
     async def keep(self) -> None:

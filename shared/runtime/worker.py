@@ -63,8 +63,8 @@ class Worker:
                 batch = await self.recorder.begin(entry, header)
                 outcomes = await self._handle(entry, batch)
                 message = await self.recorder.record(batch, outcomes, header, entry.deliveries)
-                await self.handover.pass_on(entry, message)
-                self._report(entry, outcomes, time.monotonic() - started)
+                if await self.handover.pass_on(entry, message):
+                    self._report(entry, outcomes, time.monotonic() - started)
             except NewerSchemaError as error:
                 log.warning("Entry left to a newer worker", entry_id=entry.id, error=str(error))
                 await self.leases.release(entry)
@@ -89,7 +89,7 @@ class Worker:
     async def _work_alone(self, entry: Entry) -> None:
         with self.leases.hold(entry):
             await self.slots.wait_alone()
-        await self._guard(entry)
+            await self._guard(entry)
 
     async def _guard(self, entry: Entry) -> None:
         """One entry's bug is not the worker's end: the entry stays pending, is reclaimed and counted."""
