@@ -50,7 +50,7 @@ async def serve(process: Process, settings: Settings) -> None:
     failures = make_failures(StageName.EMBEDDER, settings.runtime)
     stage = EmbedStage(batcher, Targets(process.pool), info.model_id, failures, settings.runtime)
     log.info("Service pool initialized", model=info.model_id, dimension=dimension, tei=info.version)
-    await run_stage(process, stage, settings.runtime)
+    await run_stage(process, stage, settings.runtime, {"tei": client.probe})
 
 
 @stamina.retry(on=DependencyError, attempts=None, timeout=None, wait_initial=0.2, wait_max=2.0)

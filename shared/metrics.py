@@ -33,6 +33,10 @@ class Metrics:
             "millstream_refused_handovers_total", "Hand-overs refused because the lease was lost.", ["stage"],
             registry=self.registry,
         )  # fmt: skip
+        self.open_breakers = Gauge(
+            "millstream_open_breakers", "1 while the dependency is away and the stage reads nothing.", ["dependency"],
+            registry=self.registry,
+        )  # fmt: skip
         self.request_seconds = Histogram(
             "millstream_request_seconds", "Time of one request to a dependency.", ["service", "operation"],
             registry=self.registry, buckets=_REQUEST_SECONDS,

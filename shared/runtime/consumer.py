@@ -1,8 +1,10 @@
 """Putting a worker together: the composition root of a stage's process."""
 
 import random
+from collections.abc import Mapping
 
 from shared.jobs.progress import Progress
+from shared.runtime.breaker import Breakers, Canary
 from shared.runtime.entry import Place
 from shared.runtime.failures import Failures
 from shared.runtime.gate import Gate, marks
@@ -24,8 +26,13 @@ def make_failures(stage: StageName, settings: RuntimeSettings) -> Failures:
     return Failures(stage, settings.max_attempts, random.Random())  # noqa: S311 - spreads retries, guards nothing
 
 
-async def run_stage(process: Process, stage: Stage, settings: RuntimeSettings) -> None:
-    """Work on the stage's streams until the process is told to stop, then drain."""
+async def run_stage(
+    process: Process, stage: Stage, settings: RuntimeSettings, canaries: Mapping[str, Canary] | None = None
+) -> None:
+    """Work on the stage's streams until the process is told to stop, then drain.
+
+    A dependency's health check is its canary, unless `canaries` has a better one.
+    """
     name = stage.name
     consumer = f"{name}:{process.instance}"
     place = Place(stage=name, consumer=consumer, lease=settings.lease)
@@ -41,6 +48,7 @@ async def run_stage(process: Process, stage: Stage, settings: RuntimeSettings) -
         recorder=Recorder(Progress(process.pool, name, consumer), process.operations, process.metrics, name),
         handover=HandOver(process.redis, place, process.metrics),
         failures=make_failures(name, settings),
+        breakers=Breakers({**process.health.checks, **(canaries or {})}, process.metrics),
         slots=Slots(settings.stage_concurrency),
         settings=settings,
         metrics=process.metrics,

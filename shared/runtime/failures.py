@@ -5,7 +5,7 @@ import random
 import structlog
 
 from shared.errors import MillstreamError
-from shared.runtime.policy import outcome_of
+from shared.runtime.policy import outcome_of, own_fault
 from shared.runtime.stage import Dead, Retry, Work
 from shared.streams import StageName
 
@@ -32,3 +32,7 @@ class Failures:
                 exc_info=error,
             )
         return outcome_of(error, work.attempts, self._max_attempts, self._rng.random())
+
+    def own_fault(self, work: Work, retry: Retry) -> Retry | Dead:
+        """The outcome of a document that blames a dependency which is well."""
+        return own_fault(retry, work.attempts, self._max_attempts, self._rng.random())

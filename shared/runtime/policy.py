@@ -60,12 +60,19 @@ def outcome_of(error: BaseException, attempts: int, max_attempts: int, jitter: f
     if isinstance(error, RejectedError):
         return Dead(error.code, error.reason, attempts=1)
     if isinstance(error, DependencyError):
-        return Retry(str(error), _DEPENDENCY_DELAY * (0.2 + jitter), attempts=0)
+        return Retry(str(error), _DEPENDENCY_DELAY * (0.2 + jitter), attempts=0, dependency=error.service)
     is_timeout = isinstance(error, TimeoutError)
     if attempts + 1 >= max_attempts:
         code = "timeout" if is_timeout else "internal_error"
         return Dead(code, _text(error), attempts=1)
     return Retry(_text(error), retry_delay(attempts, jitter), attempts=1)
+
+
+def own_fault(retry: Retry, attempts: int, max_attempts: int, jitter: float) -> Retry | Dead:
+    """What `retry` means once the dependency that it blames was found to be well: the document breaks it."""
+    if attempts + 1 >= max_attempts:
+        return Dead(f"{retry.dependency}_error", retry.reason, attempts=1)
+    return Retry(retry.reason, retry_delay(attempts, jitter), attempts=1)
 
 
 def retry_delay(attempts: int, jitter: float) -> float:

@@ -30,6 +30,15 @@ class Slots:
             await self._wait_for_change()
         return not self._is_closed
 
+    async def unless_closed(self, waiting: Coroutine[Any, Any, None]) -> bool:
+        """Wait for something else; False if the slots are closed first."""
+        task = asyncio.create_task(waiting)
+        task.add_done_callback(lambda _: self._changed.set())
+        while not task.done() and not self._is_closed:
+            await self._wait_for_change()
+        task.cancel()
+        return not self._is_closed
+
     async def wait_alone(self) -> None:
         """Wait until the calling piece of work is the only one."""
         while len(self._tasks) > 1:

@@ -46,6 +46,7 @@ class Retry(msgspec.Struct, frozen=True, tag=True):
     reason: str
     delay: float
     attempts: int
+    dependency: str | None = None  # who is to blame, if it is true that it is away
 
 
 class Dead(msgspec.Struct, frozen=True, tag=True):

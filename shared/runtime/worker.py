@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from shared.messages import MalformedMessageError, NewerSchemaError, decode_header
 from shared.metrics import Metrics
+from shared.runtime.breaker import Breakers
 from shared.runtime.entry import Entry
 from shared.runtime.failures import Failures
 from shared.runtime.handover import HandOver
@@ -37,6 +38,7 @@ class Worker:
     recorder: Recorder
     handover: HandOver
     failures: Failures
+    breakers: Breakers
     slots: Slots
     settings: RuntimeSettings
     metrics: Metrics
@@ -44,12 +46,16 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then drain: finish what is in work, give back what takes too long."""
         async with asyncio.TaskGroup() as group:
-            keeper = group.create_task(self.leases.keep(), name="leases")
+            keepers = [
+                group.create_task(self.leases.keep(), name="leases"),
+                group.create_task(self.breakers.mend(), name="breakers"),
+            ]
             reader = group.create_task(self._read(group), name="reader")
             await stop.wait()
             self.slots.close()
             await self._drain(reader)
-            keeper.cancel()
+            for keeper in keepers:
+                keeper.cancel()
 
     async def work(self, entry: Entry) -> None:
         """The way of one entry through the stage. Left early, without a trace, if its lease is lost."""
@@ -61,7 +67,7 @@ class Worker:
                     return
                 started = time.monotonic()
                 batch = await self.recorder.begin(entry, header)
-                outcomes = await self._handle(entry, batch)
+                outcomes = await self._blame(batch, await self._handle(entry, batch))
                 message = await self.recorder.record(batch, outcomes, header, entry.deliveries)
                 if await self.handover.pass_on(entry, message):
                     self._report(entry, outcomes, time.monotonic() - started)
@@ -74,6 +80,8 @@ class Worker:
 
     async def _read(self, group: asyncio.TaskGroup) -> None:
         while await self.slots.wait_free():
+            if self.breakers.is_any_open and not await self.slots.unless_closed(self.breakers.wait_closed()):
+                return
             entries = await self.intake.take(self.slots.free)
             suspects = [entry for entry in entries if self._judge(entry) is Verdict.RUN_ALONE]
             for entry in entries:
@@ -110,6 +118,15 @@ class Worker:
                 return await self.stage.handle(batch)
         except Exception as error:
             return [self.failures(work, error) for work in batch.works]
+
+    async def _blame(self, batch: Batch, outcomes: list[Outcome]) -> list[Outcome]:
+        """Let a dependency that is away cost nothing, and a document that breaks a healthy one an attempt."""
+        blamed = {o.dependency for o in outcomes if isinstance(o, Retry) and o.dependency is not None}
+        well = blamed - await self.breakers.are_away(blamed)
+        return [
+            self.failures.own_fault(work, o) if isinstance(o, Retry) and o.dependency in well else o
+            for work, o in zip(batch.works, outcomes, strict=True)
+        ]
 
     def _judge(self, entry: Entry) -> Verdict:
         return judge(entry.deliveries, entry.documents, self.settings.max_deliveries)

@@ -9,7 +9,7 @@ from shared.errors import DependencyError, RejectedError
 from shared.jobs.model import ItemState
 from shared.messages import Lane
 from shared.runtime.groups import create_groups
-from shared.runtime.stage import Done, Emit, Outcome, Retry, Work
+from shared.runtime.stage import Done, Emit, Outcome, Work
 from shared.streams import StageName
 from tests.support.stage_harness import (
     Servers,
@@ -205,27 +205,67 @@ async def test_a_copy_of_an_item_that_was_released_again_is_left_alone(servers: 
     assert await states(servers, job) == ["released", "released", "indexed", "indexed"]
 
 
-async def test_a_dependencys_fault_costs_no_attempt_a_bug_costs_one(servers: Servers) -> None:
+async def test_a_bug_costs_an_attempt(servers: Servers) -> None:
     job = await accept_documents(servers, 2)
     await release(servers)
-
-    async def handle(work: Work) -> Outcome:
-        if work.ref.position == 0:
-            return Retry("tei: away", delay=60, attempts=0)
-        raise DependencyError("tei", "away")
 
     async def broken(_work: Work) -> Outcome:
         raise ValueError("a bug")
 
-    async with running_worker(servers, handle):
-        await eventually(lambda: states_are(servers, job, "queued"), "both to be queued again")
-    assert await attempts(servers, job) == [0, 0]
-
-    await servers.pool.execute("UPDATE webhook.job_items SET due_at = now()")
-    await release(servers)
     async with running_worker(servers, broken):
         await eventually(lambda: states_are(servers, job, "queued"), "both to be queued again")
     assert await attempts(servers, job) == [1, 1]
+
+
+async def test_while_a_dependency_is_away_nothing_is_read_and_no_document_pays(servers: Servers) -> None:
+    job = await accept_documents(servers, 40)
+    await release(servers)
+    is_away = True
+    tried = 0
+
+    async def canary() -> None:
+        if is_away:
+            raise DependencyError("tei", "away")
+
+    async def handle(_work: Work) -> Outcome:
+        nonlocal tried
+        tried += 1
+        await canary()
+        return Done(ItemState.INDEXED)
+
+    async with running_worker(servers, handle, canaries={"tei": canary}, stage_concurrency=2):
+        await eventually(lambda: truth(tried), "a first try")
+        await asyncio.sleep(0.5)
+        assert tried <= 12, "what was in work, and no more"
+        is_away = False
+        dispatcher = make_dispatcher(servers)
+        await dispatcher.check_marker()
+
+        async def released_and_finished() -> object:
+            await dispatcher.release_some()
+            return await job_status(servers, job)
+
+        await eventually(released_and_finished, "the job's end", timeout=30)
+    assert await states(servers, job) == ["indexed"] * 40
+    assert set(await attempts(servers, job)) == {0}
+
+
+async def test_a_document_that_breaks_a_healthy_dependency_pays_and_is_dead_in_the_end(servers: Servers) -> None:
+    job = await accept_documents(servers, 3)
+    await release(servers)
+
+    async def healthy() -> None:
+        pass
+
+    async def handle(work: Work) -> Outcome:
+        if work.ref.position == 1:
+            raise DependencyError("tei", "424 for this text only")
+        return Done(ItemState.INDEXED)
+
+    async with running_worker(servers, handle, canaries={"tei": healthy}, max_attempts=1):
+        await eventually(lambda: job_status(servers, job), "the job's end")
+    assert await states(servers, job) == ["indexed", "failed", "indexed"]
+    assert await servers.pool.fetchval("SELECT code FROM webhook.dead_letters") == "tei_error"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from shared.jobs.targets import Targets
 from shared.messages import Action, Lane
 from shared.metrics import Metrics
 from shared.runtime.batch import BatchWorker
+from shared.runtime.breaker import Breakers, Canary
 from shared.runtime.entry import Place
 from shared.runtime.failures import Failures
 from shared.runtime.gate import Gate, Mark
@@ -49,8 +50,11 @@ class Servers(msgspec.Struct, frozen=True):
 class FakeStage:
     """A stage whose documents are handled by `handle`."""
 
-    def __init__(self, name: StageName, handle: Handle, max_attempts: int) -> None:
+    def __init__(
+        self, name: StageName, handle: Handle, max_attempts: int, canaries: Mapping[str, Canary] | None = None
+    ) -> None:
         self.name = name
+        self.canaries = canaries or {}
         self.failures = Failures(name, max_attempts, random.Random(1))
         self._worker: BatchWorker[Work, Outcome] = BatchWorker(handle, limit=8, on_error=self.failures)
 
@@ -76,6 +80,7 @@ def make_worker(servers: Servers, reader: Redis, stage: FakeStage, settings: Run
         recorder=Recorder(progress, OperationLog(servers.pool), metrics, stage.name),
         handover=HandOver(servers.redis, place, metrics),
         failures=stage.failures,
+        breakers=Breakers(stage.canaries, metrics),
         slots=Slots(settings.stage_concurrency),
         settings=settings,
         metrics=metrics,
@@ -84,12 +89,19 @@ def make_worker(servers: Servers, reader: Redis, stage: FakeStage, settings: Run
 
 @contextlib.asynccontextmanager
 async def running_worker(
-    servers: Servers, handle: Handle, *, stage: StageName = StageName.CHUNKER, consumer: str = "w1", **settings: Any
+    servers: Servers,
+    handle: Handle,
+    *,
+    stage: StageName = StageName.CHUNKER,
+    consumer: str = "w1",
+    canaries: Mapping[str, Canary] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Worker]:
     """Run a worker until the block ends, then drain it."""
     reader = redis_reader(servers.redis_url)
     chosen = runtime_settings(**settings)
-    worker = make_worker(servers, reader, FakeStage(stage, handle, chosen.max_attempts), chosen, consumer)
+    fake = FakeStage(stage, handle, chosen.max_attempts, canaries)
+    worker = make_worker(servers, reader, fake, chosen, consumer)
     stop = asyncio.Event()
     running = asyncio.create_task(worker.run(stop))
     try:
