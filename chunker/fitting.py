@@ -1,6 +1,6 @@
 """The second stage of splitting: one page's spans are counted, cut again where too long, and made chunks."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from chunker.counting import TokenCounter
@@ -59,18 +59,14 @@ class PageFitter:
             pending = longer
         return sorted(fitted)
 
-    def chunks(self, fitted: Sequence[Fitted]) -> list[Chunk]:
-        """A chunk for each span, with its overlap; none for a span that the next chunk repeats entirely."""
-        chunks: list[Chunk] = []
-        before = 0
+    def extend(self, chunks: list[Chunk], fitted: Iterable[Fitted]) -> None:
+        """Add a chunk for each span, with its overlap; one that the next repeats entirely is taken back."""
         for each in fitted:
-            span = each.span
-            chunk = self._chunk(each, max(before, self.outline.section_start(span.start)))
+            floor = self.outline.section_start(each.span.start)
+            chunk = self._chunk(each, max(floor, chunks[-1].start) if chunks else floor)
             if chunks and chunk.start <= chunks[-1].start:
                 chunks.pop()
             chunks.append(chunk)
-            before = span.start
-        return chunks
 
     def _parts(self, span: Span, tokens: int) -> int:
         """Into how many pieces a span must be cut; 1 if it fits. A single character always fits."""

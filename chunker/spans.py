@@ -1,7 +1,7 @@
 """Cuts a page by characters, at the best boundaries of its markdown: the rough first stage of splitting."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from semantic_text_splitter import MarkdownSplitter
@@ -25,40 +25,39 @@ class Span(NamedTuple):
     end: int
 
 
-def rough_spans(markdown: str, outline: Outline, max_characters: int) -> list[Span]:
+def rough_spans(markdown: str, outline: Outline, max_characters: int) -> Iterator[Span]:
     """Disjoint spans in order that cover all but whitespace, each within `max_characters`."""
     splitter = MarkdownSplitter(max_characters)
-    spans = []
     for start, end in _segments(markdown, outline, max(SEGMENT_CHARACTERS, 4 * max_characters)):
         for offset, text in splitter.chunk_indices(markdown[start:end]):
             first, last = start + offset, start + offset + len(text)
-            spans.append(Span(first, outline.body_start(markdown, first, last), last))
-    return spans
+            yield Span(first, outline.body_start(markdown, first, last), last)
 
 
-def join_bare(markdown: str, spans: list[Span], max_characters: int) -> list[Span]:
+def join_bare(markdown: str, spans: Iterable[Span], max_characters: int) -> Iterator[Span]:
     """Join headings that stand alone to what follows and lone marks (```, ---) to what precedes them.
 
     Joined is only what takes at most a third of `max_characters`; the result may be longer than that.
     """
-    joined: list[Span] = []
+    before: Span | None = None
     for span in spans:
-        before = joined[-1] if joined else None
-        if before and before.body == before.end and span.body - before.start <= max_characters // 3:
-            joined[-1] = Span(before.start, span.body, span.end)
-        elif (
-            before and not _WORD.search(markdown, span.start, span.end) and span.end - before.end <= max_characters // 3
-        ):
-            joined[-1] = before._replace(end=span.end)
+        if before is None:
+            before = span
+        elif before.body == before.end and span.body - before.start <= max_characters // 3:
+            before = Span(before.start, span.body, span.end)
+        elif span.end - before.end <= max_characters // 3 and not _WORD.search(markdown, span.start, span.end):
+            before = before._replace(end=span.end)
         else:
-            joined.append(span)
-    return joined
+            yield before
+            before = span
+    if before is not None:
+        yield before
 
 
 def divide(markdown: str, span: Span, parts: int) -> Iterator[Span]:
     """Cut a span of two characters or more into about `parts` even ones; its headings stay with the first."""
-    start = span.start
-    body = span.body if span.body - start < span.end - span.body else start
+    start: int | None = span.start
+    body = span.body if span.body - span.start < span.end - span.body else span.start
     # A tenth more than even leaves room for good boundaries, without a small rest.
     capacity = max(1, (span.end - body) * 11 // (10 * parts))
     for offset, text in MarkdownSplitter(capacity).chunk_indices(markdown[body : span.end]):

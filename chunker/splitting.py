@@ -4,6 +4,8 @@ Two stages: by characters at the markdown's own boundaries (fast), then tokens a
 long is cut again. What stands between chunks of one section is repeated in the later one, where there is room.
 """
 
+from itertools import islice
+
 from tokenizers import Tokenizer
 
 from chunker.cleaning import clean
@@ -18,6 +20,7 @@ from shared.messages import Chunk
 MIN_TOKENS = 64
 # English prose has 4.2 characters per token, code 2.5; what this makes too long is cut again.
 CHARACTERS_PER_TOKEN = 4
+GROUP = 256  # spans in work at once: words are still known when they are counted again, too long pages end early
 
 
 class Splitter:
@@ -52,14 +55,12 @@ class Splitter:
         page = PageFitter(markdown, _line(title), self._counter, self._limits)
         capacity = min(self._limits.characters, self._limits.fresh_tokens * CHARACTERS_PER_TOKEN)
         spans = join_bare(markdown, rough_spans(markdown, page.outline, capacity), capacity)
-        self._refuse_more(len(spans) // 2)  # joining never halves them, and counting is what takes time
-        chunks = page.chunks(page.fit(spans))
-        self._refuse_more(len(chunks))
+        chunks: list[Chunk] = []
+        while group := list(islice(spans, GROUP)):
+            page.extend(chunks, page.fit(group))
+            if len(chunks) > self._max_chunks:
+                raise RejectedError("too_many_chunks", f"the document has more than {self._max_chunks} chunks")
         return tuple(chunks)
-
-    def _refuse_more(self, chunks: int) -> None:
-        if chunks > self._max_chunks:
-            raise RejectedError("too_many_chunks", f"the document has more than {self._max_chunks} chunks")
 
 
 def _line(title: str) -> str:

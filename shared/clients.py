@@ -11,14 +11,16 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from shared.errors import DependencyError, is_refusing_writes
+from shared.errors import ConfigurationError, DependencyError, is_refusing_writes
 
 READ_BLOCK = 1.0  # seconds that one XREADGROUP waits for an entry
 _READER_TIMEOUT = READ_BLOCK + 4.0  # must outlast the block, or an empty stream looks like a dead server
 _COMMAND_TIMEOUT = 5.0
+_MIN_REDIS_VERSION = 7
 _POSTGRES_CONNECT_TIMEOUT = 5.0
 _POSTGRES_ACQUIRE_TIMEOUT = 5.0
 _POSTGRES_COMMAND_TIMEOUT = 15.0
@@ -44,6 +46,23 @@ def _redis(url: str, timeout: float, max_connections: int) -> Redis:
         max_connections=max_connections,
         maint_notifications_config=MaintNotificationsConfig(enabled=False),  # unknown to Valkey
     )
+
+
+async def check_redis(redis: Redis) -> None:
+    """Raise ConfigurationError for a server that must not carry work: unreachable, too old, or one that evicts keys."""
+    try:
+        info: Any = await redis.info()
+    except (RedisError, OSError) as error:
+        raise ConfigurationError(f"Redis cannot be reached ({error}): check WEBHOOK_REDIS_URL") from error
+    version = str(info["redis_version"])  # Valkey says here which Redis it is compatible with
+    if int(version.partition(".")[0]) < _MIN_REDIS_VERSION:
+        raise ConfigurationError(f"Redis {version} is too old: {_MIN_REDIS_VERSION}.0 or later is needed")
+    policy = info["maxmemory_policy"]
+    if policy != "noeviction":
+        raise ConfigurationError(
+            f"Redis has maxmemory-policy {policy}, which deletes whole streams when memory is short: "
+            "`redis-cli CONFIG SET maxmemory-policy noeviction`, and the same in its configuration file"
+        )
 
 
 class PostgresPool(asyncpg.Pool):

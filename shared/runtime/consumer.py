@@ -11,6 +11,7 @@ from shared.runtime.gate import Gate, marks
 from shared.runtime.groups import create_groups
 from shared.runtime.handover import HandOver
 from shared.runtime.intake import Intake
+from shared.runtime.janitor import Janitor
 from shared.runtime.leases import Leases
 from shared.runtime.process import Process
 from shared.runtime.recorder import Recorder
@@ -49,6 +50,7 @@ async def run_stage(
         handover=HandOver(process.redis, place, process.metrics),
         failures=make_failures(name, settings),
         breakers=Breakers({**process.health.checks, **(canaries or {})}, process.metrics),
+        janitor=Janitor(process.redis, place),
         slots=Slots(settings.stage_concurrency),
         settings=settings,
         metrics=process.metrics,

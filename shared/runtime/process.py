@@ -20,7 +20,7 @@ import uvloop
 from aiohttp import web
 from redis.asyncio import Redis
 
-from shared.clients import PostgresPool, postgres_pool, redis_command, redis_reader
+from shared.clients import PostgresPool, check_redis, postgres_pool, redis_command, redis_reader
 from shared.errors import ConfigurationError
 from shared.http import Check, Health, add_health_routes, problem_middleware
 from shared.jobs.migrate import check_schema
@@ -124,6 +124,7 @@ async def _main(service: str, instance: str, settings: S, serve: Callable[[Proce
         stack.push_async_callback(_close_pool, pool)
         redis = redis_command(settings.redis.redis_url)
         stack.push_async_callback(redis.aclose)
+        await check_redis(redis)
         reader = redis_reader(settings.redis.redis_url)
         stack.push_async_callback(reader.aclose)
         operations = OperationLog(pool)

@@ -18,6 +18,7 @@ from shared.runtime.entry import Entry
 from shared.runtime.failures import Failures
 from shared.runtime.handover import HandOver
 from shared.runtime.intake import Intake
+from shared.runtime.janitor import Janitor
 from shared.runtime.leases import Leases
 from shared.runtime.policy import Verdict, judge
 from shared.runtime.recorder import Recorder
@@ -39,6 +40,7 @@ class Worker:
     handover: HandOver
     failures: Failures
     breakers: Breakers
+    janitor: Janitor
     slots: Slots
     settings: RuntimeSettings
     metrics: Metrics
@@ -49,6 +51,7 @@ class Worker:
             keepers = [
                 group.create_task(self.leases.keep(), name="leases"),
                 group.create_task(self.breakers.mend(), name="breakers"),
+                group.create_task(self.janitor.run(), name="janitor"),
             ]
             reader = group.create_task(self._read(group), name="reader")
             await stop.wait()

@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
-from shared.errors import DependencyError, RejectedError
+from shared.clients import check_redis
+from shared.errors import ConfigurationError, DependencyError, RejectedError
 from shared.jobs.model import ItemState
 from shared.messages import Lane
+from shared.runtime.entry import Place
 from shared.runtime.groups import create_groups
+from shared.runtime.janitor import Janitor
 from shared.runtime.stage import Done, Emit, Outcome, Work
 from shared.streams import StageName
 from tests.support.stage_harness import (
@@ -339,6 +342,33 @@ async def test_a_destroyed_group_is_made_again_and_its_work_is_released_again(se
 
         await eventually(released_and_finished, "the job's end")
     assert await states(servers, job) == ["indexed"] * 8
+
+
+async def test_dead_consumers_go_but_never_one_that_holds_something(servers: Servers) -> None:
+    job = await accept_documents(servers, 2)
+    await release(servers)
+    await servers.redis.xgroup_createconsumer(STREAM, CHUNKER, "dead-and-empty")
+    await servers.redis.xreadgroup(CHUNKER, "dead-with-work", {STREAM: ">"}, count=1)
+    janitor = Janitor(servers.redis, Place(stage=CHUNKER, consumer="w1", lease=0.0))
+
+    async def tidied() -> bool:
+        return await janitor.tidy() > 0
+
+    await eventually(tidied, "the empty consumer to be deleted")
+    consumers = await servers.redis.xinfo_consumers(STREAM, CHUNKER)
+    assert [consumer["name"] for consumer in consumers] == [b"dead-with-work"]
+    async with running_worker(servers, done):
+        await eventually(lambda: job_status(servers, job), "the job's end")
+
+
+async def test_a_redis_that_evicts_keys_is_refused_with_the_remedy(servers: Servers) -> None:
+    await check_redis(servers.redis)
+    await servers.redis.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        with pytest.raises(ConfigurationError, match="CONFIG SET maxmemory-policy noeviction"):
+            await check_redis(servers.redis)
+    finally:
+        await servers.redis.config_set("maxmemory-policy", "noeviction")
 
 
 async def depth_is(servers: Servers, stage: StageName, entries: int) -> bool:

@@ -26,6 +26,7 @@ from shared.runtime.failures import Failures
 from shared.runtime.gate import Gate, Mark
 from shared.runtime.handover import HandOver
 from shared.runtime.intake import Intake
+from shared.runtime.janitor import Janitor
 from shared.runtime.leases import Leases
 from shared.runtime.recorder import Recorder
 from shared.runtime.slots import Slots
@@ -81,6 +82,7 @@ def make_worker(servers: Servers, reader: Redis, stage: FakeStage, settings: Run
         handover=HandOver(servers.redis, place, metrics),
         failures=stage.failures,
         breakers=Breakers(stage.canaries, metrics),
+        janitor=Janitor(servers.redis, place),
         slots=Slots(settings.stage_concurrency),
         settings=settings,
         metrics=metrics,
