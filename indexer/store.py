@@ -63,6 +63,9 @@ class PointStore:
                 for start in range(0, len(points), _UPSERT_POINTS):
                     group.create_task(upsert.send(points[start : start + _UPSERT_POINTS]))
         except ExceptionGroup as errors:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # Python 3.11's TaskGroup lets an error win over it
+                raise asyncio.CancelledError from errors
             raise errors.exceptions[0] from errors
         return upsert.rejected
 

@@ -49,6 +49,8 @@ class AcceptApi:
 
     async def post_webhook(self, request: web.Request) -> web.Response:
         """A Firecrawl webhook: 202 with a job if it carries documents, else 200."""
+        if "X-Firecrawl-Signature" not in request.headers:
+            self._check_sender(request, b"")  # before 64 MiB are read for nothing
         body = await request.read()
         self._check_sender(request, body)
         event = await _parse(body, lambda: parse_webhook(body, self._limits))

@@ -9,6 +9,7 @@ an empty one are the same case: what was released after the marker is queued aga
 import asyncio
 from collections.abc import Sequence
 
+import msgspec
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -97,6 +98,8 @@ class Dispatcher:
     async def release_some(self) -> int:
         """Release the next items of the lane whose turn it is; 0 if nothing is due or there is no room."""
         room = await self._gate.room()
+        for lane in (lane for lane in Lane if room[lane] == 0):
+            self._fair.found_empty(lane)  # a lane that is full saves up no claim either
         for lane in self._fair.order([lane for lane in Lane if room[lane] > 0]):
             released = await self._release_lane(lane, room[lane])
             if released:
@@ -110,14 +113,14 @@ class Dispatcher:
         sources = max(1, min(_SOURCES, budget // _ITEMS_OF_SOURCE))
         pick = Pick(lane=lane, cursor=self._cursors[lane], sources=sources, items=min(_ITEMS_OF_SOURCE, budget))
         number = self._number = self._number or await self._releases.next_number(self._marker)
-        items = await self._releases.release(pick, number)
-        had_cursor = self._cursors[lane] != ""
-        # Few sources were left behind the cursor: the next round starts at the front again.
-        self._cursors[lane] = max((item.source for item in items), default="")
-        if items:
-            await self._put_into_streams(items, lane, number)
-            return len(items)
-        return await self._release_lane(lane, room) if had_cursor else 0
+        picked = await self._releases.release(pick, number)
+        if not picked.items and pick.cursor:  # behind the cursor is nothing: begin at the front
+            pick = msgspec.structs.replace(pick, cursor="")
+            picked = await self._releases.release(pick, number)
+        self._cursors[lane] = picked.cursor
+        if picked.items:
+            await self._put_into_streams(picked.items, lane, number)
+        return len(picked.items)
 
     async def _put_into_streams(self, items: Sequence[Released], lane: Lane, number: int) -> None:
         self._number = None  # whatever happens now, the number is used
@@ -128,6 +131,7 @@ class Dispatcher:
             args=[self._marker, number, *(encode_header(header) for _, header in messages)],
         )
         if answer != b"done":
+            await self._releases.requeue(number)
             raise RefusedReleaseError(f"the marker is {answer.decode()}, not {self._marker}")
         self._marker = number
         self._released.labels(lane).inc(len(items))
@@ -136,6 +140,8 @@ class Dispatcher:
     async def check_marker(self) -> None:
         """Queue again what the streams never had or have lost, and what is stuck."""
         self._marker = int(await self._redis.get(RELEASED) or 0)
+        if self._number is not None and self._number <= self._marker:
+            self._number = None  # another dispatcher has been here since it was drawn
         lost = await self._releases.requeue_lost(self._marker)
         if lost:
             log.warning("Released items were not in the streams, queued again", items=lost, marker=self._marker)

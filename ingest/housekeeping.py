@@ -6,13 +6,15 @@ Everything goes in small batches, so that no statement holds locks for long. Tom
 import asyncio
 import datetime as dt
 
+import asyncpg
 import structlog
 
-from shared.clients import PostgresPool
+from shared.clients import Connection, PostgresPool
 from shared.errors import DependencyError
 
 log = structlog.get_logger()
 
+_LOCK = 0x6D696C6E
 _INTERVAL = 600.0
 _BATCH = 500
 _PARTITIONS_AHEAD = 2  # days; made before a row of that day can end in the default partition
@@ -66,13 +68,17 @@ class Housekeeper:
         while True:
             try:
                 await self.clean_up(dt.datetime.now(dt.UTC).date())
-            except DependencyError as error:
+            except (DependencyError, asyncpg.PostgresError) as error:  # the front door stays open without it
                 log.warning("Housekeeping interrupted", error=str(error))
             await asyncio.sleep(_INTERVAL)
 
     async def clean_up(self, today: dt.date) -> None:
         """One round. Raises DependencyError when Postgres is away."""
-        await self._move_partitions(today)
+        async with self._pool.acquire() as connection, connection.transaction():
+            # Two at once would make the same partition, and one of them would fail.
+            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
+                return
+            await self._move_partitions(connection, today)
         await self._repeat(_OLD_JOBS, self._retention, _BATCH)
         await self._repeat(_OLD_TEXTS, _BATCH)
         await self._repeat(_OLD_KEYS, _BATCH)
@@ -82,19 +88,19 @@ class Housekeeper:
         while deleted == _BATCH:
             deleted = int((await self._pool.execute(statement, *arguments)).split()[-1])
 
-    async def _move_partitions(self, today: dt.date) -> None:
-        existing = {row["relname"] for row in await self._pool.fetch(_PARTITIONS)}
+    async def _move_partitions(self, connection: Connection, today: dt.date) -> None:
+        existing = {row["relname"] for row in await connection.fetch(_PARTITIONS)}
         for day in (today + dt.timedelta(days=n) for n in range(1, _PARTITIONS_AHEAD + 1)):
             if partition_of(day) not in existing:
-                await self._pool.execute(
+                await connection.execute(
                     f"CREATE TABLE IF NOT EXISTS webhook.{partition_of(day)} PARTITION OF webhook.operation_metrics "
                     f"FOR VALUES FROM ('{day}') TO ('{day + dt.timedelta(days=1)}')"
                 )
         oldest = partition_of(today - dt.timedelta(seconds=self._retention))
         for name in sorted(existing):
             if name.removeprefix(_PARTITION_PREFIX).isdecimal() and name < oldest:
-                await self._pool.execute(f"DROP TABLE IF EXISTS webhook.{name}")
-        await self._pool.execute(
+                await connection.execute(f"DROP TABLE IF EXISTS webhook.{name}")
+        await connection.execute(
             "DELETE FROM webhook.operation_metrics_default WHERE timestamp < now() - make_interval(secs => $1)",
             self._retention,
         )

@@ -15,10 +15,11 @@ from shared.messages import Action, Lane
 _PICK = """
 WITH RECURSIVE source(name, n) AS (
   (SELECT source, 1 FROM webhook.job_items
-   WHERE state = 'queued' AND lane = $1 AND source > $2 ORDER BY source LIMIT 1)
+   WHERE state = 'queued' AND lane = $1 AND source > $2 AND due_at <= now() ORDER BY source LIMIT 1)
   UNION ALL
   SELECT (SELECT i.source FROM webhook.job_items i
-          WHERE i.state = 'queued' AND i.lane = $1 AND i.source > s.name ORDER BY i.source LIMIT 1), n + 1
+          WHERE i.state = 'queued' AND i.lane = $1 AND i.source > s.name AND i.due_at <= now()
+          ORDER BY i.source LIMIT 1), n + 1
   FROM source s WHERE s.name IS NOT NULL AND n < $3),
 picked AS (
   SELECT i.job_id, i.position
@@ -31,21 +32,25 @@ released AS (
   FROM picked p WHERE i.job_id = p.job_id AND i.position = p.position
   RETURNING i.*)
 SELECT r.job_id::text, r.position, r.source, r.domain, r.document_id::text, r.version, r.url, r.action, r.crawl_id,
-       coalesce(r.target, t.target) AS target
-FROM released r LEFT JOIN webhook.targets t ON t.collection = r.collection AND t.live
+       coalesce(r.target, t.target) AS target, s.last_source, s.sources
+FROM (SELECT max(name) AS last_source, count(name) AS sources FROM source) s
+LEFT JOIN released r ON true
+LEFT JOIN webhook.targets t ON t.collection = r.collection AND t.live
 ORDER BY target, r.action, r.domain, r.source, r.job_id, r.position
 """
 
 # Released, but the streams never had it, or lost it: Redis' marker is older than the release.
-_REQUEUE_LOST = """
-UPDATE webhook.job_items SET state = 'queued', due_at = now() WHERE state = 'released' AND release > $1
+# In key order, as all statements lock items, and without those that a stage has in hand just now.
+_REQUEUE = """
+UPDATE webhook.job_items i SET state = 'queued', due_at = now()
+FROM (SELECT job_id, position FROM webhook.job_items WHERE state = 'released' AND {condition}
+      ORDER BY job_id, position FOR UPDATE SKIP LOCKED) again
+WHERE i.job_id = again.job_id AND i.position = again.position
+RETURNING i.job_id::text, i.position, i.url, i.stage
 """
-
-_REQUEUE_STUCK = """
-UPDATE webhook.job_items SET state = 'queued', due_at = now()
-WHERE state = 'released' AND progress_at < now() - make_interval(secs => $1)
-RETURNING job_id::text, position, url, stage
-"""
+_REQUEUE_LOST = _REQUEUE.format(condition="release > $1")
+_REQUEUE_REFUSED = _REQUEUE.format(condition="release = $1")
+_REQUEUE_STUCK = _REQUEUE.format(condition="progress_at < now() - make_interval(secs => $1)")
 
 # Above the marker too: a sequence that was restored from an older backup must not repeat a number.
 _NEXT_RELEASE = "SELECT setval('webhook.release_number', greatest(nextval('webhook.release_number'), $1 + 1))"
@@ -64,6 +69,13 @@ class Released(msgspec.Struct, frozen=True, kw_only=True):
     action: Action
     crawl_id: str | None
     target: str
+
+
+class Picked(msgspec.Struct, frozen=True, kw_only=True):
+    """What was released, and the cursor of the next pick; empty at the end of all sources."""
+
+    items: list[Released]
+    cursor: str
 
 
 class Pick(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,14 +97,21 @@ class Releases:
         """A release number above all others."""
         return int(await self._pool.fetchval(_NEXT_RELEASE, marker))
 
-    async def release(self, pick: Pick, number: int) -> list[Released]:
+    async def release(self, pick: Pick, number: int) -> Picked:
         """Commit the next due items as released under `number`; those that belong together stand together."""
         rows = await self._pool.fetch(_PICK, pick.lane, pick.cursor, pick.sources, pick.items, number)
-        return [msgspec.convert(dict(row), Released) for row in rows]
+        items = [msgspec.convert(dict(row), Released) for row in rows if row["job_id"] is not None]
+        # Fewer sources than were asked for: the scan came to the end, and the next one begins at the front.
+        is_end = rows[0]["sources"] < pick.sources
+        return Picked(items=items, cursor="" if is_end else rows[0]["last_source"])
 
     async def requeue_lost(self, marker: int) -> int:
         """Queue again what was released after `marker`; returns how many."""
-        return int((await self._pool.execute(_REQUEUE_LOST, marker)).split()[-1])
+        return len(await self._pool.fetch(_REQUEUE_LOST, marker))
+
+    async def requeue(self, number: int) -> None:
+        """Queue again what was released under `number`, because it was refused by the streams."""
+        await self._pool.fetch(_REQUEUE_REFUSED, number)
 
     async def requeue_stuck(self, seconds: float) -> Sequence[asyncpg.Record]:
         """The last resort: queue again what made no progress for so long; returns job_id, position, url, stage."""

@@ -8,6 +8,8 @@
 Anything else that leaves a handler is a bug: retried to the limit, then a dead letter with its traceback.
 """
 
+from typing import ClassVar
+
 from redis.exceptions import ResponseError
 
 
@@ -21,6 +23,10 @@ class ConfigurationError(MillstreamError):
 
 class DependencyError(MillstreamError):
     """A dependency did not do its part. `service` is redis, postgres, tei or qdrant."""
+
+    is_suspicious: ClassVar[bool] = (
+        False  # whether the document may be at fault, if the dependency turns out to be well
+    )
 
     def __init__(self, service: str, reason: str) -> None:
         super().__init__(f"{service}: {reason}")

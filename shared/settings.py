@@ -14,7 +14,7 @@ A field's variable is `WEBHOOK_` and its name in capitals, unless it is renamed.
 import difflib
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -38,6 +38,8 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 
 T = TypeVar("T")
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Seconds(float):
@@ -77,20 +79,20 @@ class PostgresSettings(_Block, frozen=True, kw_only=True):
 class RuntimeSettings(_Block, frozen=True, kw_only=True):
     """The stage loop: concurrency, leases, gates and time limits (docs/architecture.md)."""
 
-    stage_concurrency: int = 10  # batch messages in work in one process
+    stage_concurrency: Positive = 10  # batch messages in work in one process
     lease: Seconds = Seconds(30)  # an entry idle for longer may be reclaimed
     lease_renewal: Seconds = Seconds(5)
     drain_timeout: Seconds = Seconds(25)  # below the 30 s that orchestrators give before SIGKILL
-    max_deliveries: int = 5  # crashes that an entry may have caused before it is a dead letter
-    max_attempts: int = 5  # document-fault errors before a document is a dead letter
+    max_deliveries: Positive = 5  # crashes that an entry may have caused before it is a dead letter
+    max_attempts: Positive = 5  # document-fault errors before a document is a dead letter
     indexing_job_timeout: Seconds = Seconds(600)  # one batch message in one stage
     document_timeout: Seconds = Seconds(300)  # one document in one stage
-    stream_entries: int = 64  # mark of a lane's stream; a quarter of it for the high lane
-    stream_bytes: int = 128 * 1024 * 1024  # mark of an embed lane; the index lanes have twice that
+    stream_entries: Positive = 64  # mark of a lane's stream; a quarter of it for the high lane
+    stream_bytes: Positive = 128 * 1024 * 1024  # mark of an embed lane; the index lanes have twice that
 
 
 class DispatchSettings(_Block, frozen=True, kw_only=True):
-    worker_batch_size: str = "4"  # documents per batch message; a number, or auto
+    worker_batch_size: Annotated[str, msgspec.Meta(pattern="^([1-9][0-9]{0,3}|auto)$")] = "4"  # documents per message
 
 
 class IngestSettings(_Block, frozen=True, kw_only=True):
@@ -114,7 +116,7 @@ class ChunkerSettings(_Block, frozen=True, kw_only=True):
 
 
 class TeiSettings(_Block, frozen=True, kw_only=True):
-    tei_url: str = "http://127.0.0.1:8080"  # comma-separated for several
+    tei_url: Annotated[str, msgspec.Meta(pattern="^[^,]+$")] = "http://127.0.0.1:8080"  # one server
     tei_api_key: Secret = Secret()
     tei_timeout: Seconds = Seconds(30)  # one request
     # Requests in flight from one process to one TEI; it has no prefix because the original had none.

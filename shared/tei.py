@@ -45,6 +45,7 @@ class TeiBackendError(DependencyError):
     """TEI's model failed on this batch, for a passing reason or because of one of its texts."""
 
     tries: ClassVar[int] = 3
+    is_suspicious: ClassVar[bool] = True
 
     def __init__(self, reason: str) -> None:
         super().__init__("tei", reason)

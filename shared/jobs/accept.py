@@ -2,15 +2,13 @@
 
 import datetime
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import asyncpg
 import msgspec
 
+from shared.clients import Connection
 from shared.errors import MillstreamError
 from shared.jobs.model import ItemState, JobStatus, NewItem, NewJob
-
-Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 _CLAIM_KEY = """
 INSERT INTO webhook.idempotency_keys AS k (scope, key, request_hash, job_id, expires_at)

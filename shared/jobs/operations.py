@@ -66,3 +66,4 @@ class OperationLog:
                     )
             except Exception as error:
                 log.warning("Metrics rows dropped", rows=len(rows), error=str(error), away=is_postgres_away(error))
+                return  # what is left waits for the next time, so that a frozen server does not hold up the end

@@ -14,6 +14,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     header: bytes | None  # None: the field is missing
     body: bytes
+    is_newer: bool = False  # of a later release than this one
     documents: int = 1
     deliveries: int = 1  # this one and those carried over a split included
 

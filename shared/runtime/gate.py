@@ -21,7 +21,7 @@ class Mark(msgspec.Struct, frozen=True):
         """The mark of one lane."""
         if lane is not Lane.HIGH:
             return self
-        return Mark(int(self.entries * _HIGH_LANE_SHARE), int(self.bytes * _HIGH_LANE_SHARE))
+        return Mark(max(1, int(self.entries * _HIGH_LANE_SHARE)), max(1, int(self.bytes * _HIGH_LANE_SHARE)))
 
 
 def marks(entries: int, size: int) -> Mapping[StageName, Mark]:

@@ -79,6 +79,8 @@ class Intake:
         if self._gate is None:
             return list(Lane)
         room = await self._gate.room()
+        for lane in (lane for lane in Lane if room[lane] == 0):
+            self._fair.found_empty(lane)  # a lane that is shut saves up no claim for later
         return [lane for lane in Lane if room[lane] > 0]
 
     async def _read_group(self, lanes: Sequence[Lane], *, count: int, block: float | None) -> list[Entry]:
@@ -112,8 +114,12 @@ class Intake:
                 log.error("Entries deleted while pending", stream=stream, entries=len(answer[2]))
                 await self._command.delete(RELEASED)
             for entry_id, fields in answer[1]:
-                if not self._leases.holds(stream, entry_id.decode()):
-                    return [await self._claimed(lane, entry_id, fields)]
+                if self._leases.holds(stream, entry_id.decode()):
+                    continue
+                entry = await self._claimed(lane, entry_id, fields)
+                if entry.is_newer:  # it is given back: the next look at it has time
+                    self._next_reclaim = self._clock() + self._place.lease
+                return [entry]
         if set(self._cursors.values()) == {"0-0"}:
             self._next_reclaim = self._clock() + min(_RECLAIM_INTERVAL, self._place.lease / 2)
         return []

@@ -78,9 +78,12 @@ class Leases:
             self._cancel(held[int(index)])
 
     async def release(self, entry: Entry) -> None:
-        """Give the entry back without penalty: whoever reclaims next gets it at once."""
+        """Give the entry back without penalty: others get it at once, or after its lease if Redis is away."""
         idle_ms = int(self._place.lease * 1000)
-        await self._release(keys=[entry.stream], args=[self._place.stage, self._place.consumer, entry.id, idle_ms])
+        try:
+            await self._release(keys=[entry.stream], args=[self._place.stage, self._place.consumer, entry.id, idle_ms])
+        except (RedisError, OSError) as error:
+            log.warning("Entry not given back", entry_id=entry.id, stream=entry.stream, error=str(error))
 
     def _cancel(self, key: tuple[str, str]) -> None:
         task = self._tasks.get(key)

@@ -58,9 +58,12 @@ def judge(deliveries: int, documents: int, max_deliveries: int) -> Verdict:
 def outcome_of(error: BaseException, attempts: int, max_attempts: int, jitter: float) -> Retry | Dead:
     """What an error of one document means for it. `attempts` so far; `jitter` uniform in 0..1."""
     if isinstance(error, RejectedError):
-        return Dead(error.code, error.reason, attempts=1)
+        return Dead(error.code, storable(error.reason), attempts=1)
     if isinstance(error, DependencyError):
-        return Retry(str(error), _DEPENDENCY_DELAY * (0.2 + jitter), attempts=0, dependency=error.service)
+        delay = _DEPENDENCY_DELAY * (0.2 + jitter)
+        return Retry(
+            storable(str(error)), delay, attempts=0, dependency=error.service, is_suspicious=error.is_suspicious
+        )
     is_timeout = isinstance(error, TimeoutError)
     if attempts + 1 >= max_attempts:
         code = "timeout" if is_timeout else "internal_error"
@@ -81,7 +84,12 @@ def retry_delay(attempts: int, jitter: float) -> float:
     return ceiling * max(jitter, 0.1)
 
 
+def storable(text: str) -> str:
+    """The text as Postgres takes it: without NUL and lone surrogates, and not longer than anybody reads."""
+    return text[-_MAX_ERROR_CHARACTERS:].replace("\0", "").encode(errors="replace").decode()
+
+
 def _text(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "the document exceeded its time in this stage"
-    return "".join(traceback.format_exception(error))[-_MAX_ERROR_CHARACTERS:]
+    return storable("".join(traceback.format_exception(error)))

@@ -15,22 +15,27 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 import msgspec
+import stamina
 import structlog
 import uvloop
 from aiohttp import web
 from redis.asyncio import Redis
 
-from shared.clients import PostgresPool, check_redis, postgres_pool, redis_command, redis_reader
+from shared.clients import PostgresPool, check_redis, is_postgres_away, postgres_pool, redis_command, redis_reader
 from shared.errors import ConfigurationError
 from shared.http import Check, Health, add_health_routes, problem_middleware
 from shared.jobs.migrate import check_schema
 from shared.jobs.operations import OperationLog
 from shared.metrics import Metrics
-from shared.settings import PostgresSettings, ProcessSettings, RedisSettings, load, retired_variables
+from shared.settings import PostgresSettings, ProcessSettings, RedisSettings, RuntimeSettings, load, retired_variables
 from shared.telemetry import configure_logging
 
 log = structlog.get_logger()
 
+_PATIENCE = 20.0  # seconds that Redis and Postgres may take to come up after this process
+_UNWIND_SECONDS = 4.0  # after the drain, and within the 30 s that orchestrators give before SIGKILL
+
+EXIT_STUCK = 70  # EX_SOFTWARE
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: restarting will not help
 
 
@@ -43,6 +48,8 @@ class CommonSettings(Protocol):
     def redis(self) -> RedisSettings: ...
     @property
     def postgres(self) -> PostgresSettings: ...
+    @property
+    def runtime(self) -> RuntimeSettings: ...
 
 
 S = TypeVar("S", bound=CommonSettings)
@@ -113,6 +120,9 @@ def run_process(service: str, settings_type: type[S], serve: Callable[[Process, 
     except ConfigurationError as error:
         log.error("Cannot start", error=str(error))
         sys.exit(EXIT_CONFIGURATION)
+    # All is written and closed. A thread that is stuck in a document must not hold the process back.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 async def _main(service: str, instance: str, settings: S, serve: Callable[[Process, S], Awaitable[None]]) -> None:
@@ -120,11 +130,15 @@ async def _main(service: str, instance: str, settings: S, serve: Callable[[Proce
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
-        pool = await _connect_postgres(settings.postgres, service)
+        try:
+            pool = await _connect_postgres(settings.postgres, service)
+        except OSError as error:
+            raise ConfigurationError(f"Postgres cannot be reached ({error}): check WEBHOOK_DATABASE_URL") from error
         stack.push_async_callback(_close_pool, pool)
+        await check_schema(pool)
         redis = redis_command(settings.redis.redis_url)
         stack.push_async_callback(redis.aclose)
-        await check_redis(redis)
+        await check_redis(redis, _PATIENCE)
         reader = redis_reader(settings.redis.redis_url)
         stack.push_async_callback(reader.aclose)
         operations = OperationLog(pool)
@@ -136,20 +150,17 @@ async def _main(service: str, instance: str, settings: S, serve: Callable[[Proce
         flusher = asyncio.create_task(operations.run(), name="operations")
         stack.push_async_callback(operations.flush)
         stack.callback(flusher.cancel)
-        stopping = asyncio.create_task(_mark_draining(process), name="draining")
+        stopping = asyncio.create_task(_mark_draining(process, settings.runtime.drain_timeout), name="draining")
         stack.callback(stopping.cancel)
         with contextlib.suppress(StoppedError):
             await serve(process, settings)
         log.info("Stopped")
 
 
+@stamina.retry(on=is_postgres_away, attempts=None, timeout=_PATIENCE, wait_max=2.0)
 async def _connect_postgres(settings: PostgresSettings, service: str) -> PostgresPool:
-    try:
-        pool = await postgres_pool(settings.database_url, name=service)
-    except (OSError, TimeoutError) as error:
-        raise ConfigurationError(f"Postgres cannot be reached ({error}): check WEBHOOK_DATABASE_URL") from error
-    await check_schema(pool)
-    return pool
+    """Connect; servers that start together with this process get some time to come up."""
+    return await postgres_pool(settings.database_url, name=service)
 
 
 async def _close_pool(pool: PostgresPool) -> None:
@@ -160,10 +171,14 @@ async def _close_pool(pool: PostgresPool) -> None:
         pool.terminate()
 
 
-async def _mark_draining(process: Process) -> None:
+async def _mark_draining(process: Process, drain_timeout: float) -> None:
     await process.stop.wait()
     process.health.is_draining = True
     log.info("Draining")
+    await asyncio.sleep(drain_timeout + _UNWIND_SECONDS)
+    log.error("Not stopped in time")  # a frozen server holds something; what was in work has been given back
+    sys.stdout.flush()
+    os._exit(EXIT_STUCK)
 
 
 def _check_redis(redis: Redis) -> Check:

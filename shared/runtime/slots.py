@@ -54,10 +54,13 @@ class Slots:
         self._is_closed = True
         self._changed.set()
 
-    def cancel(self) -> None:
-        """Cancel all work."""
-        for task in self._tasks:
+    async def cancel(self, timeout: float) -> None:
+        """Cancel all work and wait for its end, `timeout` seconds at most: a frozen server may hold a task longer."""
+        tasks = set(self._tasks)
+        for task in tasks:
             task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

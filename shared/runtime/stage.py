@@ -47,6 +47,7 @@ class Retry(msgspec.Struct, frozen=True, tag=True):
     delay: float
     attempts: int
     dependency: str | None = None  # who is to blame, if it is true that it is away
+    is_suspicious: bool = False  # the document itself may be what the dependency stumbles over
 
 
 class Dead(msgspec.Struct, frozen=True, tag=True):

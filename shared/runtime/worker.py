@@ -28,6 +28,8 @@ from shared.settings import RuntimeSettings
 
 log = structlog.get_logger()
 
+_CANCEL_TIMEOUT = 2.0
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Worker:
@@ -127,7 +129,7 @@ class Worker:
         blamed = {o.dependency for o in outcomes if isinstance(o, Retry) and o.dependency is not None}
         well = blamed - await self.breakers.are_away(blamed)
         return [
-            self.failures.own_fault(work, o) if isinstance(o, Retry) and o.dependency in well else o
+            self.failures.own_fault(work, o) if isinstance(o, Retry) and o.is_suspicious and o.dependency in well else o
             for work, o in zip(batch.works, outcomes, strict=True)
         ]
 
@@ -142,9 +144,7 @@ class Worker:
         except TimeoutError:
             unfinished = self.leases.held
             log.warning("Drain timed out", stage=self.stage.name, entries=len(unfinished))
-            self.slots.cancel()
-            await asyncio.wait({reader})
-            await self.slots.wait_idle()
+            await self.slots.cancel(_CANCEL_TIMEOUT)
             for entry in unfinished:
                 await self.leases.release(entry)
         try:

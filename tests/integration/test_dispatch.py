@@ -2,6 +2,7 @@
 
 import pytest
 
+from ingest.dispatch import RefusedReleaseError
 from ingest.release import Pick, Releases
 from shared.messages import Action, Lane, decode_header
 from shared.runtime.lua import script
@@ -95,7 +96,7 @@ async def test_a_crash_between_commit_and_publication_costs_nothing(servers: Ser
     releases = Releases(servers.pool)
     number = await releases.next_number(0)
     crashed = await releases.release(Pick(lane=Lane.NORMAL, cursor="", sources=8, items=8), number)
-    assert len(crashed) == 3
+    assert len(crashed.items) == 3
     assert await depth(servers, CHUNKER) == 0
 
     assert await release_all(servers) == 3
@@ -130,3 +131,38 @@ async def test_the_last_resort_queues_what_made_no_progress(servers: Servers) ->
     stuck = await Releases(servers.pool).requeue_stuck(1800)
     assert [row["job_id"] for row in stuck] == [job]
     assert await states(servers, job) == ["queued"]
+
+
+async def test_sources_that_wait_for_a_retry_hold_up_nobody_behind_them(servers: Servers) -> None:
+    for n in range(70):
+        await accept_documents(servers, 1, source=f"waiting-{n:02}")
+    await servers.pool.execute("UPDATE webhook.job_items SET due_at = now() + interval '1 hour'")
+    job = await accept_documents(servers, 4, source="zzz")
+    assert await release_all(servers, entries=1) == 4
+    assert await states(servers, job) == ["released"] * 4
+
+
+async def test_a_number_that_was_drawn_before_another_dispatchers_turn_is_not_used(servers: Servers) -> None:
+    old, other = make_dispatcher(servers), make_dispatcher(servers)
+    await old.check_marker()
+    assert await old.release_some() == 0  # draws a number and has nothing to use it for
+    await accept_documents(servers, 2, source="first")
+    await other.check_marker()
+    assert await other.release_some() == 2
+    marker = int(await servers.redis.get(RELEASED) or 0)
+
+    await accept_documents(servers, 2, source="second")
+    await old.check_marker()
+    assert await old.release_some() == 2
+    assert int(await servers.redis.get(RELEASED) or 0) > marker
+
+
+async def test_what_a_dispatcher_could_not_publish_is_queued_again(servers: Servers) -> None:
+    job = await accept_documents(servers, 2)
+    dispatcher = make_dispatcher(servers)
+    await dispatcher.check_marker()
+    await servers.redis.set(RELEASED, 10**6)
+    with pytest.raises(RefusedReleaseError):
+        await dispatcher.release_some()
+    assert await states(servers, job) == ["queued"] * 2
+    assert await release_all(servers) == 2

@@ -184,5 +184,11 @@ async def test_metrics_rows_go_into_day_partitions_that_go_with_retention(server
     assert partition_of(today + dt.timedelta(days=11)) in names
 
 
+async def test_housekeepers_that_meet_do_not_disturb_each_other(servers: Servers) -> None:
+    keepers = [Housekeeper(servers.pool, retention=2 * 86400) for _ in range(4)]
+    far = dt.datetime.now(dt.UTC).date() + dt.timedelta(days=100)
+    await asyncio.gather(*(keeper.clean_up(far) for keeper in keepers))
+
+
 async def test_the_schema_is_the_one_that_this_release_needs(servers: Servers) -> None:
     await check_schema(servers.pool)

@@ -1,6 +1,7 @@
 """The stage loop on real Redis and Postgres: leases, reclaim, suspects, isolation, drain."""
 
 import asyncio
+import random
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from shared.runtime.groups import create_groups
 from shared.runtime.janitor import Janitor
 from shared.runtime.stage import Done, Emit, Outcome, Work
 from shared.streams import StageName
+from shared.tei import TeiBackendError
 from tests.support.stage_harness import (
     Servers,
     accept_documents,
@@ -262,7 +264,7 @@ async def test_a_document_that_breaks_a_healthy_dependency_pays_and_is_dead_in_t
 
     async def handle(work: Work) -> Outcome:
         if work.ref.position == 1:
-            raise DependencyError("tei", "424 for this text only")
+            raise TeiBackendError("424 for this text only")
         return Done(ItemState.INDEXED)
 
     async with running_worker(servers, handle, canaries={"tei": healthy}, max_attempts=1):
@@ -369,6 +371,35 @@ async def test_a_redis_that_evicts_keys_is_refused_with_the_remedy(servers: Serv
             await check_redis(servers.redis)
     finally:
         await servers.redis.config_set("maxmemory-policy", "noeviction")
+
+
+async def test_a_cancelled_command_stays_cancelled(servers: Servers) -> None:
+    async def endless() -> None:
+        while True:
+            await servers.redis.get("nothing")
+            await make_dispatcher(servers).release_some()
+
+    rng = random.Random(1)
+    for _ in range(200):
+        task = asyncio.create_task(endless())
+        await asyncio.sleep(rng.random() * 0.003)
+        task.cancel()
+        await asyncio.wait({task}, timeout=5)
+        assert task.cancelled()
+
+
+async def test_an_error_text_that_postgres_cannot_store_fails_nobody_else(servers: Servers) -> None:
+    job = await accept_documents(servers, 2)
+    await release(servers)
+
+    async def handle(work: Work) -> Outcome:
+        if work.ref.position == 0:
+            raise RejectedError("bad", "a NUL \x00 and half a pair \ud83d")
+        return Done(ItemState.INDEXED)
+
+    async with running_worker(servers, handle):
+        await eventually(lambda: job_status(servers, job), "the job's end")
+    assert await states(servers, job) == ["failed", "indexed"]
 
 
 async def depth_is(servers: Servers, stage: StageName, entries: int) -> bool:

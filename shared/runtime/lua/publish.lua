@@ -7,7 +7,8 @@ local marker = redis.call('GET', KEYS[1]) or '0'
 if marker == ARGV[2] then
   return 'done'
 end
-if marker ~= ARGV[1] then
+-- A number below the marker was drawn before another dispatcher's turn: its items would never count as lost.
+if marker ~= ARGV[1] or tonumber(ARGV[2]) <= tonumber(marker) then
   return marker
 end
 for i = 2, #KEYS do
