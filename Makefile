@@ -26,10 +26,13 @@ run: install
 test: install
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-# Long runs that CI does not do: the fence model twenty times over, and stages killed again and again.
+# Long runs that CI does not do: every fault at full size, and the fence model fifty times over.
+# `make torture SCENARIO=4 SEED=7` runs one.
 torture: install
+	$(BIN)/python -m tests.torture $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(SEED),--seed $(SEED))
+ifeq ($(SCENARIO),)
 	MILLSTREAM_FENCE_RUNS=20000 $(BIN)/pytest tests/unit/indexer/test_fence_model.py --timeout 3600
-	for round in 1 2 3; do $(BIN)/pytest tests/integration/test_pipeline.py -k killing --timeout 600 || exit 1; done
+endif
 
 bench: install
 	$(BIN)/python -m bench.$(or $(NAME),overhead)

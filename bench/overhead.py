@@ -39,17 +39,16 @@ ROUNDS = 3
 RESULTS = Path(__file__).parent / "results" / "overhead.json"
 
 
-async def measure() -> dict[str, Any]:
+async def measure(directory: Path) -> dict[str, Any]:
+    """Run both ways on a stack of its own in `directory`."""
     sample = pages()
     splitter = Splitter(load_tokenizer(None))
     documents = [splitter.split(clean(page["markdown"]), page["metadata"]["title"]) for page in sample]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("WEBHOOK_")}
-    with tempfile.TemporaryDirectory(prefix="millstream-bench-") as directory:
-        Path(directory).chmod(0o711)
-        async with Stack(Path(directory) / "data", environ) as stack:
-            await apply_migrations(stack.environment["WEBHOOK_DATABASE_URL"])
-            async with Services(stack) as services:
-                return await compare(services.environment, services.url, sample, documents)
+    async with Stack(directory / "data", environ) as stack:
+        await apply_migrations(stack.environment["WEBHOOK_DATABASE_URL"])
+        async with Services(stack) as services:
+            return await compare(services.environment, services.url, sample, documents)
 
 
 async def compare(
@@ -92,7 +91,10 @@ def run_pipeline(api: ApiClient, secret: str, sample: list[dict[str, Any]]) -> f
 
 
 def main() -> None:
-    report = asyncio.run(measure())
+    with tempfile.TemporaryDirectory(prefix="millstream-bench-") as name:
+        directory = Path(name)
+        directory.chmod(0o711)  # Postgres runs as another user when this one is root
+        report = asyncio.run(measure(directory))
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(report, indent=2) + "\n")
     sys.stdout.write(json.dumps(report) + "\n")

@@ -16,7 +16,10 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff]+")
 _BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 _DATA_URI = re.compile(r"(data:[\w.+-]{1,64}/[\w.+-]{1,64})[;,][^\s()<>\[\]\"']{64,}")
 _URL = re.compile(r"https?://[^\s()<>\[\]\"']+")
-_TRACKER = r"(?i:utm_\w{1,40}|gclid|gbraid|wbraid|dclid|fbclid|msclkid|yclid|igshid|mc_[ce]id|_hs(?:enc|mi)|hsCtaTracking)=[^&#]*"
+_TRACKER = (
+    r"(?i:(?:utm|mc)_\w{1,40}|gclid|gclsrc|gbraid|wbraid|dclid|fbclid|msclkid|ysclid|yclid|twclid|ttclid|igshid|srsltid"
+    r"|mkt_tok|_gl|_ga|_hsenc|_hsmi|__hs\w{1,10}|hsCtaTracking)=[^&#]*"
+)
 _TRACKERS = re.compile(rf"([?&])(?:amp;)*{_TRACKER}(?:&(?:amp;)*{_TRACKER})*(&(?:amp;)*)?")
 
 

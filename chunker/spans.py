@@ -73,7 +73,7 @@ def overlap_start(markdown: str, start: int, floor: int, fits: Callable[[int], b
     """
     low = floor
     while start - low >= MIN_OVERLAP_CHARACTERS:
-        earlier = low if low == floor else _boundary(markdown, low, start)
+        earlier = _boundary(markdown, low, start)
         if fits(earlier):
             return earlier
         low = earlier + max(1, (start - earlier) // 4)
@@ -82,6 +82,8 @@ def overlap_start(markdown: str, start: int, floor: int, fits: Callable[[int], b
 
 def _boundary(markdown: str, low: int, high: int) -> int:
     """The first good place to begin in the first half of `markdown[low:high]`; `low` if there is none."""
+    if low == 0 or markdown[low - 1] == "\n":
+        return low
     middle = low + (high - low) // 2
     found = _SENTENCE.search(markdown, low, middle) or _SPACE.search(markdown, low, middle)
     return found.end() if found else low

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from cli import jobs
+from cli import dead, jobs, streams
 from cli.client import ApiError
 from cli.index import index
 from cli.output import Exit, errors
@@ -23,6 +23,8 @@ app.command("migrate")(migrate_database)
 app.command()(index)
 app.command()(search)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(streams.app, name="streams")
+app.add_typer(dead.app, name="dead")
 
 
 def main() -> None:

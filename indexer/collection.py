@@ -107,8 +107,9 @@ async def point_alias(client: AsyncQdrantClient, alias: str, name: str) -> None:
     delete = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))
     create = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=name, alias_name=alias))
     with qdrant_errors():
-        known = {a.alias_name for a in (await client.get_aliases()).aliases}
-        await client.update_collection_aliases([delete, create] if alias in known else [create])
+        known = {a.alias_name: a.collection_name for a in (await client.get_aliases()).aliases}
+        if known.get(alias) != name:
+            await client.update_collection_aliases([delete, create] if alias in known else [create])
 
 
 async def _get(client: AsyncQdrantClient, name: str) -> models.CollectionInfo:

@@ -8,12 +8,15 @@ import structlog
 from ingest.acceptance import Acceptance
 from ingest.api import AcceptApi
 from ingest.app import SearchForwarder, make_app
+from ingest.dead_letters_api import DeadLettersApi
 from ingest.dispatch import Dispatcher
 from ingest.document import Limits
 from ingest.housekeeping import Housekeeper
 from ingest.jobs_api import JobsApi
 from ingest.settings import Settings
+from ingest.streams_api import StreamsApi
 from shared.auth import Authenticator
+from shared.inspection import StreamInspector
 from shared.jobs.control import JobControl
 from shared.jobs.store import JobStore
 from shared.qdrant import check_qdrant, make_client
@@ -22,6 +25,7 @@ from shared.runtime.process import Port, Process, run_process
 from shared.settings import check_secret
 from shared.streams import StageName
 from shared.tei import TeiClient
+from shared.throughput import Throughput
 
 log = structlog.get_logger()
 
@@ -44,6 +48,9 @@ async def serve(process: Process, settings: Settings) -> None:
     limits = Limits(max_document_bytes=ingest.max_document_bytes)
     AcceptApi(acceptance, authenticator, limits, window=ingest.deduplication_window).add_routes(app)
     JobsApi(JobStore(process.pool), JobControl(process.pool), process.operations, process.stop).add_routes(app)
+    throughput = Throughput(process.redis)
+    StreamsApi(StreamInspector(process.redis, throughput)).add_routes(app)
+    DeadLettersApi(process.pool).add_routes(app)
     app.router.add_post("/api/search", SearchForwarder(session, ingest.search_url).post_search)
     await process.listen(app, settings.process.host, Port(50108, ingest.ingest_port))
 
@@ -53,6 +60,7 @@ async def serve(process: Process, settings: Settings) -> None:
         tasks = [
             group.create_task(_dispatcher(process, settings).run(), name="dispatcher"),
             group.create_task(Housekeeper(process.pool, ingest.retention).run(), name="housekeeper"),
+            group.create_task(throughput.run(), name="throughput"),
         ]
         await process.stop.wait()
         for task in tasks:

@@ -87,9 +87,10 @@ class AcceptApi:
             parse_ndjson(body, request.query, self._limits) if is_lines else parse_batch(body, self._limits)
         )
         bulk = await _parse(body, parse)
+        if bulk.callback_url is not None:
+            raise unprocessable("callback_url: completion webhooks are not sent by this release; poll the job")
         order = self._order(
             request, JobKind.INDEX_BATCH, body, lane=bulk.lane or Lane.LOW, collection=bulk.collection,
-            callback_url=bulk.callback_url,
         )  # fmt: skip
         return _accepted(await self._acceptance.index(order, bulk.documents))
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import aiohttp
+import asyncpg
 from aiohttp import web
 
 from ingest.decoding import MalformedBodyError, UnprocessableBodyError
@@ -38,6 +39,8 @@ async def translate_errors(request: web.Request, handler: Any) -> web.StreamResp
         raise ProblemError(400, "Bad Request", str(error)) from error
     except (UnprocessableBodyError, IdempotencyConflictError) as error:
         raise ProblemError(422, "Unprocessable Content", str(error)) from error
+    except asyncpg.DataError as error:  # a number out of range, or a text with a NUL
+        raise ProblemError(422, "Unprocessable Content", "a parameter has a value that cannot be looked for") from error
     except DependencyError as error:
         raise ProblemError(503, "Service Unavailable", str(error), {"Retry-After": "5"}) from error
     return response

@@ -49,6 +49,12 @@ DELETE FROM webhook.idempotency_keys WHERE (scope, key) IN (
   SELECT scope, key FROM webhook.idempotency_keys WHERE expires_at < now() LIMIT $1)
 """
 
+_OLD_LETTERS = """
+DELETE FROM webhook.dead_letters WHERE id IN (
+  SELECT id FROM webhook.dead_letters
+  WHERE created_at < now() - make_interval(secs => $1) AND (replayed_at IS NOT NULL OR job_id IS NULL) LIMIT $2)
+"""
+
 _PARTITIONS = """
 SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent = 'webhook.operation_metrics'::regclass
@@ -82,6 +88,7 @@ class Housekeeper:
         await self._repeat(_OLD_JOBS, self._retention, _BATCH)
         await self._repeat(_OLD_TEXTS, _BATCH)
         await self._repeat(_OLD_KEYS, _BATCH)
+        await self._repeat(_OLD_LETTERS, self._retention, _BATCH)
 
     async def _repeat(self, statement: str, *arguments: float) -> None:
         deleted = _BATCH

@@ -62,6 +62,11 @@ def test_a_wrong_signature_is_refused_whatever_the_token(pipeline: Pipeline) -> 
         ("/api/index/batch", b'{"documents": []}', 422),
         ("/api/index/batch?lane=fast", DOCUMENT, 422),
         ("/api/index?collection=%2F", DOCUMENT, 422),
+        (
+            "/api/index/batch?callback_url=http://x.example/",
+            b'{"documents": [1], "callback_url": "http://x.example/"}',
+            422,
+        ),
         ("/api/search", b'{"query": "x", "limit": 0}', 422),
     ],
 )
@@ -111,6 +116,11 @@ def test_every_service_answers_its_health_routes_without_credentials(
     assert response.status_code == 200
     if path == "/health":
         assert response.json()["status"] == "healthy", response.text
+
+
+@pytest.mark.parametrize("query", ["older_than=99999999999999d", "crawl_id=%00", "status=odd", "after=x", "limit=-1"])
+def test_a_list_of_jobs_that_cannot_be_made_is_422(pipeline: Pipeline, query: str) -> None:
+    assert pipeline.http.get(f"/api/jobs?{query}").status_code == 422
 
 
 def test_a_job_that_does_not_exist_is_404(pipeline: Pipeline) -> None:

@@ -18,6 +18,8 @@ import numpy as np
 from aiohttp import web
 from numpy.typing import NDArray
 
+from shared.tokenizer import load_tokenizer
+
 SPECIAL_TOKENS = 2
 
 
@@ -144,6 +146,7 @@ class TeiStandIn:
         """Listen; from here on `url` is right."""
         app = web.Application(client_max_size=self.settings.payload_limit, middlewares=[self._authorize])
         app.router.add_post("/embed", self._embed)
+        app.router.add_post("/tokenize", self._tokenize)
         app.router.add_get("/info", self._info)
         app.router.add_get("/health", self._health)
         # Cancelled handlers are how an abandoned request becomes visible.
@@ -202,6 +205,12 @@ class TeiStandIn:
         answer = {name: getattr(self.settings, name) for name in (*limits, "max_concurrent_requests")}
         model = {"model_id": "stand-in", "model_sha": None, "model_type": {"embedding": {"pooling": "mean"}}}
         return web.json_response(model | answer | {"auto_truncate": self.settings.is_modern})
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        """The ids by the bundled model's tokenizer, which services compare with their own at the start."""
+        inputs = (await request.json())["inputs"]
+        encoded = load_tokenizer(None).encode_batch([inputs] if isinstance(inputs, str) else inputs)
+        return web.json_response([[{"id": number} for number in encoding.ids] for encoding in encoded])
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response(status=self.health_status)

@@ -1,0 +1,151 @@
+"""Dead letters in Postgres: finding, reading and dropping what was given up. Replaying is in `replay.py`."""
+
+import datetime as dt
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from shared.jobs.payloads import load_payloads
+from shared.streams import StageName
+
+_COLUMNS = """
+l.id, l.job_id::text, l.position, l.url, l.stage, l.code, l.error, l.attempts, l.deliveries, l.version, l.created_at,
+l.replayed_at
+"""
+
+_GET = f"""
+SELECT {_COLUMNS}, coalesce(length(header), 0) AS header_bytes, coalesce(length(body), 0) AS body_bytes,
+       substr(header, 1, $2) AS header
+FROM webhook.dead_letters l WHERE id = $1
+"""
+
+_PREVIEW_CHARACTERS = 500
+_BATCH = 1000  # letters of one DELETE, so that no statement holds locks for long
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A document, or an unreadable entry (then without job, position, url and version), that was given up."""
+
+    id: int
+    job_id: str | None
+    position: int | None
+    url: str | None
+    stage: StageName
+    code: str
+    error: str
+    attempts: int
+    deliveries: int
+    version: int | None
+    created_at: dt.datetime
+    replayed_at: dt.datetime | None
+
+
+class DeadLetterDetails(DeadLetter, frozen=True, kw_only=True):
+    """A dead letter with what is kept of it; `header` and `text` are the first 500 bytes or characters."""
+
+    header_bytes: int  # of an unreadable entry, as it was read
+    body_bytes: int
+    header: str | None
+    text_characters: int | None  # of a document whose text is kept
+    text: str | None
+
+
+class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which dead letters are meant; all conditions that are set must hold."""
+
+    stage: StageName | None = None
+    code: str | None = None
+    job_id: str | None = None
+    url: str | None = None  # as it was sent
+    since: float | None = None  # seconds
+    ids: tuple[int, ...] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every letter is meant."""
+        return self == LetterFilter()
+
+
+class DeadLetterList(msgspec.Struct, frozen=True, kw_only=True):
+    dead_letters: list[DeadLetter]
+    next: int | None  # `after` of the next page
+
+
+class DeadLetters:
+    """The dead letters in Postgres. Raises DependencyError when it is away."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def list(
+        self, wanted: LetterFilter, *, with_replayed: bool = False, after: int | None = None, limit: int = 100
+    ) -> DeadLetterList:
+        """Letters, newest first; those that were replayed only if asked for."""
+        where, arguments = conditions(wanted, with_replayed=with_replayed)
+        if after is not None:
+            arguments.append(after)
+            where += f" AND l.id < ${len(arguments)}"
+        rows = await self._pool.fetch(
+            f"SELECT {_COLUMNS} FROM webhook.dead_letters l WHERE {where} ORDER BY l.id DESC LIMIT {int(limit)}",
+            *arguments,
+        )
+        letters = [msgspec.convert(dict(row), DeadLetter) for row in rows]
+        return DeadLetterList(dead_letters=letters, next=letters[-1].id if len(letters) == limit else None)
+
+    async def get(self, letter_id: int) -> DeadLetterDetails | None:
+        """One letter with previews of what is kept."""
+        row = await self._pool.fetchrow(_GET, letter_id, _PREVIEW_CHARACTERS)
+        if row is None:
+            return None
+        fields: dict[str, Any] = dict(row)
+        header = fields.pop("header")
+        texts = await load_payloads(self._pool, [row["version"]]) if row["version"] is not None else {}
+        text = texts[row["version"]].markdown if texts else None
+        return msgspec.convert(
+            {
+                **fields,
+                "header": header.decode(errors="replace") if header is not None else None,
+                "text_characters": len(text) if text is not None else None,
+                "text": text[:_PREVIEW_CHARACTERS] if text is not None else None,
+            },
+            DeadLetterDetails,
+        )
+
+    async def count(self, wanted: LetterFilter, *, with_replayed: bool = False) -> int:
+        """How many letters there are."""
+        where, arguments = conditions(wanted, with_replayed=with_replayed)
+        return int(await self._pool.fetchval(f"SELECT count(*) FROM webhook.dead_letters l WHERE {where}", *arguments))
+
+    async def drop(self, wanted: LetterFilter, *, with_replayed: bool = False) -> int:
+        """Delete the letters for good, and return how many; their items stay failed and are not retried any more."""
+        where, arguments = conditions(wanted, with_replayed=with_replayed)
+        statement = (
+            "DELETE FROM webhook.dead_letters WHERE id IN "
+            f"(SELECT l.id FROM webhook.dead_letters l WHERE {where} ORDER BY l.id LIMIT {_BATCH} FOR UPDATE)"
+        )
+        dropped, last = 0, _BATCH
+        while last == _BATCH:
+            last = int((await self._pool.execute(statement, *arguments)).split()[-1])
+            dropped += last
+        return dropped
+
+
+def conditions(wanted: LetterFilter, *, with_replayed: bool = False) -> tuple[str, list[Any]]:
+    """The SQL condition on `dead_letters l` and its arguments, from $1 on.
+
+    Only what is set becomes part of the statement: `$1 IS NULL OR ...` would keep a generic plan from its indexes.
+    """
+    possible = (
+        ("l.stage = ${}", wanted.stage),
+        ("l.code = ${}", wanted.code),
+        ("l.job_id = ${}", wanted.job_id),
+        ("l.url = ${}", wanted.url),
+        ("l.created_at > now() - make_interval(secs => ${})", wanted.since),
+        ("l.id = ANY (${}::bigint[])", wanted.ids),
+    )
+    chosen = [(text, value) for text, value in possible if value is not None]
+    texts = [text.format(number) for number, (text, _) in enumerate(chosen, 1)]
+    if not with_replayed:
+        texts.append("l.replayed_at IS NULL")
+    return " AND ".join(texts) or "true", [value for _, value in chosen]

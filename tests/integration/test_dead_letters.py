@@ -1,0 +1,220 @@
+"""Dead letters in Postgres: found by filters, replayed once and only if it can help, dropped for good."""
+
+import asyncio
+
+import pytest
+
+from shared.jobs.control import JobControl
+from shared.jobs.dead_letters import DeadLetters, LetterFilter
+from shared.jobs.model import ItemState, JobStatus
+from shared.jobs.payloads import encode_payload
+from shared.jobs.progress import Ended, Progress
+from shared.jobs.replay import Replay, replay
+from shared.jobs.store import Job, JobStore
+from shared.jobs.targets import Targets
+from shared.messages import DocumentRef, Page, StoredDocument
+from shared.streams import StageName
+from tests.support.stage_harness import COLLECTION, Servers, accept_documents, states
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+CHUNKER, INDEXER = StageName.CHUNKER, StageName.INDEXER
+
+_RELEASE = """
+UPDATE webhook.job_items SET state = 'released', release = release + 1 WHERE job_id = $1 AND state = 'queued'
+RETURNING job_id::text, position, release, document_id::text, version, url
+"""
+
+
+async def release(servers: Servers, job_id: str) -> list[DocumentRef]:
+    """Release the queued items of a job, as the dispatcher would."""
+    rows = await servers.pool.fetch(_RELEASE, job_id)
+    return sorted((DocumentRef(**row) for row in rows), key=lambda ref: ref.position)
+
+
+async def end(servers: Servers, refs: list[DocumentRef], code: str | None, stage: StageName = INDEXER) -> None:
+    progress = Progress(servers.pool, stage, "w")
+    await progress.start(refs)
+    state = ItemState.INDEXED if code is None else ItemState.FAILED
+    error = f"{code} [it] broke" if code else None
+    await progress.end([Ended(ref=ref, state=state, code=code, error=error, attempts=1) for ref in refs], 2)
+
+
+async def fail(
+    servers: Servers, documents: int, *, code: str = "bad", stage: StageName = INDEXER
+) -> tuple[str, list[DocumentRef]]:
+    """A job whose documents all failed."""
+    job_id = await accept_documents(servers, documents)
+    refs = await release(servers, job_id)
+    await end(servers, refs, code, stage)
+    return job_id, refs
+
+
+async def bury(servers: Servers) -> None:
+    await Progress(servers.pool, CHUNKER, "w").bury(b"\xffno header", b"12345", "the header cannot be read", 3)
+
+
+async def overtake(servers: Servers, ref: DocumentRef) -> None:
+    """Have a later version of the document be decided."""
+    target = await Targets(servers.pool).live(COLLECTION)
+    assert target is not None
+    await servers.pool.execute(
+        "INSERT INTO webhook.documents (target, document_id, fence) VALUES ($1, $2, $3)",
+        target.target, ref.document_id, ref.version + 1,
+    )  # fmt: skip
+
+
+async def job_of(servers: Servers, job_id: str) -> Job:
+    job = await JobStore(servers.pool).get(job_id)
+    assert job is not None
+    return job
+
+
+async def ids(servers: Servers, wanted: LetterFilter, *, with_replayed: bool = False) -> list[int]:
+    found = await DeadLetters(servers.pool).list(wanted, with_replayed=with_replayed, limit=1000)
+    return [letter.id for letter in found.dead_letters]
+
+
+async def test_every_filter_finds_its_letters_and_all_together_narrow(servers: Servers) -> None:
+    job_id, refs = await fail(servers, 2, code="too_long", stage=CHUNKER)
+    await fail(servers, 1)
+    await bury(servers)
+    everything = await ids(servers, LetterFilter())
+    assert len(everything) == 4
+    assert everything == sorted(everything, reverse=True)
+    assert len(await ids(servers, LetterFilter(stage=CHUNKER))) == 3
+    assert len(await ids(servers, LetterFilter(code="too_long"))) == 2
+    assert len(await ids(servers, LetterFilter(job_id=job_id))) == 2
+    assert len(await ids(servers, LetterFilter(url=refs[0].url))) == 2
+    assert await ids(servers, LetterFilter(ids=(everything[1],))) == [everything[1]]
+    assert len(await ids(servers, LetterFilter(stage=CHUNKER, code="too_long", url=refs[1].url))) == 1
+    assert await ids(servers, LetterFilter(code="nothing")) == []
+
+
+async def test_since_leaves_out_what_failed_before(servers: Servers) -> None:
+    await fail(servers, 1, code="old")
+    await servers.pool.execute("UPDATE webhook.dead_letters SET created_at = now() - interval '2 hours'")
+    await fail(servers, 1, code="new")
+    found = await DeadLetters(servers.pool).list(LetterFilter(since=3600.0))
+    assert [letter.code for letter in found.dead_letters] == ["new"]
+
+
+async def test_pages_follow_each_other_while_new_letters_arrive(servers: Servers) -> None:
+    await fail(servers, 5)
+    letters = DeadLetters(servers.pool)
+    everything = await ids(servers, LetterFilter())
+    first = await letters.list(LetterFilter(), limit=3)
+    await fail(servers, 2)
+    second = await letters.list(LetterFilter(), after=first.next, limit=3)
+    assert [letter.id for letter in first.dead_letters + second.dead_letters] == everything
+    assert second.next is None
+
+
+async def test_a_documents_letter_shows_why_it_failed_and_the_beginning_of_its_text(servers: Servers) -> None:
+    job_id, refs = await fail(servers, 1, code="too_long", stage=CHUNKER)
+    text = encode_payload(StoredDocument(markdown="ä" * 700, page=Page()))
+    await servers.pool.execute("UPDATE webhook.payloads SET body = $1 WHERE version = $2", text, refs[0].version)
+    [letter_id] = await ids(servers, LetterFilter())
+    letter = await DeadLetters(servers.pool).get(letter_id)
+    assert letter is not None
+    assert (letter.job_id, letter.position, letter.url, letter.version) == (job_id, 0, refs[0].url, refs[0].version)
+    assert (letter.stage, letter.code, letter.error) == (CHUNKER, "too_long", "too_long [it] broke")
+    assert (letter.attempts, letter.deliveries, letter.replayed_at) == (1, 2, None)
+    assert (letter.text_characters, letter.text) == (700, "ä" * 500)
+    assert (letter.header, letter.header_bytes, letter.body_bytes) == (None, 0, 0)
+
+
+async def test_an_unreadable_entrys_letter_shows_what_was_read(servers: Servers) -> None:
+    await bury(servers)
+    [letter_id] = await ids(servers, LetterFilter())
+    letter = await DeadLetters(servers.pool).get(letter_id)
+    assert letter is not None
+    assert (letter.job_id, letter.url, letter.text) == (None, None, None)
+    assert (letter.header, letter.header_bytes, letter.body_bytes) == ("\ufffdno header", 10, 5)
+    assert await DeadLetters(servers.pool).get(letter_id + 1) is None
+
+
+async def test_replay_tries_again_what_can_succeed_and_counts_what_cannot(servers: Servers) -> None:
+    job_id, refs = await fail(servers, 4)
+    await overtake(servers, refs[0])
+    await servers.pool.execute("DELETE FROM webhook.payloads WHERE version = $1", refs[1].version)
+    await bury(servers)
+    expected = Replay(replayed=2, superseded=1, without_text=1, without_item=1)
+
+    assert await replay(servers.pool, LetterFilter(), dry_run=True) == expected
+    assert await states(servers, job_id) == ["failed"] * 4
+    assert await replay(servers.pool, LetterFilter()) == expected
+    assert await states(servers, job_id) == ["failed", "failed", "queued", "queued"]
+    job = await job_of(servers, job_id)
+    assert (job.status, job.failed, job.finished_at) == (JobStatus.RUNNING, 2, None)
+
+
+async def test_a_replayed_letter_is_not_replayed_again(servers: Servers) -> None:
+    job_id, _ = await fail(servers, 2)
+    assert (await replay(servers.pool, LetterFilter())).replayed == 2
+    assert await replay(servers.pool, LetterFilter()) == Replay()
+    await end(servers, await release(servers, job_id), "again")
+    letters = await DeadLetters(servers.pool).list(LetterFilter(), with_replayed=True)
+    assert [(each.code, each.replayed_at is not None) for each in letters.dead_letters] == [
+        ("again", False), ("again", False), ("bad", True), ("bad", True),
+    ]  # fmt: skip
+    # The letters of the first failure would bring nothing that those of the second do not.
+    assert (await replay(servers.pool, LetterFilter(code="bad"))).replayed == 0
+    assert (await replay(servers.pool, LetterFilter(code="again"))).replayed == 2
+
+
+async def test_a_replayed_item_is_due_at_once_with_all_its_attempts(servers: Servers) -> None:
+    job_id, _ = await fail(servers, 1)
+    await servers.pool.execute("UPDATE webhook.job_items SET due_at = now() + interval '1 day'")
+    await replay(servers.pool, LetterFilter())
+    row = await servers.pool.fetchrow(
+        "SELECT attempts, code, error, finished_at, due_at <= now() AS due FROM webhook.job_items WHERE job_id = $1",
+        job_id,
+    )
+    assert tuple(row) == (0, None, None, None, True)
+
+
+async def test_replays_at_the_same_time_queue_every_item_once(servers: Servers) -> None:
+    jobs = [(await fail(servers, 30))[0] for _ in range(4)]
+    results = await asyncio.gather(*(replay(servers.pool, LetterFilter()) for _ in range(6)))
+    assert sum(result.replayed for result in results) == 120
+    for job_id in jobs:
+        job = await job_of(servers, job_id)
+        assert (job.failed, job.status) == (0, JobStatus.RUNNING)
+        await end(servers, await release(servers, job_id), None)
+        assert (await job_of(servers, job_id)).status is JobStatus.SUCCEEDED
+
+
+async def test_more_letters_than_one_statement_takes_are_all_replayed_and_dropped(servers: Servers) -> None:
+    job_id, _ = await fail(servers, 1003)
+    assert (await replay(servers.pool, LetterFilter(job_id=job_id), dry_run=True)).replayed == 1003
+    assert (await replay(servers.pool, LetterFilter(job_id=job_id))).replayed == 1003
+    assert await DeadLetters(servers.pool).drop(LetterFilter(), with_replayed=True) == 1003
+
+
+async def test_retrying_a_job_is_replaying_its_letters(servers: Servers) -> None:
+    job_id, _ = await fail(servers, 2)
+    other, _ = await fail(servers, 1)
+    assert await JobControl(servers.pool).retry_failed(job_id) == 2
+    assert await ids(servers, LetterFilter()) == await ids(servers, LetterFilter(job_id=other))
+
+
+async def test_what_was_dropped_is_gone_and_not_retried(servers: Servers) -> None:
+    job_id, _ = await fail(servers, 3, code="dropped")
+    await fail(servers, 1, code="kept")
+    letters = DeadLetters(servers.pool)
+    assert await letters.count(LetterFilter(code="dropped")) == 3
+    assert await letters.drop(LetterFilter(code="dropped")) == 3
+    assert await letters.drop(LetterFilter(code="dropped")) == 0
+    assert [letter.code for letter in (await letters.list(LetterFilter())).dead_letters] == ["kept"]
+    assert await JobControl(servers.pool).retry_failed(job_id) == 0
+    assert (await job_of(servers, job_id)).status is JobStatus.FAILED
+
+
+async def test_replayed_letters_are_dropped_only_when_asked_for(servers: Servers) -> None:
+    await fail(servers, 2)
+    await replay(servers.pool, LetterFilter())
+    letters = DeadLetters(servers.pool)
+    assert await letters.drop(LetterFilter()) == 0
+    assert await letters.count(LetterFilter(), with_replayed=True) == 2
+    assert await letters.drop(LetterFilter(), with_replayed=True) == 2

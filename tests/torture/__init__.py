@@ -1,0 +1,1 @@
+"""The torture suite: the real pipeline under load while its parts are killed, frozen, emptied and cut off."""

@@ -1,0 +1,97 @@
+"""A TCP proxy for one link of the pipeline: it can lose replies, on a broken connection as a network loses them."""
+
+import asyncio
+import contextlib
+import random
+
+_CHUNK = 64 * 1024
+
+
+class Proxy:
+    """Forwards a free port of 127.0.0.1 to the server at `host`:`port`. All of it runs in one event loop."""
+
+    def __init__(self, host: str, port: int, seed: int) -> None:
+        self._server_address = (host, port)
+        self._random = random.Random(seed)
+        self._server: asyncio.Server | None = None
+        self._links: set[asyncio.Task[None]] = set()
+        self._loss = 0.0
+        self.is_open = True
+        self.dropped = 0  # replies that were lost
+        self.port = 0
+
+    async def start(self) -> None:
+        """Listen; from here on `port` is right."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Stop listening and break every connection."""
+        if self._server is not None:
+            self._server.close()
+        await self.break_links()
+
+    async def lose_replies(self, share: float) -> None:
+        """From now on lose this share of the replies: the request was done, its connection breaks unanswered."""
+        self._loss = share
+
+    async def cut(self) -> None:
+        """Break every connection, and every new one at once, until `heal`."""
+        self.is_open = False
+        await self.break_links()
+
+    async def heal(self) -> None:
+        """Forward everything again."""
+        self.is_open = True
+        self._loss = 0.0
+
+    async def break_links(self) -> None:
+        """Break the connections there are; new ones are served."""
+        links = list(self._links)
+        for link in links:
+            link.cancel()
+        await asyncio.gather(*links, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        link = asyncio.create_task(self._forward(reader, writer))
+        self._links.add(link)
+        link.add_done_callback(self._links.discard)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.is_open:
+            writer.transport.abort()
+            return
+        try:
+            there, back = await asyncio.open_connection(*self._server_address)
+        except OSError:
+            writer.transport.abort()
+            return
+        try:
+            ways = [asyncio.create_task(_pump(reader, back)), asyncio.create_task(self._reply(there, writer))]
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                await asyncio.gather(*ways, return_exceptions=True)
+        finally:
+            back.transport.abort()
+            writer.transport.abort()
+
+    async def _reply(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await there.read(_CHUNK):
+            if self._loss and self._random.random() < self._loss:
+                self.dropped += 1
+                return
+            await _send(writer, data)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(_CHUNK):
+            await _send(writer, data)
+
+
+async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
+    writer.write(data)
+    await writer.drain()
