@@ -55,10 +55,16 @@ class Fence:
 
     async def apply(self, target: str, candidates: Sequence[Candidate]) -> list[Result]:
         """How each candidate ended, in order: indexed, deleted, superseded, or refused by Qdrant."""
-        latest = _latest(candidates)
         results: dict[tuple[str, int], Result] = {}
-        results |= await self._index(target, [c for c in latest if c.registration.is_live])
-        results |= await self._delete(target, [c for c in latest if not c.registration.is_live])
+        waiting = list(candidates)
+        while waiting:
+            latest = _latest(waiting)
+            ended = await self._index(target, [c for c in latest if c.registration.is_live])
+            ended |= await self._delete(target, [c for c in latest if not c.registration.is_live])
+            results |= ended
+            # Where Qdrant refuses the latest version, the one before it is the last that can be found.
+            refused = {document_id for (document_id, _), r in ended.items() if isinstance(r, RejectedError)}
+            waiting = [c for c in waiting if c.key[0] in refused and c not in latest]
         return [results.get(candidate.key, ItemState.SUPERSEDED) for candidate in candidates]
 
     async def _index(self, target: str, candidates: list[Candidate]) -> dict[tuple[str, int], Result]:

@@ -7,10 +7,12 @@ from ingest.release import Released
 from shared.messages import Action, DocumentRef, Header, Lane
 from shared.streams import StageName
 
+AUTO = "auto"
+
 
 def batch_size(setting: str, depth: int) -> int:
     """Documents per batch message: the number that was set, or by the depth of the queue."""
-    if setting != "auto":
+    if setting != AUTO:
         return int(setting)
     if depth < 10:
         return 2

@@ -14,7 +14,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from ingest.batching import batch_size, messages_of
+from ingest.batching import AUTO, batch_size, messages_of
 from ingest.release import Pick, Released, Releases
 from shared.clients import PostgresPool, is_postgres_away
 from shared.messages import Lane, encode_header
@@ -109,7 +109,7 @@ class Dispatcher:
         return 0
 
     async def _release_lane(self, lane: Lane, room: int) -> int:
-        budget = room * batch_size(self._size, depth=0)
+        budget = room * batch_size(self._size, depth=0)  # cautious where the size is automatic
         sources = max(1, min(_SOURCES, budget // _ITEMS_OF_SOURCE))
         pick = Pick(lane=lane, cursor=self._cursors[lane], sources=sources, items=min(_ITEMS_OF_SOURCE, budget))
         number = self._number = self._number or await self._releases.next_number(self._marker)
@@ -124,7 +124,8 @@ class Dispatcher:
 
     async def _put_into_streams(self, items: Sequence[Released], lane: Lane, number: int) -> None:
         self._number = None  # whatever happens now, the number is used
-        size = batch_size(self._size, depth=len(items))
+        depth = len(items) + await self._releases.depth(lane) if self._size == AUTO else 0
+        size = batch_size(self._size, depth)
         messages = list(messages_of(items, lane, number, size))
         answer = await self._publish(
             keys=[RELEASED, *(stream for stream, _ in messages)],

@@ -11,6 +11,8 @@ import msgspec
 
 from shared.messages import Action, Lane
 
+COUNTED_DEPTH = 100
+
 # $1 lane, $2 cursor (the last source), $3 sources, $4 items of each source, $5 release number.
 _PICK = """
 WITH RECURSIVE source(name, n) AS (
@@ -54,6 +56,12 @@ _REQUEUE_STUCK = _REQUEUE.format(condition="progress_at < now() - make_interval(
 
 # Above the marker too: a sequence that was restored from an older backup must not repeat a number.
 _NEXT_RELEASE = "SELECT setval('webhook.release_number', greatest(nextval('webhook.release_number'), $1 + 1))"
+
+
+# No more than the thresholds of an automatic batch size can tell apart: counting a million would cost as much.
+_DEPTH = f"""
+SELECT count(*) FROM (SELECT 1 FROM webhook.job_items WHERE state = 'queued' AND lane = $1 LIMIT {COUNTED_DEPTH}) queued
+"""
 
 
 class Released(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +112,10 @@ class Releases:
         # Fewer sources than were asked for: the scan came to the end, and the next one begins at the front.
         is_end = rows[0]["sources"] < pick.sources
         return Picked(items=items, cursor="" if is_end else rows[0]["last_source"])
+
+    async def depth(self, lane: Lane) -> int:
+        """How many items of a lane are queued, counted up to COUNTED_DEPTH."""
+        return int(await self._pool.fetchval(_DEPTH, lane))
 
     async def requeue_lost(self, marker: int) -> int:
         """Queue again what was released after `marker`; returns how many."""

@@ -39,6 +39,16 @@ async def test_every_accepted_document_is_released_once_in_batches(servers: Serv
     assert await release_all(servers) == 0
 
 
+@pytest.mark.parametrize(("queued", "size"), [(6, 2), (60, 4), (200, 8)])
+async def test_the_automatic_batch_size_follows_what_waits(servers: Servers, queued: int, size: int) -> None:
+    await accept_documents(servers, queued)
+    dispatcher = make_dispatcher(servers, size="auto")
+    await dispatcher.check_marker()
+    await dispatcher.release_some()
+    [first, *_] = await entries_of(servers, CHUNKER.stream(Lane.NORMAL))
+    assert len(decode_header(first[1][b"h"]).documents) == size
+
+
 async def test_nothing_is_released_beyond_the_mark(servers: Servers) -> None:
     await accept_documents(servers, 100)
     await release_all(servers, entries=5)
