@@ -3,6 +3,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv || echo .uv/bin/uv)
+UV_PACKAGE := uv==0.13.9
 PYTHON ?= python3
 ONCE ?=
 
@@ -11,8 +12,9 @@ ONCE ?=
 install: $(VENV)/.installed
 
 .uv/bin/uv:
-	$(PYTHON) -m venv .uv
-	.uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
+	# Debian's Python may come without ensurepip, and others without pip: one of the two will do.
+	{ $(PYTHON) -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check $(UV_PACKAGE); } \
+	  || $(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv $(UV_PACKAGE)
 
 $(VENV)/.installed: requirements.lock requirements.model.lock pyproject.toml $(filter .uv/bin/uv,$(UV))
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
