@@ -11,8 +11,8 @@ ONCE ?=
 
 install: $(VENV)/.installed
 
+# Debian's Python may come without ensurepip, and others without pip: one of the two will do.
 .uv/bin/uv:
-	# Debian's Python may come without ensurepip, and others without pip: one of the two will do.
 	{ $(PYTHON) -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check $(UV_PACKAGE); } \
 	  || $(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv $(UV_PACKAGE)
 
