@@ -58,15 +58,12 @@ class PointStore:
         its version. Raises MissingCollectionError if the collection is gone.
         """
         upsert = _Upsert(self._client, collection, self._slots)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for start in range(0, len(points), _UPSERT_POINTS):
-                    group.create_task(upsert.send(points[start : start + _UPSERT_POINTS]))
-        except ExceptionGroup as errors:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():  # Python 3.11's TaskGroup lets an error win over it
-                raise asyncio.CancelledError from errors
-            raise errors.exceptions[0] from errors
+        batches = [points[start : start + _UPSERT_POINTS] for start in range(0, len(points), _UPSERT_POINTS)]
+        # Not a TaskGroup: on Python 3.11 an error in it wins over a cancellation, and work would go on after its lease.
+        endings = await asyncio.gather(*(upsert.send(batch) for batch in batches), return_exceptions=True)
+        for ending in endings:
+            if isinstance(ending, BaseException):
+                raise ending
         return upsert.rejected
 
     async def delete_older(self, collection: str, documents: Sequence[StoredDocument]) -> None:
