@@ -36,7 +36,8 @@ def test_a_crawl_of_200_pages_is_searchable_page_by_page(pipeline: Pipeline) -> 
 
 
 def test_the_same_crawl_again_changes_nothing(pipeline: Pipeline) -> None:
-    sent = pages()[:20]
+    run = uuid.uuid4()  # its own pages, whatever other tests have sent
+    sent = [{**page, "metadata": {**page["metadata"], "url": f"{page['url']}?run={run}"}} for page in pages()[:20]]
     first = pipeline.crawl(sent, f"crawl-{uuid.uuid4()}", per_event=20)[0]
     pipeline.finished(first)
     before = stored_ids(pipeline)
