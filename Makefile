@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 UV := $(shell command -v uv || echo .uv/bin/uv)
 UV_PACKAGE := uv==0.13.9
 PYTHON ?= python3
@@ -29,15 +30,22 @@ test: install
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 # Long runs that CI does not do: every fault at full size, and the fence model fifty times over.
-# `make torture SCENARIO=4 SEED=7` runs one.
+# `make torture SCENARIO=4 SEED=7` runs one; `make torture JOBS=2 RECORD=1` two at a time, for the table in the docs.
 torture: install
-	$(BIN)/python -m tests.torture $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.torture $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(JOBS),--jobs $(JOBS)) $(if $(RECORD),--record)
 ifeq ($(SCENARIO),)
 	MILLSTREAM_FENCE_RUNS=20000 $(BIN)/pytest tests/unit/indexer/test_fence_model.py --timeout 3600
 endif
 
-bench: install
-	$(BIN)/python -m bench.$(or $(NAME),overhead)
+bench: install $(if $(filter throughput,$(NAME)),$(PEERS)/.installed)
+	$(BIN)/python -m bench.$(or $(NAME),overhead) $(if $(DATA),--data $(DATA))
+
+# What the benchmarks compare with brings its own versions of what we use.
+$(PEERS)/.installed: bench/peers/requirements.txt $(filter .uv/bin/uv,$(UV))
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(PEERS)
+	$(UV) pip install --quiet --python $(PEERS)/bin/python --requirement $<
+	touch $@
 
 lint: install
 	$(BIN)/ruff check .
@@ -48,7 +56,7 @@ lint: install
 
 lock: $(filter .uv/bin/uv,$(UV))
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --extra local --extra dev pyproject.toml --output-file requirements.lock
+	  --extra local --extra dev --extra bench pyproject.toml --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) .uv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) .uv .mypy_cache .pytest_cache .ruff_cache
