@@ -99,13 +99,27 @@ async def check_redis(redis: Redis, patience: float = 0.0) -> None:
         raise ConfigurationError(f"Redis cannot be reached ({error}): check WEBHOOK_REDIS_URL") from error
     version = str(info["redis_version"])  # Valkey says here which Redis it is compatible with
     if int(version.partition(".")[0]) < _MIN_REDIS_VERSION:
-        raise ConfigurationError(f"Redis {version} is too old: {_MIN_REDIS_VERSION}.0 or later is needed")
+        raise ConfigurationError(
+            f"Redis {version} is too old: upgrade it to {_MIN_REDIS_VERSION}.0 or later, or to Valkey, or point "
+            "WEBHOOK_REDIS_URL to one that is"
+        )
     policy = info["maxmemory_policy"]
     if policy != "noeviction":
         raise ConfigurationError(
             f"Redis has maxmemory-policy {policy}, which deletes whole streams when memory is short: "
             "`redis-cli CONFIG SET maxmemory-policy noeviction`, and the same in its configuration file"
         )
+
+
+class _PooledConnection(asyncpg.Connection):
+    """Goes back to the pool without a statement that resets it, which would double the round trips of most work.
+
+    An open transaction is rolled back all the same. Nothing here changes a session, but for one lock of the
+    dispatcher's, which it gives up itself.
+    """
+
+    def get_reset_query(self) -> str:
+        return ""
 
 
 class PostgresPool(asyncpg.Pool):
@@ -157,7 +171,7 @@ async def postgres_pool(url: str, *, name: str, max_size: int = 10) -> PostgresP
         init=use_json_codec,
         reset=None,
         loop=None,
-        connection_class=asyncpg.Connection,
+        connection_class=_PooledConnection,
         record_class=asyncpg.Record,
         connect=None,
         timeout=_POSTGRES_CONNECT_TIMEOUT,
@@ -187,8 +201,16 @@ def is_postgres_away(error: BaseException) -> bool:
     """Whether the statement may be tried again: the server or the way to it failed, not the statement."""
     if isinstance(error, DependencyError):
         return error.service == "postgres"
-    return isinstance(error, _POSTGRES_AWAY) or (isinstance(error, asyncpg.InterfaceError) and "closed" in str(error))
+    if isinstance(error, asyncpg.InterfaceError):
+        return "closed" in str(error)
+    if isinstance(error, asyncpg.InternalClientError):
+        return _SERVER_SAID_GOODBYE in str(error)
+    return isinstance(error, _POSTGRES_AWAY)
 
+
+# Between the server's last message, that it ends, and the end of the connection asyncpg refuses a new statement with
+# "cannot switch to state 15; another operation (2) is in progress": 2 is PROTOCOL_ERROR_CONSUME of its coreproto.pxd.
+_SERVER_SAID_GOODBYE = "another operation (2)"
 
 _POSTGRES_AWAY = (
     OSError,
@@ -198,6 +220,8 @@ _POSTGRES_AWAY = (
     asyncpg.CannotConnectNowError,
     asyncpg.OperatorInterventionError,  # shutdown, crash recovery, cancelled by an administrator
     asyncpg.InsufficientResourcesError,  # too many connections, disk full
+    asyncpg.PostgresIOError,  # a disk that fails
+    asyncpg.ReadOnlySQLTransactionError,  # a standby, or a primary whose disk is full
     asyncpg.TransactionRollbackError,  # deadlock and serialisation: the same statement succeeds later
 )
 

@@ -10,7 +10,7 @@ Anything else that leaves a handler is a bug: retried to the limit, then a dead 
 
 from typing import ClassVar
 
-from redis.exceptions import ResponseError
+from redis.exceptions import MasterDownError, OutOfMemoryError, ReadOnlyError, ResponseError
 
 
 class MillstreamError(Exception):
@@ -22,7 +22,7 @@ class ConfigurationError(MillstreamError):
 
 
 class DependencyError(MillstreamError):
-    """A dependency did not do its part. `service` is redis, postgres, tei or qdrant."""
+    """A dependency did not do its part. `service` is redis, postgres, tei, qdrant, or splitter (the chunker's own)."""
 
     is_suspicious: ClassVar[bool] = (
         False  # whether the document may be at fault, if the dependency turns out to be well
@@ -35,15 +35,19 @@ class DependencyError(MillstreamError):
 
 
 class RejectedError(MillstreamError):
-    """This document can never succeed as it is. `code` is a short, stable word for filters and counters."""
+    """This document can never succeed as it is. `code` is a short, stable word for filters and counters.
 
-    def __init__(self, code: str, reason: str) -> None:
+    `service` is the dependency that says so, None if we found it ourselves.
+    """
+
+    def __init__(self, code: str, reason: str, service: str | None = None) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
+        self.service = service
 
 
-# Redis tells these apart by text alone (redis-py has no class for them).
+# redis-py has no class for most of these: they are told apart by the word that the server's text begins with.
 
 
 def is_missing_group(error: BaseException) -> bool:
@@ -57,5 +61,8 @@ def is_existing_group(error: BaseException) -> bool:
 
 
 def is_refusing_writes(error: BaseException) -> bool:
-    """Redis is up but takes no writes: memory full, disk full, or a replica."""
-    return isinstance(error, ResponseError) and str(error).startswith(("OOM", "MISCONF", "READONLY", "MASTERDOWN"))
+    """Redis is up but takes no writes: memory full, disk full, a replica, too few replicas, or a script that hangs."""
+    # Where redis-py has a class, it cuts the word by which the server names the error off the text.
+    return isinstance(error, OutOfMemoryError | ReadOnlyError | MasterDownError) or (
+        isinstance(error, ResponseError) and str(error).startswith(("MISCONF", "NOREPLICAS", "BUSY "))
+    )

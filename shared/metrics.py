@@ -1,8 +1,12 @@
 """Every Prometheus metric, in one place; docs/metrics.md lists them. One instance per process, on its own registry."""
 
+from collections.abc import Callable, Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _BATCH_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
+_WAITING_SECONDS = (0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400)
+_LAG_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -10,48 +14,129 @@ class Metrics:
     """The metrics of one process. Labels are bounded: stage, lane, outcome, reason - never an id."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.batch_seconds = Histogram(
-            "millstream_batch_seconds", "Time of one batch message in a stage.", ["stage"],
-            registry=self.registry, buckets=_BATCH_SECONDS,
-        )  # fmt: skip
-        self.documents = Counter(
-            "millstream_documents_total", "Documents that left a stage, by outcome.", ["stage", "outcome"],
-            registry=self.registry,
-        )  # fmt: skip
-        self.in_flight = Gauge(
-            "millstream_in_flight_batches",
-            "Batch messages in work in this process.",
-            ["stage"],
-            registry=self.registry,
+        registry = self.registry = CollectorRegistry()
+        self.batch_seconds = _histogram(
+            registry, "batch_seconds", "Time of one batch message in a stage.", _BATCH_SECONDS, "stage"
         )
-        self.redeliveries = Counter(
-            "millstream_redeliveries_total", "Entries that were delivered more than once.", ["stage"],
-            registry=self.registry,
-        )  # fmt: skip
-        self.refused_handovers = Counter(
-            "millstream_refused_handovers_total", "Hand-overs refused because the lease was lost.", ["stage"],
-            registry=self.registry,
-        )  # fmt: skip
-        self.open_breakers = Gauge(
-            "millstream_open_breakers", "1 while the dependency is away and the stage reads nothing.", ["dependency"],
-            registry=self.registry,
-        )  # fmt: skip
-        self.request_seconds = Histogram(
-            "millstream_request_seconds", "Time of one request to a dependency.", ["service", "operation"],
-            registry=self.registry, buckets=_REQUEST_SECONDS,
-        )  # fmt: skip
-        self.accepted = Counter(
-            "millstream_accepted_documents_total",
-            "Documents accepted by ingest.",
-            ["lane"],
-            registry=self.registry,
+        self.document_seconds = _histogram(
+            registry,
+            "document_seconds",
+            "Time of one document in a stage, with the batch message it came in.",
+            _BATCH_SECONDS,
+            "stage",
         )
-        self.released = Counter(
-            "millstream_released_documents_total", "Documents released to the streams.", ["lane"],
-            registry=self.registry,
-        )  # fmt: skip
+        self.indexing_seconds = _histogram(
+            registry, "indexing_seconds", "Time of one document from the chunker's start to its end.", _BATCH_SECONDS
+        )
+        self.waiting_seconds = _histogram(
+            registry,
+            "waiting_seconds",
+            "Time of one document from its acceptance to the chunker's start.",
+            _WAITING_SECONDS,
+        )
+        self.documents = _counter(
+            registry, "documents_total", "Documents that left a stage, by outcome.", "stage", "outcome"
+        )
+        self.in_flight = _gauge(registry, "in_flight_batches", "Batch messages in work in this process.", "stage")
+        self.redeliveries = _counter(
+            registry, "redeliveries_total", "Entries that were delivered more than once.", "stage"
+        )
+        self.refused_handovers = _counter(
+            registry, "refused_handovers_total", "Hand-overs refused because the lease was lost.", "stage"
+        )
+        self.open_breakers = _gauge(
+            registry, "open_breakers", "1 while the dependency is away and the stage reads nothing.", "dependency"
+        )
+        self.request_seconds = _histogram(
+            registry,
+            "request_seconds",
+            "Time of one request to a dependency.",
+            _REQUEST_SECONDS,
+            "service",
+            "operation",
+        )
+        self.accepted = _counter(registry, "accepted_documents_total", "Documents accepted by ingest.", "lane")
+        self.released = _counter(registry, "released_documents_total", "Documents released to the streams.", "lane")
+        self.event_loop_lag = _histogram(
+            registry, "event_loop_lag_seconds", "How late a timer of the process's event loop rang.", _LAG_SECONDS
+        )
+        self.tei = TeiMetrics(self.registry)
+        self.scrubber = ScrubberMetrics(self.registry)
+        self.pipeline = PipelineGauges(self.registry)
+
+    def request_observer(self, service: str) -> Callable[[str, float], None]:
+        """Notes an operation and its seconds as a request to `service`."""
+        return lambda operation, seconds: self.request_seconds.labels(service, operation).observe(seconds)
 
     def render(self) -> bytes:
         """The exposition text of all metrics."""
         return generate_latest(self.registry)
+
+
+class TeiMetrics:
+    """What is sent to TEI, how much may be, and what need not be."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.input_limit = _gauge(
+            registry, "tei_input_limit", "Inputs that may be in flight from this process to a TEI server now.", "server"
+        )
+        self.inputs_in_flight = _gauge(
+            registry, "tei_inputs_in_flight", "Inputs that are in flight from this process to a TEI server.", "server"
+        )
+        self.inputs = _counter(registry, "tei_inputs_total", "Inputs that were sent to TEI, by outcome.", "outcome")
+        self.cache_lookups = _counter(
+            registry, "embedding_cache_lookups_total", "Texts looked up in the embedding cache, by outcome.", "outcome"
+        )
+        self.inputs_saved = _counter(registry, "tei_inputs_saved_total", "Chunks that were not sent to TEI.", "reason")
+
+
+class ScrubberMetrics:
+    """What the scrubber has looked at and found."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.passes = _counter(registry, "scrubs_total", "Passes over a collection in search of left points.")
+        self.points = _counter(
+            registry, "scrubbed_points_total", "Points of versions long decided against that these passes deleted."
+        )
+
+
+class PipelineGauges:
+    """What ingest sees of the pipeline as a whole: all stages and lanes, whichever processes work on them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.stream_depth = _gauge(
+            registry, "stream_entries", "Batch messages in a stream, waiting and pending.", "stage", "lane"
+        )
+        self.stream_pending = _gauge(
+            registry, "stream_pending_entries", "Batch messages that consumers hold.", "stage", "lane"
+        )
+        self.stream_oldest_pending = _gauge(
+            registry,
+            "stream_oldest_pending_seconds",
+            "Longest time since a pending batch message was delivered or its lease renewed.",
+            "stage",
+            "lane",
+        )
+        self.stream_consumers = _gauge(
+            registry, "stream_consumers", "Consumers in the group of a stream.", "stage", "lane"
+        )
+        self.backlog = _gauge(
+            registry, "backlog_documents", "Documents that wait in Postgres, counted up to 100,000 a lane.", "lane"
+        )
+        self.dead_letters = _gauge(
+            registry, "dead_letters", "Dead letters that were neither replayed nor dropped, counted up to 100,000."
+        )
+
+
+def _counter(registry: CollectorRegistry, name: str, meaning: str, *labels: str) -> Counter:
+    return Counter(f"millstream_{name}", meaning, labels, registry=registry)
+
+
+def _gauge(registry: CollectorRegistry, name: str, meaning: str, *labels: str) -> Gauge:
+    return Gauge(f"millstream_{name}", meaning, labels, registry=registry)
+
+
+def _histogram(
+    registry: CollectorRegistry, name: str, meaning: str, buckets: Sequence[float], *labels: str
+) -> Histogram:
+    return Histogram(f"millstream_{name}", meaning, labels, registry=registry, buckets=buckets)

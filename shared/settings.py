@@ -12,6 +12,7 @@ A field's variable is `WEBHOOK_` and its name in capitals, unless it is renamed.
 """
 
 import difflib
+import enum
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, TypeVar
@@ -66,6 +67,7 @@ class ProcessSettings(_Block, frozen=True, kw_only=True):
     log_level: str = "info"
     log_format: str = "json"  # json | console
     test_mode: bool = False  # allows weak secrets and failpoints
+    failpoint: str = ""  # where this process is to die (shared/failpoints.py)
 
 
 class RedisSettings(_Block, frozen=True, kw_only=True):
@@ -103,6 +105,7 @@ class IngestSettings(_Block, frozen=True, kw_only=True):
     max_document_bytes: int = 8 * 1024 * 1024
     deduplication_window: Seconds = Seconds(86400)
     retention: Seconds = Seconds(30 * 86400)  # finished jobs, texts that are not live, metrics rows
+    cache_retention: Seconds = Seconds(90 * 86400)  # embeddings that no text has asked for
     search_url: str = "http://127.0.0.1:50111"
 
 
@@ -110,17 +113,24 @@ class ChunkerSettings(_Block, frozen=True, kw_only=True):
     chunker_port: int | None = None  # default 50109
     max_chunk_tokens: int = 256  # all that TEI sees: special tokens, prefix, text
     chunk_overlap_tokens: int = 50
+    chunk_prefix_tokens: int = 48  # at most so many of title and headings before the text; 0 for none
     max_chunk_characters: int = 4000
     max_document_chunks: int = 10_000
     tokenizer: str | None = None  # path of a tokenizer.json; default: the bundled model's
 
 
 class TeiSettings(_Block, frozen=True, kw_only=True):
-    tei_url: Annotated[str, msgspec.Meta(pattern="^[^,]+$")] = "http://127.0.0.1:8080"  # one server
+    # One server or several, separated by commas, all of the same model.
+    tei_url: Annotated[str, msgspec.Meta(pattern=r"^[^,\s]+(\s*,\s*[^,\s]+)*$")] = "http://127.0.0.1:8080"
     tei_api_key: Secret = Secret()
     tei_timeout: Seconds = Seconds(30)  # one request
     # Requests in flight from one process to one TEI; it has no prefix because the original had none.
     max_concurrent_requests: int = msgspec.field(default=80, name="TEI_MAX_CONCURRENT_REQUESTS")
+
+    @property
+    def tei_urls(self) -> list[str]:
+        """Each server once, in the order given."""
+        return list(dict.fromkeys(url.strip().rstrip("/") for url in self.tei_url.split(",")))
 
 
 class EmbedderSettings(_Block, frozen=True, kw_only=True):
@@ -137,14 +147,23 @@ class CollectionSettings(_Block, frozen=True, kw_only=True):
     qdrant_collection: str = "pulse_docs"  # the collection of documents that name none
 
 
+class KeywordEngine(enum.StrEnum):
+    """What answers the keyword side of a search."""
+
+    QDRANT = "qdrant"  # sparse vectors; scales with Qdrant
+    RANK_BM25 = "rank-bm25"  # in the memory of each search process; up to about 10,000 chunks
+
+
 class SearchSettings(_Block, frozen=True, kw_only=True):
     rrf_k: int = 60  # reciprocal rank fusion: 1 / (k + rank), rank from 1
     bm25_k1: float = 1.5
     bm25_b: float = 0.75
+    keyword_index: KeywordEngine = KeywordEngine.QDRANT
 
 
 class IndexerSettings(_Block, frozen=True, kw_only=True):
     indexer_port: int | None = None  # default 50111
+    scrub_interval: Seconds = Seconds(3600)  # between passes over a collection; what they find is hidden anyway
 
 
 def blocks() -> Iterator[type[_Block]]:

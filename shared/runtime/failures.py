@@ -1,12 +1,14 @@
 """What the error of one document means for it, said in the log where a person should know."""
 
 import random
+from collections.abc import Sequence
 
 import structlog
 
 from shared.errors import MillstreamError
-from shared.runtime.policy import outcome_of, own_fault
-from shared.runtime.stage import Dead, Retry, Work
+from shared.runtime.epidemic import Complaint, Epidemic, complaint_of
+from shared.runtime.policy import acquitted, outcome_of, own_fault
+from shared.runtime.stage import Dead, Outcome, Retry, Work
 from shared.streams import StageName
 
 log = structlog.get_logger()
@@ -19,6 +21,7 @@ class Failures:
         self._stage = stage
         self._max_attempts = max_attempts
         self._rng = rng
+        self._epidemic = Epidemic()
 
     def __call__(self, work: Work, error: Exception) -> Retry | Dead:
         if isinstance(error, TimeoutError):
@@ -36,3 +39,13 @@ class Failures:
     def own_fault(self, work: Work, retry: Retry) -> Retry | Dead:
         """The outcome of a document that blames a dependency which is well."""
         return own_fault(retry, work.attempts, self._max_attempts, self._rng.random())
+
+    def epidemic(self, works: Sequence[Work], outcomes: Sequence[Outcome]) -> Complaint | None:
+        """The complaint of a dependency that finds nearly all documents at fault; None while it can be believed."""
+        return self._epidemic.note((work.ref.document_id, o) for work, o in zip(works, outcomes, strict=True))
+
+    def acquit(self, outcome: Outcome, complaint: Complaint) -> Outcome:
+        """Let a document that the complaint is about be tried again, at no cost."""
+        if isinstance(outcome, Retry | Dead) and complaint_of(outcome) == complaint:
+            return acquitted(outcome, self._rng.random())
+        return outcome

@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 
 from shared.clients import is_redis_away
 from shared.errors import is_missing_group
+from shared.failpoints import failpoint
 from shared.messages import EncodedMessage, Header, body_parts, encode_body, encode_header
 from shared.metrics import Metrics
 from shared.runtime.entry import Entry, Place
@@ -28,15 +29,21 @@ class HandOver:
 
     async def pass_on(self, entry: Entry, message: EncodedMessage | None) -> bool:
         """End the entry and send `message` to the next stage, if any; False if the lease was lost."""
-        if message is None:
-            return await self._run(entry, entry.stream, [])
-        assert self._place.stage.next is not None
-        return await self._run(entry, self._place.stage.next.stream(entry.lane), [message])
+        destination = entry.stream
+        if message is not None:
+            assert self._place.stage.next is not None
+            destination = self._place.stage.next.stream(entry.lane)
+        is_won = await self._run(entry, destination, [message] if message is not None else [])
+        failpoint(self._place.stage, "handed_over")
+        return is_won
 
     async def split(self, entry: Entry, header: Header) -> bool:
         """Replace the entry by one of each of its documents, in its own stream; False if the lease was lost."""
         log.warning("Batch split", stage=self._place.stage, entry_id=entry.id, deliveries=entry.deliveries)
-        return await self._run(entry, entry.stream, split_message(header, entry.body, entry.deliveries - 1))
+        failpoint(self._place.stage, "splitting")
+        is_won = await self._run(entry, entry.stream, split_message(header, entry.body, entry.deliveries - 1))
+        failpoint(self._place.stage, "split")
+        return is_won
 
     @stamina.retry(on=is_redis_away, attempts=None, timeout=None, wait_initial=0.1, wait_max=2.0)
     async def _run(self, entry: Entry, destination: str, messages: Sequence[EncodedMessage]) -> bool:

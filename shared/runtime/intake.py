@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from shared.clients import READ_BLOCK
 from shared.errors import is_missing_group
+from shared.failpoints import failpoint
 from shared.messages import Lane, read_outline
 from shared.runtime.entry import Entry, Place
 from shared.runtime.gate import Gate
@@ -18,6 +19,7 @@ from shared.runtime.groups import create_groups
 from shared.runtime.leases import Leases
 from shared.runtime.lua import script
 from shared.runtime.policy import FairLanes
+from shared.runtime.undated import Undated
 from shared.streams import RELEASED
 
 log = structlog.get_logger()
@@ -25,6 +27,7 @@ log = structlog.get_logger()
 _RECLAIM_INTERVAL = 5.0
 _SHUT_PAUSE = 0.05  # seconds between looks at a gate that is shut
 _ERROR_PAUSE = 0.5
+_PENDING = 1000  # entries that are listed; more than a stage ever has in work
 
 
 class Intake:
@@ -43,6 +46,7 @@ class Intake:
         self._leave = command.register_script(script("leave"))
         self._fair = FairLanes()
         self._cursors = dict.fromkeys(Lane, "0-0")
+        self._undated = {lane: Undated(place.lease) for lane in Lane}
         self._next_reclaim = 0.0
         self._is_disturbed = False  # a reply was lost: own entries may be pending that nobody here knows of
 
@@ -63,25 +67,27 @@ class Intake:
         await self._leave(keys=self._place.stage.streams, args=[self._place.stage, self._place.consumer])
 
     async def _read(self, free: int) -> list[Entry]:
-        lanes = await self._open_lanes()
-        if not lanes:
+        room = await self._open_lanes(free)
+        if not room:
             await asyncio.sleep(_SHUT_PAUSE)
             return []
-        for lane in self._fair.order(lanes):
-            entries = await self._read_group([lane], count=free, block=None)
+        for lane in self._fair.order(room):
+            entries = await self._read_group([lane], count=min(free, room[lane]), block=None)
             if entries:
                 return entries
             self._fair.found_empty(lane)
         # COUNT is per stream: with COUNT 1 at most one entry of each lane comes, so two over `free` at most.
-        return await self._read_group(lanes, count=1, block=READ_BLOCK if len(lanes) == len(Lane) else _SHUT_PAUSE)
+        block = READ_BLOCK if len(room) == len(Lane) else _SHUT_PAUSE
+        return await self._read_group(list(room), count=1, block=block)
 
-    async def _open_lanes(self) -> list[Lane]:
+    async def _open_lanes(self, free: int) -> dict[Lane, int]:
+        """The lanes that are not shut, and how many entries the next stage has room for."""
         if self._gate is None:
-            return list(Lane)
+            return dict.fromkeys(Lane, free)
         room = await self._gate.room()
         for lane in (lane for lane in Lane if room[lane] == 0):
             self._fair.found_empty(lane)  # a lane that is shut saves up no claim for later
-        return [lane for lane in Lane if room[lane] > 0]
+        return {lane: entries for lane, entries in room.items() if entries > 0}
 
     async def _read_group(self, lanes: Sequence[Lane], *, count: int, block: float | None) -> list[Entry]:
         lane_of = {self._place.stage.stream(lane): lane for lane in lanes}
@@ -116,12 +122,28 @@ class Intake:
             for entry_id, fields in answer[1]:
                 if self._leases.holds(stream, entry_id.decode()):
                     continue
+                failpoint(self._place.stage, "reclaimed")
                 entry = await self._claimed(lane, entry_id, fields)
                 if entry.is_newer:  # it is given back: the next look at it has time
                     self._next_reclaim = self._clock() + self._place.lease
                 return [entry]
         if set(self._cursors.values()) == {"0-0"}:
             self._next_reclaim = self._clock() + min(_RECLAIM_INTERVAL, self._place.lease / 2)
+            return await self._reclaim_undated()
+        return []
+
+    async def _reclaim_undated(self) -> list[Entry]:
+        """Take over one entry that has no idle time to reclaim it by, since Redis' clock was set back."""
+        place = self._place
+        for lane in Lane:
+            stream = place.stage.stream(lane)
+            pending: Any = await self._command.xpending_range(stream, place.stage, "-", "+", _PENDING)
+            for entry_id in self._undated[lane].look(pending, self._clock()):
+                if self._leases.holds(stream, entry_id.decode()):
+                    continue
+                log.warning("Entry dated into the future", stage=place.stage, entry_id=entry_id.decode(), stream=stream)
+                rows: Any = await self._command.xclaim(stream, place.stage, place.consumer, 0, [entry_id])
+                return [await self._claimed(lane, claimed, fields) for claimed, fields in rows]
         return []
 
     async def _recover(self) -> list[Entry]:
@@ -135,7 +157,7 @@ class Intake:
         for lane in Lane:
             stream = self._place.stage.stream(lane)
             pending: Any = await self._command.xpending_range(
-                stream, self._place.stage, "-", "+", 1000, self._place.consumer
+                stream, self._place.stage, "-", "+", _PENDING, self._place.consumer
             )
             unknown = [
                 row["message_id"] for row in pending if not self._leases.holds(stream, row["message_id"].decode())

@@ -12,7 +12,6 @@ from shared.runtime.lua import script
 
 log = structlog.get_logger()
 
-_INTERVAL = 30.0
 _DEAD_AFTER_LEASES = 4  # a live consumer reads at least once a second, whether it gets something or not
 
 
@@ -25,9 +24,9 @@ class Janitor:
         self._leave = redis.register_script(script("leave"))
 
     async def run(self) -> None:
-        """Tidy up at regular intervals until cancelled."""
+        """Tidy up once a lease until cancelled."""
         while True:
-            await asyncio.sleep(_INTERVAL)
+            await asyncio.sleep(self._place.lease)
             try:
                 await self.tidy()
             except (RedisError, OSError) as error:

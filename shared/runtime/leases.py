@@ -19,7 +19,7 @@ class Leases:
 
     def __init__(self, redis: Redis, place: Place, renewal: float) -> None:
         self._renew = redis.register_script(script("renew"))
-        self._release = redis.register_script(script("release"))
+        self._recount = redis.register_script(script("recount"))
         self._place = place
         self._renewal = renewal
         self._tasks: dict[tuple[str, str], asyncio.Task[object]] = {}
@@ -79,11 +79,28 @@ class Leases:
 
     async def release(self, entry: Entry) -> None:
         """Give the entry back without penalty: others get it at once, or after its lease if Redis is away."""
-        idle_ms = int(self._place.lease * 1000)
         try:
-            await self._release(keys=[entry.stream], args=[self._place.stage, self._place.consumer, entry.id, idle_ms])
+            await self._count(entry, -1, idle_ms=int(self._place.lease * 1000) + 1)
         except (RedisError, OSError) as error:
             log.warning("Entry not given back", entry_id=entry.id, stream=entry.stream, error=str(error))
+
+    async def uncount(self, entry: Entry) -> None:
+        """Take back the delivery of an entry that only waits: what kills its worker now is something else."""
+        with contextlib.suppress(RedisError, OSError):  # then a wait counts, which is no more than unjust
+            await self._count(entry, -1)
+
+    async def count(self, entry: Entry) -> bool:
+        """Count the delivery after all, before work begins; False if the lease or Redis is lost: leave it then."""
+        try:
+            return await self._count(entry, 1)
+        except (RedisError, OSError):
+            return False
+
+    async def _count(self, entry: Entry, change: int, idle_ms: int = 0) -> bool:
+        place = self._place
+        return bool(
+            await self._recount(keys=[entry.stream], args=[place.stage, place.consumer, entry.id, change, idle_ms])
+        )
 
     def _cancel(self, key: tuple[str, str]) -> None:
         task = self._tasks.get(key)

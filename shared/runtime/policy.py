@@ -4,11 +4,13 @@ import enum
 import traceback
 from collections.abc import Collection
 
+import msgspec
+
 from shared.errors import DependencyError, RejectedError
 from shared.messages import Lane
 from shared.runtime.stage import Dead, Retry
 
-# Shares of a stage's reading, by documents. None starves: the low lane gets at least a tenth.
+# Shares of a stage's reading, by documents, and of the embedder's requests. None starves: the low lane gets a tenth.
 LANE_WEIGHTS = {Lane.HIGH: 6, Lane.NORMAL: 3, Lane.LOW: 1}
 
 _FIRST_DELAY = 1.0
@@ -58,12 +60,10 @@ def judge(deliveries: int, documents: int, max_deliveries: int) -> Verdict:
 def outcome_of(error: BaseException, attempts: int, max_attempts: int, jitter: float) -> Retry | Dead:
     """What an error of one document means for it. `attempts` so far; `jitter` uniform in 0..1."""
     if isinstance(error, RejectedError):
-        return Dead(error.code, storable(error.reason), attempts=1)
+        return Dead(error.code, storable(error.reason), attempts=1, dependency=error.service)
     if isinstance(error, DependencyError):
-        delay = _DEPENDENCY_DELAY * (0.2 + jitter)
-        return Retry(
-            storable(str(error)), delay, attempts=0, dependency=error.service, is_suspicious=error.is_suspicious
-        )
+        retry = _no_fault(error.service, str(error), jitter)
+        return msgspec.structs.replace(retry, is_suspicious=error.is_suspicious)
     is_timeout = isinstance(error, TimeoutError)
     if attempts + 1 >= max_attempts:
         code = "timeout" if is_timeout else "internal_error"
@@ -74,8 +74,14 @@ def outcome_of(error: BaseException, attempts: int, max_attempts: int, jitter: f
 def own_fault(retry: Retry, attempts: int, max_attempts: int, jitter: float) -> Retry | Dead:
     """What `retry` means once the dependency that it blames was found to be well: the document breaks it."""
     if attempts + 1 >= max_attempts:
-        return Dead(f"{retry.dependency}_error", retry.reason, attempts=1)
-    return Retry(retry.reason, retry_delay(attempts, jitter), attempts=1)
+        return Dead(f"{retry.dependency}_error", retry.reason, attempts=1, dependency=retry.dependency)
+    return Retry(retry.reason, retry_delay(attempts, jitter), attempts=1, dependency=retry.dependency)
+
+
+def acquitted(outcome: Retry | Dead, jitter: float) -> Retry:
+    """What an outcome that was put down to the document becomes, now that its dependency is found to be at fault."""
+    assert outcome.dependency is not None
+    return _no_fault(outcome.dependency, outcome.error if isinstance(outcome, Dead) else outcome.reason, jitter)
 
 
 def retry_delay(attempts: int, jitter: float) -> float:
@@ -87,6 +93,10 @@ def retry_delay(attempts: int, jitter: float) -> float:
 def storable(text: str) -> str:
     """The text as Postgres takes it: without NUL and lone surrogates, and not longer than anybody reads."""
     return text[-_MAX_ERROR_CHARACTERS:].replace("\0", "").encode(errors="replace").decode()
+
+
+def _no_fault(dependency: str, reason: str, jitter: float) -> Retry:
+    return Retry(storable(reason), _DEPENDENCY_DELAY * (0.2 + jitter), attempts=0, dependency=dependency)
 
 
 def _text(error: BaseException) -> str:

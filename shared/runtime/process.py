@@ -19,10 +19,12 @@ import stamina
 import structlog
 import uvloop
 from aiohttp import web
+from prometheus_client import Histogram
 from redis.asyncio import Redis
 
 from shared.clients import PostgresPool, check_redis, is_postgres_away, postgres_pool, redis_command, redis_reader
 from shared.errors import ConfigurationError
+from shared.failpoints import arm
 from shared.http import Check, Health, add_health_routes, problem_middleware
 from shared.jobs.migrate import check_schema
 from shared.jobs.operations import OperationLog
@@ -34,6 +36,8 @@ log = structlog.get_logger()
 
 _PATIENCE = 20.0  # seconds that Redis and Postgres may take to come up after this process
 _UNWIND_SECONDS = 4.0  # after the drain, and within the 30 s that orchestrators give before SIGKILL
+
+_LAG_INTERVAL = 0.5
 
 EXIT_STUCK = 70  # EX_SOFTWARE
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: restarting will not help
@@ -80,6 +84,12 @@ class Process(msgspec.Struct, kw_only=True):
     operations: OperationLog
     metrics: Metrics
     health: Health
+    status: int = 0  # that the process is to end with
+
+    def give_up(self) -> None:
+        """Drain, and end with a status that has the process restarted: it cannot do its work any more."""
+        self.status = EXIT_STUCK
+        self.stop.set()
 
     async def unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
         """Await what must be there before the service can start; raises StoppedError if it is told to end first."""
@@ -105,27 +115,33 @@ class Process(msgspec.Struct, kw_only=True):
 
 
 def run_process(service: str, settings_type: type[S], serve: Callable[[Process, S], Awaitable[None]]) -> None:
-    """The main function of a service. Ends the process: 0 after a drain, 78 for a setting that must be changed."""
+    """The main function of a service. Ends the process: 0 after a drain, 78 for a setting that must be changed.
+
+    70: it gave up, and must be started again.
+    """
     try:
         settings = load(settings_type, os.environ)
+        arm(settings.process.failpoint, test_mode=settings.process.test_mode)
     except ConfigurationError as error:
-        sys.exit(f"{service}: {error}")
+        sys.stderr.write(f"{service}: {error}\n")  # how to log is a setting, too
+        sys.exit(EXIT_CONFIGURATION)
     instance = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
     common = settings.process
     configure_logging(service=service, instance=instance, level=common.log_level, log_format=common.log_format)
     for name in retired_variables(os.environ):
         log.warning("Setting has no effect any more", name=name)
     try:
-        uvloop.run(_main(service, instance, settings, serve))
+        status = uvloop.run(_main(service, instance, settings, serve))
     except ConfigurationError as error:
         log.error("Cannot start", error=str(error))
         sys.exit(EXIT_CONFIGURATION)
     # All is written and closed. A thread that is stuck in a document must not hold the process back.
     sys.stdout.flush()
-    os._exit(0)
+    os._exit(status)
 
 
-async def _main(service: str, instance: str, settings: S, serve: Callable[[Process, S], Awaitable[None]]) -> None:
+async def _main(service: str, instance: str, settings: S, serve: Callable[[Process, S], Awaitable[None]]) -> int:
+    """Run the service; returns the status to end with."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -150,17 +166,29 @@ async def _main(service: str, instance: str, settings: S, serve: Callable[[Proce
         flusher = asyncio.create_task(operations.run(), name="operations")
         stack.push_async_callback(operations.flush)
         stack.callback(flusher.cancel)
+        watch = asyncio.create_task(watch_event_loop(process.metrics.event_loop_lag), name="event loop lag")
+        stack.callback(watch.cancel)
         stopping = asyncio.create_task(_mark_draining(process, settings.runtime.drain_timeout), name="draining")
         stack.callback(stopping.cancel)
         with contextlib.suppress(StoppedError):
             await serve(process, settings)
-        log.info("Stopped")
+        log.info("Stopped", status=process.status)
+    return process.status
 
 
 @stamina.retry(on=is_postgres_away, attempts=None, timeout=_PATIENCE, wait_max=2.0)
 async def _connect_postgres(settings: PostgresSettings, service: str) -> PostgresPool:
     """Connect; servers that start together with this process get some time to come up."""
     return await postgres_pool(settings.database_url, name=service)
+
+
+async def watch_event_loop(lag: Histogram) -> None:
+    """Measure how late timers ring, until cancelled: what blocks the event loop delays everything in the process."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + _LAG_INTERVAL
+        await asyncio.sleep(_LAG_INTERVAL)
+        lag.observe(max(0.0, loop.time() - due))
 
 
 async def _close_pool(pool: PostgresPool) -> None:

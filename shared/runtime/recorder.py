@@ -6,6 +6,7 @@ import stamina
 import structlog
 
 from shared.clients import is_postgres_away
+from shared.failpoints import failpoint
 from shared.jobs.model import FinishedJob, ItemState
 from shared.jobs.operations import Operation, OperationLog
 from shared.jobs.progress import Ended, Ending, Postponed, Progress
@@ -36,8 +37,10 @@ class Recorder:
 
         Raises MalformedMessageError if the body does not fit the header.
         """
+        failpoint(self._stage, "taken")
         parts = body_parts(entry.body, len(header.documents))
         attempts = await self._progress.start(header.documents)
+        failpoint(self._stage, "begun")
         works = [
             Work(ref=ref, body=parts[index], attempts=attempts[index])
             for index, ref in enumerate(header.documents)
@@ -50,6 +53,7 @@ class Recorder:
         self, batch: Batch, outcomes: Sequence[Outcome], header: Header, deliveries: int
     ) -> EncodedMessage | None:
         """Write all outcomes; the message for the next stage, None if nothing goes on. Repeatable."""
+        failpoint(self._stage, "handled")
         pairs = list(zip(batch.works, outcomes, strict=True))
         ended = [_ended(work, o) for work, o in pairs if isinstance(o, Done | Dead)]
         if ended:
@@ -61,19 +65,25 @@ class Recorder:
         ]
         if retries:
             await self._progress.postpone(retries)
+            failpoint(self._stage, "postponed")
         for _, outcome in pairs:
             self._metrics.documents.labels(self._stage, type(outcome).__name__.lower()).inc()
+            self._count_saved(outcome)
         emits = [(work.ref, o) for work, o in pairs if isinstance(o, Emit)]
-        return await self._pass_on(emits, header) if emits else None
+        message = await self._pass_on(emits, header) if emits else None
+        failpoint(self._stage, "recorded")
+        return message
 
     @patiently
     async def bury(self, entry: Entry, reason: str) -> None:
         """Keep an unreadable entry as a raw dead letter."""
         log.error("Entry cannot be read", stage=self._stage, entry_id=entry.id, stream=entry.stream, error=reason)
         await self._progress.bury(entry.header, entry.body, reason, entry.deliveries)
+        failpoint(self._stage, "buried")
 
     async def _pass_on(self, emits: Sequence[tuple[DocumentRef, Emit]], header: Header) -> EncodedMessage | None:
-        current = await self._progress.pass_on([ref for ref, _ in emits], [emit.chunks for _, emit in emits])
+        counts = [(emit.chunks, emit.cached) for _, emit in emits]
+        current = await self._progress.pass_on([ref for ref, _ in emits], counts)
         onward = [pair for index, pair in enumerate(emits) if index in current]
         if not onward:
             return None
@@ -84,6 +94,12 @@ class Recorder:
             traceparent=header.traceparent,
         )
         return EncodedMessage(header=encode_header(next_header), body=encode_body([emit.body for _, emit in onward]))
+
+    def _count_saved(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Emit) and outcome.cached:
+            self._metrics.tei.inputs_saved.labels("cache").inc(outcome.cached)
+        elif isinstance(outcome, Done) and outcome.state is ItemState.UNCHANGED:
+            self._metrics.tei.inputs_saved.labels("unchanged").inc(outcome.chunks or 0)
 
     def _report(self, ending: Ending) -> None:
         for item, duration_ms, queued_ms in ending.items:
@@ -98,6 +114,8 @@ class Recorder:
             bound.error("Document indexing failed in batch", stage=self._stage, code=item.code, error=item.error)
         elif item.state is ItemState.INDEXED:
             bound.info("Indexing job completed", chunks=item.chunks, duration_ms=duration_ms)
+        self._metrics.indexing_seconds.observe(duration_ms / 1000)
+        self._metrics.waiting_seconds.observe(queued_ms / 1000)
         self._operations.add(
             Operation(
                 operation_type="document_indexing", operation_name=item.state, duration_ms=duration_ms,
@@ -113,12 +131,16 @@ def report_job(job: FinishedJob, operations: OperationLog) -> None:
     log.info(
         "Batch processing complete", job_id=job.job_id, crawl_id=job.crawl_id, status=job.status, total=job.total,
         success=job.succeeded, failed=job.failed, cancelled=job.cancelled, duration_ms=job.duration_ms,
+        chunks=job.chunks, inputs_saved=job.inputs_saved,
     )  # fmt: skip
     operations.add(
         Operation(
             operation_type="batch_processing", operation_name=job.kind, duration_ms=job.duration_ms,
             success=job.failed == 0, job_id=job.job_id, crawl_id=job.crawl_id, request_id=job.request_id,
-            metadata={"total": job.total, "success": job.succeeded, "failed": job.failed, "cancelled": job.cancelled},
+            metadata={
+                "total": job.total, "success": job.succeeded, "failed": job.failed, "cancelled": job.cancelled,
+                "chunks": job.chunks, "inputs_saved": job.inputs_saved,
+            },
         )
     )  # fmt: skip
 

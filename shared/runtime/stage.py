@@ -31,6 +31,7 @@ class Emit(msgspec.Struct, frozen=True, tag=True):
 
     body: Any
     chunks: int
+    cached: int | None = None  # of the chunks: vectors that were known already; None in stages that make none
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -56,6 +57,7 @@ class Dead(msgspec.Struct, frozen=True, tag=True):
     code: str
     error: str
     attempts: int = 0
+    dependency: str | None = None  # whose word this is, if it is not our own
 
 
 Outcome = Emit | Done | Retry | Dead

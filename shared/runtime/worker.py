@@ -7,6 +7,7 @@ outcome means is in recorder.py, and the atomic last step is in handover.py.
 import asyncio
 import dataclasses
 import time
+from collections.abc import Sequence
 
 import structlog
 from redis.exceptions import RedisError
@@ -88,6 +89,7 @@ class Worker:
             if self.breakers.is_any_open and not await self.slots.unless_closed(self.breakers.wait_closed()):
                 return
             entries = await self.intake.take(self.slots.free)
+            self._report_redelivered(entries)
             suspects = [entry for entry in entries if self._judge(entry) is Verdict.RUN_ALONE]
             for entry in entries:
                 if entry not in suspects:
@@ -101,8 +103,10 @@ class Worker:
 
     async def _work_alone(self, entry: Entry) -> None:
         with self.leases.hold(entry):
+            await self.leases.uncount(entry)
             await self.slots.wait_alone()
-            await self._guard(entry)
+            if await self.leases.count(entry):
+                await self._guard(entry)
 
     async def _guard(self, entry: Entry) -> None:
         """One entry's bug is not the worker's end: the entry stays pending, is reclaimed and counted."""
@@ -119,7 +123,7 @@ class Worker:
         if not batch.works:
             return []
         try:
-            async with asyncio.timeout(self.settings.indexing_job_timeout):
+            async with self.breakers.time_limit(self.settings.indexing_job_timeout):
                 return await self.stage.handle(batch)
         except Exception as error:
             return [self.failures(work, error) for work in batch.works]
@@ -128,10 +132,15 @@ class Worker:
         """Let a dependency that is away cost nothing, and a document that breaks a healthy one an attempt."""
         blamed = {o.dependency for o in outcomes if isinstance(o, Retry) and o.dependency is not None}
         well = blamed - await self.breakers.are_away(blamed)
-        return [
+        judged = [
             self.failures.own_fault(work, o) if isinstance(o, Retry) and o.is_suspicious and o.dependency in well else o
             for work, o in zip(batch.works, outcomes, strict=True)
         ]
+        complaint = self.failures.epidemic(batch.works, judged)
+        if complaint is None:
+            return judged
+        self.breakers.distrust(complaint)
+        return [self.failures.acquit(outcome, complaint) for outcome in judged]
 
     def _judge(self, entry: Entry) -> Verdict:
         return judge(entry.deliveries, entry.documents, self.settings.max_deliveries)
@@ -152,8 +161,18 @@ class Worker:
         except (RedisError, OSError) as error:
             log.warning("Consumer not deleted", stage=self.stage.name, error=str(error))
 
+    def _report_redelivered(self, entries: Sequence[Entry]) -> None:
+        for entry in (entry for entry in entries if entry.deliveries > 1):
+            self.metrics.redeliveries.labels(self.stage.name).inc()
+            log.warning(
+                "Entry delivered again", stage=self.stage.name, entry_id=entry.id, stream=entry.stream,
+                deliveries=entry.deliveries, documents=entry.documents,
+            )  # fmt: skip
+
     def _report(self, entry: Entry, outcomes: list[Outcome], seconds: float) -> None:
         self.metrics.batch_seconds.labels(self.stage.name).observe(seconds)
+        for _ in outcomes:  # a document leaves a stage with its batch, not before
+            self.metrics.document_seconds.labels(self.stage.name).observe(seconds)
         count = {kind: sum(isinstance(o, kind) for o in outcomes) for kind in (Emit, Done, Retry, Dead)}
         log.info(
             "Batch handled", stage=self.stage.name, entry_id=entry.id, documents=len(outcomes), emitted=count[Emit],

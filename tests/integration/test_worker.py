@@ -15,7 +15,7 @@ from shared.runtime.groups import create_groups
 from shared.runtime.janitor import Janitor
 from shared.runtime.stage import Done, Emit, Outcome, Work
 from shared.streams import StageName
-from shared.tei import TeiBackendError
+from shared.tei import BreakingTextError, InputRejectedError
 from tests.support.stage_harness import (
     Servers,
     accept_documents,
@@ -54,12 +54,12 @@ async def pending(servers: Servers, stream: str = STREAM, group: str = CHUNKER) 
     return found
 
 
-async def abandon(servers: Servers, deliveries: int = 1) -> None:
-    """Have a consumer that is dead hold every entry of the stream, delivered so often."""
+async def abandon(servers: Servers, deliveries: int = 1, idle: int = 60_000) -> None:
+    """Have a consumer that is dead hold every entry of the stream, delivered so often, idle for milliseconds."""
     await servers.redis.xreadgroup(CHUNKER, "dead", {STREAM: ">"}, count=100)
     for row in await pending(servers):
         await servers.redis.xclaim(
-            STREAM, CHUNKER, "dead", 0, [row["message_id"]], idle=60_000, retrycount=deliveries, justid=True
+            STREAM, CHUNKER, "dead", 0, [row["message_id"]], idle=idle, retrycount=deliveries, justid=True
         )
 
 
@@ -122,6 +122,31 @@ async def test_suspects_run_alone(servers: Servers) -> None:
     async with running_worker(servers, handle):
         await eventually(lambda: job_status(servers, job), "the job's end")
     assert highest == 1
+
+
+async def test_a_suspect_is_charged_for_what_happens_while_it_runs_and_not_while_it_waits(servers: Servers) -> None:
+    suspect = await accept_documents(servers, 1)
+    await release(servers)
+    await abandon(servers, idle=0)
+    other = await accept_documents(servers, 1)
+    await release(servers)
+    finish = {job: asyncio.Event() for job in (other, suspect)}
+
+    async def handle(work: Work) -> Outcome:
+        await finish[work.ref.job_id].wait()
+        return Done(ItemState.INDEXED)
+
+    async def deliveries(count: int) -> bool:
+        rows = {row["consumer"]: row["times_delivered"] for row in await pending(servers) if row["message_id"] == first}
+        return rows == {b"worker": count}
+
+    first = (await pending(servers))[0]["message_id"]
+    async with running_worker(servers, handle, consumer="worker"):
+        await eventually(lambda: deliveries(1), "the suspect to wait, uncounted")
+        finish[other].set()
+        await eventually(lambda: deliveries(2), "the suspect to run, counted")
+        finish[suspect].set()
+        await eventually(lambda: job_status(servers, suspect), "the job's end")
 
 
 async def test_a_document_whose_worker_died_too_often_is_a_dead_letter(servers: Servers) -> None:
@@ -264,13 +289,31 @@ async def test_a_document_that_breaks_a_healthy_dependency_pays_and_is_dead_in_t
 
     async def handle(work: Work) -> Outcome:
         if work.ref.position == 1:
-            raise TeiBackendError("424 for this text only")
+            raise BreakingTextError("424 for this text only")
         return Done(ItemState.INDEXED)
 
     async with running_worker(servers, handle, canaries={"tei": healthy}, max_attempts=1):
         await eventually(lambda: job_status(servers, job), "the job's end")
     assert await states(servers, job) == ["indexed", "failed", "indexed"]
     assert await servers.pool.fetchval("SELECT code FROM webhook.dead_letters") == "tei_error"
+
+
+async def test_a_dependency_that_finds_nearly_every_document_at_fault_is_not_believed(servers: Servers) -> None:
+    job = await accept_documents(servers, 80)
+    await release(servers)
+
+    async def healthy() -> None:
+        pass
+
+    async def handle(_work: Work) -> Outcome:
+        raise InputRejectedError("the texts are not to its taste")
+
+    async with running_worker(servers, handle, canaries={"tei": healthy}, stage_concurrency=1) as worker:
+        await eventually(lambda: truth(worker.breakers.is_any_open), "the breaker to open")
+    found = await states(servers, job)
+    assert found.count("failed") == 16, "20 documents must have been seen"
+    assert set(found) == {"failed", "queued", "released"}
+    assert set(await attempts(servers, job)) == {0, 1}
 
 
 @pytest.mark.parametrize(
@@ -373,6 +416,29 @@ async def test_a_redis_that_evicts_keys_is_refused_with_the_remedy(servers: Serv
         await servers.redis.config_set("maxmemory-policy", "noeviction")
 
 
+async def test_while_redis_takes_no_writes_what_is_done_waits_for_its_hand_over(servers: Servers) -> None:
+    job = await accept_documents(servers, 3)
+    await release(servers)
+    is_read_only = asyncio.Event()
+
+    async def handle(_work: Work) -> Outcome:
+        await replicate(servers, "127.0.0.1", "1")  # as after a failover
+        is_read_only.set()
+        return Emit({}, 1)
+
+    try:
+        async with running_worker(servers, handle) as worker:
+            await is_read_only.wait()
+            [entry] = worker.leases.held
+            await asyncio.sleep(0.5)  # several tries of the hand-over
+            assert worker.leases.held == [entry]
+            await replicate(servers, "NO", "ONE")
+            await eventually(lambda: depth_is(servers, EMBEDDER, 1), "the hand-over")
+    finally:
+        await replicate(servers, "NO", "ONE")
+    assert await states(servers, job) == ["released"] * 3
+
+
 async def test_a_cancelled_command_stays_cancelled(servers: Servers) -> None:
     async def endless() -> None:
         while True:
@@ -412,6 +478,10 @@ async def stream_is_empty(servers: Servers) -> bool:
 
 async def pending_count(servers: Servers) -> int:
     return len(await pending(servers))
+
+
+async def replicate(servers: Servers, host: str, port: str) -> None:
+    await servers.redis.execute_command("REPLICAOF", host, port)  # type: ignore[no-untyped-call]
 
 
 async def truth(value: object) -> object:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
+from ingest.batching import FIRST_STAGE
 from ingest.dispatch import Dispatcher
 from shared.clients import PostgresPool, redis_reader
 from shared.jobs.accept import accept
@@ -45,6 +46,7 @@ class Servers(msgspec.Struct, frozen=True):
 
     redis_url: str
     redis: Redis
+    database_url: str
     pool: PostgresPool
 
 
@@ -115,8 +117,8 @@ async def running_worker(
 
 
 def make_dispatcher(servers: Servers, *, entries: int = 1000, size: str = "4") -> Dispatcher:
-    gate = Gate(servers.redis, StageName.CHUNKER, Mark(entries, 10**9))
-    return Dispatcher(servers.pool, servers.redis, gate, Metrics(), size=size, stage_timeout=600)
+    gates = {action: Gate(servers.redis, stage, Mark(entries, 10**9)) for action, stage in FIRST_STAGE.items()}
+    return Dispatcher(servers.pool, servers.redis, gates, Metrics(), size=size, stage_timeout=600)
 
 
 async def accept_documents(

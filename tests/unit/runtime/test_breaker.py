@@ -94,3 +94,25 @@ async def test_it_opens_and_closes_again_and_again() -> None:
             assert breakers.is_any_open
             tei.is_well = True
             await asyncio.wait_for(breakers.wait_closed(), 5)
+
+
+async def test_time_stands_still_while_a_breaker_is_open() -> None:
+    tei = Dependency(is_well=False)
+    breakers = breakers_of(tei=tei, qdrant=Dependency())
+    short = 0.02
+    async with breakers.time_limit(short):
+        await breakers.are_away({"tei"})
+        async with breakers.time_limit(short):  # begun while it is open
+            await asyncio.sleep(3 * short)
+
+    async def endless() -> None:
+        async with breakers.time_limit(short):
+            await asyncio.Event().wait()
+
+    work = asyncio.create_task(endless())
+    await asyncio.sleep(3 * short)
+    assert not work.done()
+    tei.is_well = True
+    async with mending(breakers):
+        await asyncio.wait([work], timeout=5)
+    assert isinstance(work.exception(), TimeoutError)

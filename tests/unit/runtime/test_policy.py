@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from shared.errors import DependencyError, RejectedError
 from shared.messages import Lane
-from shared.runtime.policy import FairLanes, Verdict, judge, outcome_of, retry_delay
+from shared.runtime.policy import FairLanes, Verdict, acquitted, judge, outcome_of, retry_delay
 from shared.runtime.stage import Dead, Retry
 
 
@@ -65,6 +65,13 @@ def test_a_dependency_costs_no_attempt_however_often() -> None:
     outcome = outcome_of(DependencyError("tei", "away"), attempts=4, max_attempts=5, jitter=0.5)
     assert isinstance(outcome, Retry)
     assert outcome.attempts == 0
+
+
+def test_who_is_acquitted_pays_nothing_and_keeps_the_reason() -> None:
+    dead = outcome_of(RejectedError("tei_rejected", "why", "tei"), 0, 5, 0.5)
+    assert isinstance(dead, Dead)
+    retry = acquitted(dead, jitter=0.5)
+    assert (retry.attempts, retry.dependency, retry.reason) == (0, "tei", "why")
 
 
 def test_a_bug_is_tried_again_and_then_dead_with_its_traceback() -> None:

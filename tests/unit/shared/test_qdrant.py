@@ -2,6 +2,7 @@ import httpx
 import pytest
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+from qdrant_client.models import PointStruct
 
 from shared.errors import DependencyError
 from shared.qdrant import MissingCollectionError, RefusedError, make_client, qdrant_errors
@@ -69,3 +70,16 @@ async def test_a_server_that_does_not_listen_is_a_dependency_error(unused_tcp_po
             await client.get_collections()
     finally:
         await client.close()
+
+
+async def test_requests_are_timed_by_operation_also_those_that_fail(unused_tcp_port: int) -> None:
+    seen: list[tuple[str, float]] = []
+    settings = QdrantSettings(qdrant_url=f"http://127.0.0.1:{unused_tcp_port}")
+    client = make_client(settings, lambda operation, seconds: seen.append((operation, seconds)))
+    calls = (client.upsert("c", [PointStruct(id=1, vector=[1.0])]), client.delete("c", [1]), client.retrieve("c", [1]))
+    for call in (*calls, client.query_points("c"), client.info()):
+        with pytest.raises(DependencyError), qdrant_errors():
+            await call
+    await client.close()
+    assert [operation for operation, _ in seen] == ["upsert", "delete", "retrieve", "query", "other"]
+    assert all(seconds > 0 for _, seconds in seen)

@@ -42,7 +42,7 @@ def test_vectors_survive_the_way_over_json_bit_by_bit(vectors: Vectors) -> None:
         (b"<html>", "not a list of vectors"),
         (b'{"error":"x"}', "not a list of vectors"),
         (b"[[0.1,0.2],[0.3]]", "not a list of vectors"),
-        (b"[[0.1,null],[0.3,0.4]]", "not a list of vectors"),
+        (b"[[0.1,null],[0.3,0.4]]", "not finite"),
         (b"[[0.1,NaN],[0.3,0.4]]", "not a list of vectors"),
         (b'[["a","b"],["c","d"]]', "not a list of vectors"),
         (b"[[0.1,\xff]]", "not a list of vectors"),

@@ -1,0 +1,67 @@
+"""Time limits: they expire, they stand still while they are held, and they go on with what was left."""
+
+import asyncio
+
+import pytest
+
+from shared.runtime.time_limit import TimeLimit
+
+SHORT = 0.02
+
+
+async def test_it_ends_what_takes_too_long() -> None:
+    with pytest.raises(TimeoutError):
+        async with TimeLimit(SHORT):
+            await asyncio.Event().wait()
+
+
+async def test_while_it_is_held_no_time_passes() -> None:
+    async with TimeLimit(SHORT) as limit:
+        with limit.held():
+            await asyncio.sleep(3 * SHORT)
+
+
+async def test_it_goes_on_with_what_was_left() -> None:
+    async def work() -> None:
+        async with TimeLimit(SHORT) as limit:
+            with limit.held():
+                await asyncio.sleep(3 * SHORT)
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await work()
+
+
+async def test_it_goes_on_only_when_nobody_holds_it_any_more() -> None:
+    async with TimeLimit(SHORT) as limit:
+        limit.hold()
+        with limit.held():
+            pass
+        await asyncio.sleep(3 * SHORT)
+
+
+async def test_it_may_be_held_before_it_begins_and_after_it_has_ended() -> None:
+    limit = TimeLimit(SHORT)
+    limit.hold()
+    async with limit:
+        await asyncio.sleep(3 * SHORT)
+    limit.go_on()
+    await asyncio.sleep(2 * SHORT)
+
+
+async def test_none_is_no_limit() -> None:
+    async with TimeLimit(None) as limit, asyncio.timeout(5):
+        with limit.held():
+            await asyncio.sleep(0)
+
+
+async def test_a_cancellation_stays_one() -> None:
+    async def endless() -> None:
+        async with TimeLimit(60):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(endless())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
