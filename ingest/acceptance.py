@@ -1,6 +1,5 @@
 """From parsed documents to a durable job: the only way in, for webhooks and API calls alike."""
 
-import asyncio
 import uuid
 from collections.abc import Sequence
 
@@ -12,18 +11,14 @@ from ingest.document import Document, RejectedDocument
 from shared.clients import PostgresPool, is_postgres_away
 from shared.errors import DependencyError
 from shared.ids import document_id
-from shared.jobs.accept import DeliveryKey, accept
-from shared.jobs.model import JobKind, NewItem, NewJob
+from shared.jobs.accept import DeliveryKey, Progress, accept
+from shared.jobs.model import JobKind, NewItem, NewJob, Removal
 from shared.jobs.payloads import encode_payload
 from shared.jobs.targets import Targets
 from shared.messages import Action, Lane, Page, StoredDocument
 from shared.metrics import Metrics
 
 log = structlog.get_logger()
-
-# Senders want an answer; the transaction itself goes on. A large load takes longer by itself: 60 MB took 3 s.
-_COMMIT_TIMEOUT = 2.5
-_COMMIT_BYTES_PER_SECOND = 5_000_000
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +45,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Acceptance:
-    """Accepts work. Raises DependencyError when Postgres is away or too slow, IdempotencyConflictError for a key."""
+    """Accepts work. Raises DependencyError when Postgres is away, IdempotencyConflictError for a key."""
 
     def __init__(self, pool: PostgresPool, metrics: Metrics, *, collection: str, timeout: float) -> None:
         self._pool = pool
@@ -59,9 +54,10 @@ class Acceptance:
         self._collection = collection
         self._timeout = timeout
         self._known_collections: set[str] = set()
-        self._commits: set[asyncio.Task[str]] = set()
 
-    async def index(self, order: Order, documents: Sequence[Document | RejectedDocument]) -> Accepted:
+    async def index(
+        self, order: Order, documents: Sequence[Document | RejectedDocument], progress: Progress
+    ) -> Accepted:
         """Accept documents to index; the rejected ones become failed items of the job."""
         job_id = str(uuid.uuid4())
         source = order.source or job_id
@@ -73,18 +69,27 @@ class Acceptance:
         for kept in documents:
             if isinstance(kept, Document) and kept.metadata_omitted:
                 log.warning("Metadata left out", url=kept.url, entries=kept.metadata_omitted)
-        job_id = await self._commit(self._job(order, job_id), items, order.delivery)
+        job_id = await self._commit(self._job(order, job_id), items, order.delivery, progress)
         return _accepted(job_id, len(items), rejected)
 
-    async def delete(self, order: Order, url: str, canonical: str) -> Accepted:
+    async def delete(self, order: Order, url: str, canonical: str, progress: Progress) -> Accepted:
         """Accept the removal of one document."""
-        collection = order.collection or self._collection
-        item = NewItem(
-            url=url, source=order.source or "api", lane=order.lane, collection=collection,
-            document_id=document_id(collection, canonical), domain=domain_of(canonical), action=Action.DELETE,
-        )  # fmt: skip
-        job_id = await self._commit(self._job(order, str(uuid.uuid4())), [item], order.delivery)
-        return _accepted(job_id, 1, [])
+        known_as = document_id(order.collection or self._collection, canonical)
+        return await self.remove(order, [Removal(document_id=known_as, url=url, domain=domain_of(canonical))], progress)
+
+    async def remove(self, order: Order, removals: Sequence[Removal], progress: Progress) -> Accepted:
+        """Accept the removal of documents of one collection."""
+        job_id = str(uuid.uuid4())
+        items = [
+            NewItem(
+                url=removal.url, source=order.source or job_id, lane=order.lane,
+                collection=order.collection or self._collection, document_id=removal.document_id,
+                domain=removal.domain, action=Action.DELETE,
+            )
+            for removal in removals
+        ]  # fmt: skip
+        job_id = await self._commit(self._job(order, job_id), items, order.delivery, progress)
+        return _accepted(job_id, len(items), [])
 
     def _job(self, order: Order, job_id: str) -> NewJob:
         return NewJob(
@@ -110,28 +115,21 @@ class Acceptance:
             body=encode_payload(StoredDocument(markdown=document.markdown, page=_page(document))),
         )
 
-    async def _commit(self, job: NewJob, items: Sequence[NewItem], delivery: DeliveryKey | None) -> str:
-        """Commit, shielded from a sender who leaves and from the time-out: half a job is never written."""
-        commit = asyncio.create_task(self._write(job, items, delivery), name=f"commit-{job.job_id}")
-        self._commits.add(commit)
-        commit.add_done_callback(self._commits.discard)
+    async def _commit(
+        self, job: NewJob, items: Sequence[NewItem], delivery: DeliveryKey | None, progress: Progress
+    ) -> str:
         try:
-            size = sum(len(item.body or b"") for item in items)
-            async with asyncio.timeout(_COMMIT_TIMEOUT + size / _COMMIT_BYTES_PER_SECOND):
-                job_id = await asyncio.shield(commit)
+            for collection in {item.collection for item in items} - self._known_collections:
+                await self._targets.ensure(collection)
+                self._known_collections.add(collection)
+            job_id = await accept(self._pool, job, items, delivery, progress)
         except Exception as error:
             if is_postgres_away(error):
-                raise DependencyError("postgres", str(error) or "no answer in time") from error
+                raise DependencyError("postgres", str(error) or type(error).__name__) from error
             raise
         for item in items if job_id == job.job_id else ():
             self._metrics.accepted.labels(item.lane).inc()
         return job_id
-
-    async def _write(self, job: NewJob, items: Sequence[NewItem], delivery: DeliveryKey | None) -> str:
-        for collection in {item.collection for item in items} - self._known_collections:
-            await self._targets.ensure(collection)
-            self._known_collections.add(collection)
-        return await accept(self._pool, job, items, delivery)
 
 
 def _page(document: Document) -> Page:

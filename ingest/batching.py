@@ -1,32 +1,53 @@
-"""Which released items travel in one batch message. Pure."""
+"""How much may be released, and which of it travels in one batch message. Pure."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+
+import msgspec
 
 from ingest.release import Released
 from shared.messages import Action, DocumentRef, Header, Lane
 from shared.streams import StageName
 
-AUTO = "auto"
+FIRST_STAGE = {Action.INDEX: StageName.CHUNKER, Action.DELETE: StageName.INDEXER}
 
 
-def batch_size(setting: str, depth: int) -> int:
-    """Documents per batch message: the number that was set, or by the depth of the queue."""
-    if setting != AUTO:
-        return int(setting)
-    if depth < 10:
-        return 2
-    return 4 if depth < 100 else 8
+class Room(msgspec.Struct, frozen=True, kw_only=True):
+    """How many batch messages of a lane may be released."""
+
+    messages: int
+    deletes_only: bool = False
+
+
+def room_for(*, chunks: int, deletes: int) -> Room:
+    """The room of a lane, from what its chunk stream and its index stream have room for.
+
+    Deletes get through while TEI, say, is away and the chunk stream full. While the index stream is full nothing is
+    released: all of it would end up there.
+    """
+    if chunks == 0:
+        return Room(messages=deletes, deletes_only=True)
+    return Room(messages=min(chunks, deletes))
 
 
 def messages_of(items: Sequence[Released], lane: Lane, number: int, size: int) -> Iterator[tuple[str, Header]]:
-    """Stream and header of each batch message. Items come sorted by target, action and domain, and stay together."""
+    """Stream and header of each batch message, of at most `size` documents. Items come sorted by target and action.
+
+    A message is of one domain, but for what is left over at the end of each: pages of a site share texts.
+    """
     for (target, action), group in groupby(items, key=lambda item: (item.target, item.action)):
-        stage = StageName.INDEXER if action is Action.DELETE else StageName.CHUNKER
-        refs = [_ref(item, number) for item in group]
-        for start in range(0, len(refs), size):
-            documents = tuple(refs[start : start + size])
-            yield stage.stream(lane), Header(target=target, lane=lane, documents=documents)
+        for documents in _by_domain([_ref(item, number) for item in group], size):
+            yield FIRST_STAGE[action].stream(lane), Header(target=target, lane=lane, documents=documents)
+
+
+def _by_domain(refs: Sequence[DocumentRef], size: int) -> Iterator[tuple[DocumentRef, ...]]:
+    left_over: list[DocumentRef] = []
+    for _, group in groupby(refs, key=lambda ref: ref.domain):
+        of_domain = tuple(group)
+        full = len(of_domain) // size * size
+        yield from (of_domain[start : start + size] for start in range(0, full, size))
+        left_over += of_domain[full:]
+    yield from (tuple(left_over[start : start + size]) for start in range(0, len(left_over), size))
 
 
 def _ref(item: Released, number: int) -> DocumentRef:

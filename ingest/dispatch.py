@@ -7,17 +7,20 @@ an empty one are the same case: what was released after the marker is queued aga
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from ingest.batching import AUTO, batch_size, messages_of
+from ingest.batching import Room, messages_of, room_for
 from ingest.release import Pick, Released, Releases
+from ingest.rescue import Rescue
+from ingest.sizing import COUNTED_DEPTH, BatchSizes, Samples
 from shared.clients import PostgresPool, is_postgres_away
-from shared.messages import Lane, encode_header
+from shared.failpoints import failpoint
+from shared.messages import Action, Lane, encode_header
 from shared.metrics import Metrics
 from shared.runtime.gate import Gate
 from shared.runtime.groups import create_groups
@@ -31,7 +34,6 @@ _ELECTION_LOCK = 0x6D696C6D
 _ELECTION_INTERVAL = 1.0
 _IDLE_POLL = 0.05
 _CHECK_INTERVAL = 1.0
-_STUCK_FACTOR = 3  # times the time that a batch message may take in one stage
 _SOURCES = 64
 _ITEMS_OF_SOURCE = 8
 
@@ -44,16 +46,19 @@ class Dispatcher:
     """Releases items as long as it holds the election lock."""
 
     def __init__(
-        self, pool: PostgresPool, redis: Redis, gate: Gate, metrics: Metrics, *, size: str, stage_timeout: float
-    ) -> None:
+        self, pool: PostgresPool, redis: Redis, gates: Mapping[Action, Gate], metrics: Metrics, *,
+        size: str, stage_timeout: float,
+    ) -> None:  # fmt: skip
+        """`gates` of the streams that documents, and deletes, are released to."""
         self._pool = pool
         self._redis = redis
-        self._gate = gate
+        self._gates = gates
         self._releases = Releases(pool)
         self._publish = redis.register_script(script("publish"))
         self._released = metrics.released
-        self._size = size
-        self._stage_timeout = stage_timeout
+        self._sizes = BatchSizes(size)
+        self._samples = Samples(self._sizes, self._releases.stage_seconds)
+        self._rescue = Rescue(self._releases, redis, stage_timeout)
         self._fair = FairLanes()
         self._cursors = dict.fromkeys(Lane, "")
         self._marker = 0
@@ -90,6 +95,7 @@ class Dispatcher:
     async def _dispatch_for(self, seconds: float) -> None:
         """Check for losses, then release until the time is over."""
         await self.check_marker()
+        await self._samples.measure()
         deadline = asyncio.get_running_loop().time() + seconds
         while asyncio.get_running_loop().time() < deadline:
             if not await self.release_some():
@@ -97,22 +103,33 @@ class Dispatcher:
 
     async def release_some(self) -> int:
         """Release the next items of the lane whose turn it is; 0 if nothing is due or there is no room."""
-        room = await self._gate.room()
-        for lane in (lane for lane in Lane if room[lane] == 0):
+        rooms = await self._rooms()
+        for lane in (lane for lane in Lane if rooms[lane].messages == 0):
             self._fair.found_empty(lane)  # a lane that is full saves up no claim either
-        for lane in self._fair.order([lane for lane in Lane if room[lane] > 0]):
-            released = await self._release_lane(lane, room[lane])
+        for lane in self._fair.order([lane for lane in Lane if rooms[lane].messages > 0]):
+            released = await self._release_lane(lane, rooms[lane])
             if released:
                 self._fair.served(lane, released)
                 return released
             self._fair.found_empty(lane)
         return 0
 
-    async def _release_lane(self, lane: Lane, room: int) -> int:
-        budget = room * batch_size(self._size, depth=0)  # cautious where the size is automatic
-        sources = max(1, min(_SOURCES, budget // _ITEMS_OF_SOURCE))
-        pick = Pick(lane=lane, cursor=self._cursors[lane], sources=sources, items=min(_ITEMS_OF_SOURCE, budget))
+    async def _rooms(self) -> dict[Lane, Room]:
+        chunks, deletes = await self._gates[Action.INDEX].room(), await self._gates[Action.DELETE].room()
+        return {lane: room_for(chunks=chunks[lane], deletes=deletes[lane]) for lane in Lane}
+
+    async def _release_lane(self, lane: Lane, room: Room) -> int:
+        budget = room.messages * self._sizes.smallest
+        items = min(max(_ITEMS_OF_SOURCE, self._sizes.size(COUNTED_DEPTH)), budget)
+        pick = Pick(
+            lane=lane,
+            cursor=self._cursors[lane],
+            sources=max(1, min(_SOURCES, budget // items)),
+            items=items,
+            deletes_only=room.deletes_only,
+        )
         number = self._number = self._number or await self._releases.next_number(self._marker)
+        failpoint("dispatch", "numbered")
         picked = await self._releases.release(pick, number)
         if not picked.items and pick.cursor:  # behind the cursor is nothing: begin at the front
             pick = msgspec.structs.replace(pick, cursor="")
@@ -124,9 +141,9 @@ class Dispatcher:
 
     async def _put_into_streams(self, items: Sequence[Released], lane: Lane, number: int) -> None:
         self._number = None  # whatever happens now, the number is used
-        depth = len(items) + await self._releases.depth(lane) if self._size == AUTO else 0
-        size = batch_size(self._size, depth)
-        messages = list(messages_of(items, lane, number, size))
+        depth = len(items) + await self._releases.depth(lane) if self._sizes.is_automatic else 0
+        messages = list(messages_of(items, lane, number, self._sizes.size(depth)))
+        failpoint("dispatch", "released")
         answer = await self._publish(
             keys=[RELEASED, *(stream for stream, _ in messages)],
             args=[self._marker, number, *(encode_header(header) for _, header in messages)],
@@ -134,7 +151,9 @@ class Dispatcher:
         if answer != b"done":
             await self._releases.requeue(number)
             raise RefusedReleaseError(f"the marker is {answer.decode()}, not {self._marker}")
+        failpoint("dispatch", "published")
         self._marker = number
+        self._samples.add([header for _, header in messages])
         self._released.labels(lane).inc(len(items))
         log.debug("Released", lane=lane, documents=len(items), messages=len(messages), release=number)
 
@@ -146,8 +165,7 @@ class Dispatcher:
         lost = await self._releases.requeue_lost(self._marker)
         if lost:
             log.warning("Released items were not in the streams, queued again", items=lost, marker=self._marker)
-        for row in await self._releases.requeue_stuck(_STUCK_FACTOR * self._stage_timeout):
-            log.error("Item without progress, queued again", **dict(row))
+        await self._rescue.requeue_stuck()
 
 
 async def _unlock(connection: object) -> None:

@@ -1,6 +1,7 @@
 """What grows old goes: finished jobs, texts nobody needs, expired keys, and the day partitions of the metrics.
 
-Everything goes in small batches, so that no statement holds locks for long. Tombstones are never removed.
+Everything goes in small batches, so that no statement holds locks for long, and passes over what somebody else has
+locked, so that none waits. Tombstones are never removed.
 """
 
 import asyncio
@@ -41,18 +42,27 @@ DELETE FROM webhook.payloads WHERE version IN (
   WHERE NOT EXISTS (SELECT 1 FROM webhook.job_items i WHERE i.document_id = p.document_id AND i.version = p.version)
     AND NOT EXISTS (SELECT 1 FROM webhook.documents d WHERE d.live_version = p.version)
     AND NOT EXISTS (SELECT 1 FROM webhook.dead_letters l WHERE l.version = p.version AND l.replayed_at IS NULL)
-  LIMIT $1)
+  LIMIT $1 FOR UPDATE SKIP LOCKED)
 """
 
 _OLD_KEYS = """
 DELETE FROM webhook.idempotency_keys WHERE (scope, key) IN (
-  SELECT scope, key FROM webhook.idempotency_keys WHERE expires_at < now() LIMIT $1)
+  SELECT scope, key FROM webhook.idempotency_keys WHERE expires_at < now() LIMIT $1 FOR UPDATE SKIP LOCKED)
 """
 
 _OLD_LETTERS = """
 DELETE FROM webhook.dead_letters WHERE id IN (
   SELECT id FROM webhook.dead_letters
-  WHERE created_at < now() - make_interval(secs => $1) AND (replayed_at IS NOT NULL OR job_id IS NULL) LIMIT $2)
+  WHERE created_at < now() - make_interval(secs => $1) AND (replayed_at IS NOT NULL OR job_id IS NULL)
+  LIMIT $2 FOR UPDATE SKIP LOCKED)
+"""
+
+# Use is noted once a week, so that what is in use is never older than that.
+_OLD_EMBEDDINGS = """
+DELETE FROM webhook.embedding_cache WHERE key IN (
+  SELECT key FROM webhook.embedding_cache
+  WHERE last_used < (now() - greatest(make_interval(secs => $1), interval '8 days'))::date
+  LIMIT $2 FOR UPDATE SKIP LOCKED)
 """
 
 _PARTITIONS = """
@@ -64,10 +74,11 @@ WHERE i.inhparent = 'webhook.operation_metrics'::regclass
 class Housekeeper:
     """Cleans up every ten minutes; several at once do not disturb each other."""
 
-    def __init__(self, pool: PostgresPool, retention: float) -> None:
-        """`retention` in seconds."""
+    def __init__(self, pool: PostgresPool, *, retention: float, cache_retention: float) -> None:
+        """Both in seconds; `cache_retention` is that of embeddings."""
         self._pool = pool
         self._retention = retention
+        self._cache_retention = cache_retention
 
     async def run(self) -> None:
         """Clean up until cancelled; what fails is tried again next time."""
@@ -89,6 +100,7 @@ class Housekeeper:
         await self._repeat(_OLD_TEXTS, _BATCH)
         await self._repeat(_OLD_KEYS, _BATCH)
         await self._repeat(_OLD_LETTERS, self._retention, _BATCH)
+        await self._repeat(_OLD_EMBEDDINGS, self._cache_retention, _BATCH)
 
     async def _repeat(self, statement: str, *arguments: float) -> None:
         deleted = _BATCH

@@ -1,13 +1,18 @@
 """Query parameters to values; a bad one is 422 with its name and what it may be."""
 
+import math
+
 from aiohttp import web
 
+from ingest.canonical import canonical_url
 from ingest.override import parse_collection, parse_lane
 from shared.errors import RejectedError
 from shared.http import ProblemError
 from shared.jobs.model import JobStatus
 from shared.messages import Lane
 from shared.settings import seconds_of
+
+_MAX_HOURS = 24 * 366
 
 
 def integer_query(request: web.Request, name: str, *, default: int, highest: int, lowest: int = 0) -> int:
@@ -28,6 +33,25 @@ def duration_query(request: web.Request, name: str) -> float | None:
         return seconds_of(text)
     except ValueError as error:
         raise unprocessable(f"{name}: {error}") from error
+
+
+def hours_query(request: web.Request, name: str, *, default: float) -> float:
+    """Hours, also parts of one."""
+    text = request.query.get(name)
+    try:
+        hours = default if text is None else float(text)
+    except ValueError:
+        hours = math.nan
+    if not 0 < hours <= _MAX_HOURS:
+        raise unprocessable(f"{name} must be a number above 0, at most {_MAX_HOURS}")
+    return hours
+
+
+def boolean_query(request: web.Request, name: str) -> bool | None:
+    text = request.query.get(name)
+    if text not in {None, "true", "false"}:
+        raise unprocessable(f"{name} must be true or false")
+    return None if text is None else text == "true"
 
 
 def status_query(request: web.Request, name: str) -> JobStatus | None:
@@ -52,6 +76,15 @@ def collection_query(request: web.Request) -> str | None:
         return parse_collection(request.query.get("collection"))
     except RejectedError as error:
         raise unprocessable(error.reason) from error
+
+
+def url_query(request: web.Request) -> tuple[str, str]:
+    """The query parameter `url` as it was sent, and in canonical form."""
+    url = request.query.get("url", "")
+    try:
+        return url, canonical_url(url)
+    except RejectedError as error:
+        raise unprocessable(f"url: {error.reason}") from error
 
 
 def unprocessable(detail: str) -> ProblemError:

@@ -4,30 +4,29 @@ The pick costs what it releases, not what waits: a skip scan over the partial in
 sources after a cursor, then takes a few items of each (measured: 98,000 items/s with a million queued).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import asyncpg
 import msgspec
 
-from shared.messages import Action, Lane
-
-COUNTED_DEPTH = 100
+from ingest.sizing import COUNTED_DEPTH
+from shared.messages import Action, DocumentRef, Lane
 
 # $1 lane, $2 cursor (the last source), $3 sources, $4 items of each source, $5 release number.
 _PICK = """
 WITH RECURSIVE source(name, n) AS (
   (SELECT source, 1 FROM webhook.job_items
-   WHERE state = 'queued' AND lane = $1 AND source > $2 AND due_at <= now() ORDER BY source LIMIT 1)
+   WHERE {due} AND lane = $1 AND source > $2 AND due_at <= now() ORDER BY source LIMIT 1)
   UNION ALL
   SELECT (SELECT i.source FROM webhook.job_items i
-          WHERE i.state = 'queued' AND i.lane = $1 AND i.source > s.name AND i.due_at <= now()
+          WHERE {due} AND i.lane = $1 AND i.source > s.name AND i.due_at <= now()
           ORDER BY i.source LIMIT 1), n + 1
   FROM source s WHERE s.name IS NOT NULL AND n < $3),
 picked AS (
   SELECT i.job_id, i.position
   FROM (SELECT name FROM source WHERE name IS NOT NULL) s,
   LATERAL (SELECT job_id, position FROM webhook.job_items
-           WHERE state = 'queued' AND lane = $1 AND source = s.name AND due_at <= now()
+           WHERE {due} AND lane = $1 AND source = s.name AND due_at <= now()
            ORDER BY due_at LIMIT $4 FOR UPDATE SKIP LOCKED) i),
 released AS (
   UPDATE webhook.job_items i SET state = 'released', release = $5, progress_at = now()
@@ -40,6 +39,9 @@ LEFT JOIN released r ON true
 LEFT JOIN webhook.targets t ON t.collection = r.collection AND t.live
 ORDER BY target, r.action, r.domain, r.source, r.job_id, r.position
 """
+_PICK_ANY = _PICK.format(due="state = 'queued'")
+# Has an index of its own: it costs nothing that a million others are queued.
+_PICK_DELETES = _PICK.format(due="state = 'queued' AND action = 'delete'")
 
 # Released, but the streams never had it, or lost it: Redis' marker is older than the release.
 # In key order, as all statements lock items, and without those that a stage has in hand just now.
@@ -52,7 +54,12 @@ RETURNING i.job_id::text, i.position, i.url, i.stage
 """
 _REQUEUE_LOST = _REQUEUE.format(condition="release > $1")
 _REQUEUE_REFUSED = _REQUEUE.format(condition="release = $1")
-_REQUEUE_STUCK = _REQUEUE.format(condition="progress_at < now() - make_interval(secs => $1)")
+_REQUEUE_IDLE = _REQUEUE.format(condition="progress_at < now() - make_interval(secs => ($1::jsonb ->> lane)::float8)")
+
+_IS_ANY_IDLE = """
+SELECT EXISTS (SELECT 1 FROM webhook.job_items
+               WHERE state = 'released' AND progress_at < now() - make_interval(secs => $1))
+"""
 
 # Above the marker too: a sequence that was restored from an older backup must not repeat a number.
 _NEXT_RELEASE = "SELECT setval('webhook.release_number', greatest(nextval('webhook.release_number'), $1 + 1))"
@@ -61,6 +68,18 @@ _NEXT_RELEASE = "SELECT setval('webhook.release_number', greatest(nextval('webho
 # No more than the thresholds of an automatic batch size can tell apart: counting a million would cost as much.
 _DEPTH = f"""
 SELECT count(*) FROM (SELECT 1 FROM webhook.job_items WHERE state = 'queued' AND lane = $1 LIMIT {COUNTED_DEPTH}) queued
+"""
+
+
+# How long ended items were in their slowest stage, with the batch message they came in.
+_STAGE_SECONDS = """
+SELECT k.ordinal, (SELECT max(extract(epoch FROM (s.value ->> 'finished_at')::timestamptz
+                                               - (s.value ->> 'started_at')::timestamptz))::float8
+                   FROM jsonb_each(i.stages) s) AS seconds
+FROM webhook.job_items i
+JOIN unnest($1::uuid[], $2::int[], $3::bigint[]) WITH ORDINALITY AS k(job_id, position, release, ordinal)
+  ON i.job_id = k.job_id AND i.position = k.position AND i.release = k.release
+WHERE i.finished_at IS NOT NULL
 """
 
 
@@ -93,6 +112,7 @@ class Pick(msgspec.Struct, frozen=True, kw_only=True):
     cursor: str
     sources: int
     items: int
+    deletes_only: bool = False
 
 
 class Releases:
@@ -107,7 +127,8 @@ class Releases:
 
     async def release(self, pick: Pick, number: int) -> Picked:
         """Commit the next due items as released under `number`; those that belong together stand together."""
-        rows = await self._pool.fetch(_PICK, pick.lane, pick.cursor, pick.sources, pick.items, number)
+        statement = _PICK_DELETES if pick.deletes_only else _PICK_ANY
+        rows = await self._pool.fetch(statement, pick.lane, pick.cursor, pick.sources, pick.items, number)
         items = [msgspec.convert(dict(row), Released) for row in rows if row["job_id"] is not None]
         # Fewer sources than were asked for: the scan came to the end, and the next one begins at the front.
         is_end = rows[0]["sources"] < pick.sources
@@ -117,6 +138,13 @@ class Releases:
         """How many items of a lane are queued, counted up to COUNTED_DEPTH."""
         return int(await self._pool.fetchval(_DEPTH, lane))
 
+    async def stage_seconds(self, refs: Sequence[DocumentRef]) -> dict[int, float]:
+        """How long those items that have ended were in their slowest stage, by index in `refs`."""
+        rows = await self._pool.fetch(
+            _STAGE_SECONDS, [r.job_id for r in refs], [r.position for r in refs], [r.release for r in refs]
+        )
+        return {row["ordinal"] - 1: row["seconds"] for row in rows if row["seconds"] is not None}
+
     async def requeue_lost(self, marker: int) -> int:
         """Queue again what was released after `marker`; returns how many."""
         return len(await self._pool.fetch(_REQUEUE_LOST, marker))
@@ -125,6 +153,10 @@ class Releases:
         """Queue again what was released under `number`, because it was refused by the streams."""
         await self._pool.fetch(_REQUEUE_REFUSED, number)
 
-    async def requeue_stuck(self, seconds: float) -> Sequence[asyncpg.Record]:
-        """The last resort: queue again what made no progress for so long; returns job_id, position, url, stage."""
-        return await self._pool.fetch(_REQUEUE_STUCK, seconds)
+    async def is_any_idle(self, seconds: float) -> bool:
+        """Whether any released item made no progress for so long."""
+        return bool(await self._pool.fetchval(_IS_ANY_IDLE, seconds))
+
+    async def requeue_idle(self, seconds: Mapping[Lane, float]) -> Sequence[asyncpg.Record]:
+        """Queue again what made no progress for so long, by lane; returns job_id, position, url, stage."""
+        return await self._pool.fetch(_REQUEUE_IDLE, seconds)

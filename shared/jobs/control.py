@@ -15,9 +15,12 @@ WITH cancelled AS (
         WHERE job_id = $1 AND state = 'queued' ORDER BY position FOR UPDATE) q
   WHERE i.job_id = q.job_id AND i.position = q.position
   RETURNING i.job_id, i.version),
-dropped AS (DELETE FROM webhook.payloads p USING cancelled c WHERE p.version = c.version),
+dropped AS (
+  DELETE FROM webhook.payloads p USING cancelled c
+  WHERE p.version = c.version AND NOT EXISTS (SELECT 1 FROM webhook.documents d WHERE d.live_version = p.version)),
 counts AS (
-  SELECT job_id, 0 AS succeeded, 0 AS failed, count(*) AS cancelled FROM cancelled GROUP BY job_id),
+  SELECT job_id, 0 AS succeeded, 0 AS failed, count(*) AS cancelled, 0 AS chunks, 0 AS inputs_saved
+  FROM cancelled GROUP BY job_id),
 {COUNTED}
 SELECT (SELECT count(*) FROM cancelled) AS cancelled, {FINISHED} AS finished
 """

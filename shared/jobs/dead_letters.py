@@ -118,11 +118,15 @@ class DeadLetters:
         return int(await self._pool.fetchval(f"SELECT count(*) FROM webhook.dead_letters l WHERE {where}", *arguments))
 
     async def drop(self, wanted: LetterFilter, *, with_replayed: bool = False) -> int:
-        """Delete the letters for good, and return how many; their items stay failed and are not retried any more."""
+        """Delete the letters for good, and return how many; their items stay failed and are not retried any more.
+
+        A letter that is being replayed at this moment is left alone.
+        """
         where, arguments = conditions(wanted, with_replayed=with_replayed)
         statement = (
             "DELETE FROM webhook.dead_letters WHERE id IN "
-            f"(SELECT l.id FROM webhook.dead_letters l WHERE {where} ORDER BY l.id LIMIT {_BATCH} FOR UPDATE)"
+            f"(SELECT l.id FROM webhook.dead_letters l WHERE {where} ORDER BY l.id LIMIT {_BATCH} "
+            "FOR UPDATE SKIP LOCKED)"
         )
         dropped, last = 0, _BATCH
         while last == _BATCH:

@@ -11,6 +11,7 @@ class JobKind(enum.StrEnum):
     INDEX_DOCUMENT = "index_document_job"  # POST /api/index: one document
     INDEX_BATCH = "index_document_batch_job"  # webhook and bulk
     DELETE_DOCUMENT = "delete_document_job"
+    REINDEX = "reindex_job"  # visible documents whose points were lost
 
 
 class JobStatus(enum.StrEnum):
@@ -78,6 +79,14 @@ class NewItem(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
+class Removal(msgspec.Struct, frozen=True, kw_only=True):
+    """A document to be removed from search."""
+
+    document_id: str
+    url: str
+    domain: str
+
+
 class FinishedJob(msgspec.Struct, frozen=True, kw_only=True):
     """A job whose last item just ended, as the canonical log line and the metrics row need it."""
 
@@ -90,4 +99,6 @@ class FinishedJob(msgspec.Struct, frozen=True, kw_only=True):
     succeeded: int
     failed: int
     cancelled: int
+    chunks: int
+    inputs_saved: int
     duration_ms: float

@@ -23,15 +23,18 @@ current AS MATERIALIZED (
   ORDER BY i.job_id, i.position FOR UPDATE OF i)
 """
 
-# The unreferenced CTE runs after the main statement: items are locked before jobs.
+# The unreferenced CTE runs after the main statement: items are locked before jobs, and these in key order too.
 _START = f"""
 WITH {_CURRENT},
+waiting AS MATERIALIZED (
+  SELECT job_id FROM webhook.jobs WHERE job_id = ANY ($1::uuid[]) AND status = 'queued' ORDER BY job_id FOR UPDATE),
 running AS (
-  UPDATE webhook.jobs SET status = 'running', started_at = now()
-  WHERE job_id = ANY ($1::uuid[]) AND status = 'queued')
+  UPDATE webhook.jobs j SET status = 'running', started_at = now() FROM waiting w WHERE j.job_id = w.job_id)
 UPDATE webhook.job_items i
 SET stage = $4, progress_at = now(), stages = i.stages || jsonb_build_object(
-      $4::text, jsonb_build_object('started_at', clock_timestamp(), 'worker', $5::text))
+      $4::text, jsonb_build_object(
+        'started_at', clock_timestamp(), 'worker', $5::text,
+        'attempts', coalesce((i.stages #>> ARRAY[$4::text, 'attempts'])::int, 0) + 1))
 FROM current c WHERE i.job_id = c.job_id AND i.position = c.position
 RETURNING c.ordinal, i.attempts
 """
@@ -40,8 +43,8 @@ _PASS_ON = f"""
 WITH {_CURRENT}
 UPDATE webhook.job_items i
 SET stages = jsonb_set(i.stages, ARRAY[$4::text, 'finished_at'], to_jsonb(clock_timestamp())), chunks = n.chunks,
-    progress_at = now()
-FROM current c JOIN unnest($5::int[]) WITH ORDINALITY AS n(chunks, ordinal) USING (ordinal)
+    cached = n.cached, progress_at = now()
+FROM current c JOIN unnest($5::int[], $6::int[]) WITH ORDINALITY AS n(chunks, cached, ordinal) USING (ordinal)
 WHERE i.job_id = c.job_id AND i.position = c.position
 RETURNING c.ordinal
 """
@@ -56,15 +59,18 @@ JOIN unnest($4::float8[], $5::int[], $6::text[]) WITH ORDINALITY AS n(delay, att
 WHERE i.job_id = c.job_id AND i.position = c.position
 """
 
-# Adds `counts` (job_id, succeeded, failed, cancelled) to the jobs; who reaches the total finishes the job.
+# Adds `counts` (job_id, succeeded, failed, cancelled, chunks, inputs_saved) to the jobs; who reaches the total
+# finishes the job.
 COUNTED = """
 locked AS MATERIALIZED (
   SELECT j.job_id, j.total, j.succeeded + c.succeeded AS succeeded, j.failed + c.failed AS failed,
-         j.cancelled + c.cancelled AS cancelled
+         j.cancelled + c.cancelled AS cancelled, j.chunks + c.chunks AS chunks,
+         j.inputs_saved + c.inputs_saved AS inputs_saved
   FROM webhook.jobs j JOIN counts c USING (job_id) ORDER BY j.job_id FOR UPDATE OF j),
 counted AS (
   UPDATE webhook.jobs j
   SET succeeded = l.succeeded, failed = l.failed, cancelled = l.cancelled,
+      chunks = l.chunks, inputs_saved = l.inputs_saved,
       finished_at = CASE WHEN l.succeeded + l.failed + l.cancelled = l.total THEN clock_timestamp() END,
       status = CASE WHEN l.succeeded + l.failed + l.cancelled < l.total THEN j.status
                     WHEN l.failed = 0 AND l.cancelled = 0 THEN 'succeeded'
@@ -80,6 +86,7 @@ FINISHED = """
 (SELECT jsonb_agg(jsonb_build_object(
    'job_id', job_id, 'kind', kind, 'status', status, 'crawl_id', crawl_id, 'request_id', request_id,
    'total', total, 'succeeded', succeeded, 'failed', failed, 'cancelled', cancelled,
+   'chunks', chunks, 'inputs_saved', inputs_saved,
    'duration_ms', extract(epoch FROM finished_at - created_at) * 1000))
  FROM counted WHERE finished_at IS NOT NULL)"""
 
@@ -106,7 +113,10 @@ dropped AS (  -- texts that nobody will ask for again
     AND NOT EXISTS (SELECT 1 FROM webhook.documents d WHERE d.live_version = e.version)),
 counts AS (
   SELECT job_id, count(*) FILTER (WHERE state NOT IN ('failed', 'cancelled')) AS succeeded,
-         count(*) FILTER (WHERE state = 'failed') AS failed, count(*) FILTER (WHERE state = 'cancelled') AS cancelled
+         count(*) FILTER (WHERE state = 'failed') AS failed, count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
+         coalesce(sum(chunks) FILTER (WHERE state NOT IN ('failed', 'cancelled')), 0) AS chunks,
+         coalesce(sum(CASE WHEN state = 'unchanged' THEN chunks ELSE cached END)
+                  FILTER (WHERE state NOT IN ('failed', 'cancelled')), 0) AS inputs_saved
   FROM ended GROUP BY job_id),
 {COUNTED}
 SELECT (SELECT jsonb_agg(jsonb_build_object(
@@ -117,7 +127,11 @@ SELECT (SELECT jsonb_agg(jsonb_build_object(
 
 
 _BURY = """
-INSERT INTO webhook.dead_letters (stage, code, error, deliveries, header, body) VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO webhook.dead_letters (stage, code, error, deliveries, header, body)
+SELECT $1::text, $2::text, $3::text, $4::int, $5::bytea, $6::bytea
+WHERE NOT EXISTS (  -- who buried it may have died before the entry was gone
+  SELECT 1 FROM webhook.dead_letters
+  WHERE stage = $1 AND code = $2 AND header IS NOT DISTINCT FROM $5 AND body IS NOT DISTINCT FROM $6)
 """
 
 
@@ -167,9 +181,13 @@ class Progress:
         rows = await self._pool.fetch(_START, *_keys(refs), self._stage, self._worker)
         return {row["ordinal"] - 1: row["attempts"] for row in rows}
 
-    async def pass_on(self, refs: Sequence[DocumentRef], chunks: Sequence[int]) -> set[int]:
-        """Note that this stage is done with the items; returns the indexes of those still current."""
-        rows = await self._pool.fetch(_PASS_ON, *_keys(refs), self._stage, list(chunks))
+    async def pass_on(self, refs: Sequence[DocumentRef], counts: Sequence[tuple[int, int | None]]) -> set[int]:
+        """Note that this stage is done with the items; returns the indexes of those still current.
+
+        `counts`: for each item its chunks, and how many of their vectors came from the cache.
+        """
+        chunks, cached = [count[0] for count in counts], [count[1] for count in counts]
+        rows = await self._pool.fetch(_PASS_ON, *_keys(refs), self._stage, chunks, cached)
         return {row["ordinal"] - 1 for row in rows}
 
     async def postpone(self, items: Sequence[Postponed]) -> None:

@@ -4,6 +4,7 @@
 null when deleted. The steps of the fence that also touch Qdrant are in indexer/fence.py.
 """
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -23,7 +24,14 @@ SELECT document_id::text, fence, live_version FROM webhook.documents
 WHERE target = $1 AND document_id = ANY ($2::uuid[])
 """
 
-# Sorted, so that two indexers never wait for each other crosswise. An equal fence is a repeat of this very commit.
+# One row with the time at least. now() is before the statement sees anything, so that no change falls in between.
+_CHANGED = """
+SELECT now() AS read_at, d.document_id::text, d.live_version
+FROM (SELECT) AS once LEFT JOIN webhook.documents d ON d.target = $1 AND d.changed_at >= $2
+"""
+
+# Sorted, so that two indexers never wait for each other crosswise. An equal fence is a repeat of this very commit,
+# unless a copy of the item found the document unchanged meanwhile: then the points of this one are not wanted.
 _COMMIT = """
 INSERT INTO webhook.documents AS d
   (target, document_id, fence, live_version, url, content_hash, fingerprint, chunks, domain, crawl_id, seen_crawl_id)
@@ -38,7 +46,8 @@ SET fence = excluded.fence, live_version = excluded.live_version, url = excluded
     content_hash = excluded.content_hash, fingerprint = excluded.fingerprint, chunks = excluded.chunks,
     domain = excluded.domain, crawl_id = excluded.crawl_id,
     seen_crawl_id = coalesce(excluded.crawl_id, d.seen_crawl_id), changed_at = now(), seen_at = now()
-WHERE d.fence <= excluded.fence
+WHERE d.fence < excluded.fence
+   OR (d.fence = excluded.fence AND d.live_version IS NOT DISTINCT FROM excluded.live_version)
 RETURNING document_id::text
 """
 
@@ -50,8 +59,12 @@ class Decided(NamedTuple):
     live_version: int | None
 
     def is_past(self, version: int) -> bool:
-        """Whether a later version was decided, so that `version` must not become visible."""
-        return self.fence > version
+        """Whether `version` must not become visible any more: a later one was decided, or it is not needed."""
+        return self.fence > version or (self.fence == version and self.live_version != version)
+
+    def is_against(self, version: int) -> bool:
+        """Whether the points of `version` are not shown and never will be: what was passed over stays so."""
+        return self.is_past(version) and self.live_version != version
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,10 +104,6 @@ class Registry:
         )
         return chunks
 
-    async def forget_contents(self, target: str) -> None:
-        """Have no document of the target be taken for unchanged: its points are not stored (any more)."""
-        await self._pool.execute("UPDATE webhook.documents SET content_hash = NULL WHERE target = $1", target)
-
     async def decided(self, target: str, document_ids: Sequence[str]) -> dict[str, Decided]:
         """Fence and live version of those documents that have one."""
         rows = await self._pool.fetch(_STATES, target, document_ids)
@@ -104,6 +113,15 @@ class Registry:
         """Live version by document id; None for a deleted document, no key for an unknown one."""
         decided = await self.decided(target, document_ids)
         return {document_id: state.live_version for document_id, state in decided.items()}
+
+    async def changed_since(self, target: str, since: dt.datetime) -> tuple[dt.datetime, Mapping[str, int | None]]:
+        """The database's time, and the live version of each document that was decided since then.
+
+        A decision is dated by its statement's start but seen after its commit: ask with an overlap.
+        """
+        rows = await self._pool.fetch(_CHANGED, target, since)
+        live = {row["document_id"]: row["live_version"] for row in rows if row["document_id"] is not None}
+        return rows[0]["read_at"], live
 
     async def commit(self, target: str, registrations: Sequence[Registration]) -> set[str]:
         """Decide these versions, where no later one is decided: the ids of the documents that won."""

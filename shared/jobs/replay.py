@@ -3,6 +3,7 @@
 import asyncpg
 import msgspec
 
+from shared.failpoints import failpoint
 from shared.jobs.dead_letters import LetterFilter, conditions
 
 _BATCH = 1000  # letters of one statement, so that none holds locks for long
@@ -82,6 +83,8 @@ async def replay(pool: asyncpg.Pool, wanted: LetterFilter, *, dry_run: bool = Fa
     while found == _BATCH:
         row = await pool.fetchrow(statement, *arguments, seen, last)
         assert row is not None
+        if not dry_run:
+            failpoint("ingest", "replayed")
         found, seen = row["letters"], row["last"]
         total = Replay(**{name: count + row[name] for name, count in msgspec.structs.asdict(total).items()})
     return total

@@ -11,7 +11,7 @@ from shared.messages import Lane
 
 _JOB_COLUMNS = """
 job_id::text, kind, status, crawl_id, lane, collection, timeout, created_at, started_at, finished_at, total, succeeded,
-failed, cancelled
+failed, cancelled, chunks, inputs_saved
 """
 
 _JOB = f"SELECT {_JOB_COLUMNS} FROM webhook.jobs WHERE job_id = $1"
@@ -63,6 +63,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     succeeded: int
     failed: int
     cancelled: int
+    chunks: int  # of the documents that ended well
+    inputs_saved: int  # of these chunks, those that were not sent to TEI
 
 
 class JobPage(Job, frozen=True, kw_only=True):
@@ -125,11 +127,12 @@ def _result(row: asyncpg.Record) -> JobResult:
     fields: dict[str, Any] = dict(row)
     state = ItemState(fields.pop("state"))
     return JobResult(
-        **fields, status=_status(state, fields["stage"]), success=state.is_success if state.is_final else None
+        **fields, status=status_of(state, fields["stage"]), success=state.is_success if state.is_final else None
     )
 
 
-def _status(state: ItemState, stage: str) -> str:
+def status_of(state: ItemState, stage: str) -> str:
+    """The result status of an item that was last seen in `stage`."""
     if state.is_final:
         return state
     # Queued again after a first try, it is still on its way.

@@ -1,9 +1,12 @@
 """The dispatcher on real Redis and Postgres: what is released is in the streams once, whatever is lost in between."""
 
+import time
+
 import pytest
 
 from ingest.dispatch import RefusedReleaseError
 from ingest.release import Pick, Releases
+from ingest.sizing import MEASURED
 from shared.messages import Action, Lane, decode_header
 from shared.runtime.lua import script
 from shared.streams import RELEASED, StageName
@@ -49,6 +52,25 @@ async def test_the_automatic_batch_size_follows_what_waits(servers: Servers, que
     assert len(decode_header(first[1][b"h"]).documents) == size
 
 
+async def test_automatic_messages_become_smaller_when_they_take_long(servers: Servers) -> None:
+    await accept_documents(servers, 300)
+    dispatcher = make_dispatcher(servers, size="auto")
+    await dispatcher.check_marker()
+    for _ in range(MEASURED):
+        await dispatcher.release_some()
+    await servers.pool.execute(
+        """UPDATE webhook.job_items SET state = 'indexed', finished_at = now(), stages =
+           '{"chunker": {"started_at": "2026-01-01T00:00:00Z", "finished_at": "2026-01-01T00:00:01Z"},
+             "embedder": {"started_at": "2026-01-01T00:00:01Z", "finished_at": "2026-01-01T00:00:11Z"}}'
+           WHERE state = 'released'"""
+    )
+    await dispatcher._samples.measure()
+    await servers.redis.delete(CHUNKER.stream(Lane.NORMAL))
+    await dispatcher.release_some()
+    [first, *_] = await entries_of(servers, CHUNKER.stream(Lane.NORMAL))
+    assert len(decode_header(first[1][b"h"]).documents) == 4
+
+
 async def test_nothing_is_released_beyond_the_mark(servers: Servers) -> None:
     await accept_documents(servers, 100)
     await release_all(servers, entries=5)
@@ -72,6 +94,34 @@ async def test_deletes_go_straight_to_the_indexer(servers: Servers) -> None:
     await release_all(servers)
     assert await depth(servers, StageName.INDEXER) == 1
     assert await depth(servers, CHUNKER) == 0
+
+
+async def test_deletes_are_released_while_the_chunk_stream_is_full(servers: Servers) -> None:
+    documents = await accept_documents(servers, 40)
+    assert await release_all(servers, entries=2, size="1") == 2
+    deletes = await accept_documents(servers, 2, action=Action.DELETE)
+    assert await release_all(servers, entries=2, size="1") == 2
+    assert await states(servers, deletes) == ["released"] * 2
+    assert (await states(servers, documents)).count("released") == 2
+
+
+async def test_deletes_wait_while_the_index_stream_is_full(servers: Servers) -> None:
+    job = await accept_documents(servers, 40, action=Action.DELETE)
+    assert await release_all(servers, entries=5, size="1") == 5
+    assert await depth(servers, StageName.INDEXER) == 5
+    await servers.redis.delete(StageName.INDEXER.stream(Lane.NORMAL))
+    assert await release_all(servers, entries=5, size="1") == 5
+    assert (await states(servers, job)).count("queued") == 30
+
+
+async def test_a_search_for_deletes_reads_past_nothing_else(servers: Servers) -> None:
+    await accept_documents(servers, 2000)
+    await servers.pool.execute("ANALYZE webhook.job_items")
+    plan = await servers.pool.fetch(
+        "EXPLAIN SELECT job_id FROM webhook.job_items WHERE state = 'queued' AND action = 'delete' AND lane = 'normal' "
+        "AND source > '' AND due_at <= now() ORDER BY source LIMIT 1"
+    )
+    assert any("items_deletes_due" in row[0] for row in plan)
 
 
 async def test_an_emptied_redis_gets_everything_again_under_a_new_number(servers: Servers) -> None:
@@ -134,13 +184,37 @@ async def test_release_numbers_stay_above_the_marker_of_an_older_database(server
     assert await Releases(servers.pool).next_number(1_000_000) > 1_000_000
 
 
-async def test_the_last_resort_queues_what_made_no_progress(servers: Servers) -> None:
-    job = await accept_documents(servers, 1)
+async def idle_for_an_hour(servers: Servers, lane: Lane) -> str:
+    """Release a job, and make it look as if nothing had happened to it since an hour ago."""
+    job = await accept_documents(servers, 1, lane=lane)
     await release_all(servers)
+    stream = CHUNKER.stream(lane)
+    [(_, fields)] = await entries_of(servers, stream)
+    await servers.redis.delete(stream)
+    await servers.redis.xadd(stream, fields, id=f"{int((time.time() - 3600) * 1000)}-0")  # type: ignore[arg-type]
     await servers.pool.execute("UPDATE webhook.job_items SET progress_at = now() - interval '1 hour'")
-    stuck = await Releases(servers.pool).requeue_stuck(1800)
-    assert [row["job_id"] for row in stuck] == [job]
+    return job
+
+
+async def test_the_last_resort_queues_what_made_no_progress_and_is_in_no_stream(servers: Servers) -> None:
+    job = await idle_for_an_hour(servers, Lane.NORMAL)
+    await servers.redis.xtrim(CHUNKER.stream(Lane.NORMAL), 0)
+    await make_dispatcher(servers).check_marker()
     assert await states(servers, job) == ["queued"]
+
+
+async def test_what_waits_in_a_stream_is_not_taken_for_lost_however_long(servers: Servers) -> None:
+    job = await idle_for_an_hour(servers, Lane.NORMAL)
+    await make_dispatcher(servers).check_marker()
+    assert await states(servers, job) == ["released"]
+
+
+async def test_what_another_lane_waits_for_does_not_keep_the_last_resort_away(servers: Servers) -> None:
+    lost = await idle_for_an_hour(servers, Lane.LOW)
+    await servers.redis.xtrim(CHUNKER.stream(Lane.LOW), 0)
+    waiting = await idle_for_an_hour(servers, Lane.NORMAL)
+    await make_dispatcher(servers).check_marker()
+    assert (await states(servers, lost), await states(servers, waiting)) == (["queued"], ["released"])
 
 
 async def test_sources_that_wait_for_a_retry_hold_up_nobody_behind_them(servers: Servers) -> None:

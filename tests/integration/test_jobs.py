@@ -56,6 +56,10 @@ async def end(servers: Servers, refs: list[DocumentRef], state: ItemState) -> No
     await progress.end([Ended(ref=ref, state=state, code=error, error=error) for ref in refs], 1)
 
 
+def housekeeper(servers: Servers, *, retention: float) -> Housekeeper:
+    return Housekeeper(servers.pool, retention=retention, cache_retention=90 * 86400)
+
+
 async def test_the_same_delivery_at_the_same_time_makes_one_job(servers: Servers) -> None:
     await Targets(servers.pool).ensure(COLLECTION)
     jobs = await asyncio.gather(*(accept(servers.pool, new_job(), [new_item()], key("k")) for _ in range(8)))
@@ -160,7 +164,7 @@ async def test_old_jobs_go_with_their_texts_but_not_what_is_live_or_dead_lettere
         refs[live].document_id, refs[live].version,
     )  # fmt: skip
     await servers.pool.execute("UPDATE webhook.jobs SET finished_at = finished_at - interval '40 days'")
-    await Housekeeper(servers.pool, retention=30 * 86400).clean_up(dt.datetime.now(dt.UTC).date())
+    await housekeeper(servers, retention=30 * 86400).clean_up(dt.datetime.now(dt.UTC).date())
     jobs = {str(row["job_id"]) for row in await servers.pool.fetch("SELECT job_id FROM webhook.jobs")}
     texts = {row["version"] for row in await servers.pool.fetch("SELECT version FROM webhook.payloads")}
     assert jobs == {dead}
@@ -169,7 +173,7 @@ async def test_old_jobs_go_with_their_texts_but_not_what_is_live_or_dead_lettere
 
 async def test_metrics_rows_go_into_day_partitions_that_go_with_retention(servers: Servers) -> None:
     today = dt.datetime.now(dt.UTC).date()
-    keeper = Housekeeper(servers.pool, retention=2 * 86400)
+    keeper = housekeeper(servers, retention=2 * 86400)
     await keeper.clean_up(today)
     await keeper.clean_up(today)
     log = OperationLog(servers.pool)
@@ -185,9 +189,24 @@ async def test_metrics_rows_go_into_day_partitions_that_go_with_retention(server
 
 
 async def test_housekeepers_that_meet_do_not_disturb_each_other(servers: Servers) -> None:
-    keepers = [Housekeeper(servers.pool, retention=2 * 86400) for _ in range(4)]
+    keepers = [housekeeper(servers, retention=2 * 86400) for _ in range(4)]
     far = dt.datetime.now(dt.UTC).date() + dt.timedelta(days=100)
     await asyncio.gather(*(keeper.clean_up(far) for keeper in keepers))
+
+
+async def test_a_job_counts_its_chunks_and_those_that_were_not_sent_to_tei(servers: Servers) -> None:
+    job_id = await accept_documents(servers, 4)
+    indexed, unchanged, failed, last = await released_refs(servers)
+    embedder, indexer = (Progress(servers.pool, stage, "w") for stage in (StageName.EMBEDDER, StageName.INDEXER))
+    await embedder.pass_on([indexed, failed, last], [(10, 4), (7, 7), (5, 0)])
+    await indexer.end([Ended(ref=indexed, state=ItemState.INDEXED)], 1)
+    await indexer.end([Ended(ref=unchanged, state=ItemState.UNCHANGED, chunks=3)], 1)
+    await end(servers, [failed], ItemState.FAILED)
+    ending = await indexer.end([Ended(ref=last, state=ItemState.INDEXED, chunks=5)], 1)
+    assert [(job.chunks, job.inputs_saved) for job in ending.jobs] == [(18, 7)]
+    job = await JobStore(servers.pool).get(job_id)
+    assert job is not None
+    assert (job.chunks, job.inputs_saved) == (18, 7)
 
 
 async def test_the_schema_is_the_one_that_this_release_needs(servers: Servers) -> None:

@@ -55,6 +55,7 @@ CREATE TABLE webhook.job_items (
   PRIMARY KEY (job_id, position)
 ) WITH (fillfactor = 75);         -- progress updates stay on their page
 CREATE INDEX items_due ON webhook.job_items (lane, source, due_at) WHERE state = 'queued';
+CREATE INDEX items_deletes_due ON webhook.job_items (lane, source, due_at) WHERE state = 'queued' AND action = 'delete';
 CREATE INDEX items_released ON webhook.job_items (release) WHERE state = 'released';
 CREATE INDEX items_of_document ON webhook.job_items (document_id, version);
 

@@ -1,16 +1,16 @@
-"""Which released items travel together."""
+"""How much is released, and which items travel together."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.batching import batch_size, messages_of
+from ingest.batching import Room, messages_of, room_for
 from ingest.release import Released
 from shared.messages import Action, Lane
 
 
-def item(position: int, target: str = "t", action: Action = Action.INDEX) -> Released:
+def item(position: int, target: str = "t", action: Action = Action.INDEX, domain: str = "d") -> Released:
     return Released(
-        job_id="j", position=position, source="s", domain="d", document_id="x", version=position + 1, url="u",
+        job_id="j", position=position, source="s", domain=domain, document_id="x", version=position + 1, url="u",
         action=action, crawl_id=None, target=target,
     )  # fmt: skip
 
@@ -34,6 +34,17 @@ def test_deletes_go_straight_to_the_index_stream() -> None:
     assert [stream for stream, _ in messages] == ["{webhook}:index:high", "{webhook}:chunk:high"]
 
 
-def test_the_automatic_size_follows_the_depth() -> None:
-    assert [batch_size("auto", depth) for depth in (0, 9, 10, 99, 100)] == [2, 2, 4, 4, 8]
-    assert batch_size("3", 1_000) == 3
+def test_a_message_is_of_one_domain_but_for_what_is_left_over() -> None:
+    items = [item(n, domain=domain) for n, domain in enumerate("aaaaabbbbbbbc")]
+    messages = ["".join(ref.domain for ref in header.documents) for _, header in messages_of(items, Lane.LOW, 1, 4)]
+    assert messages == ["aaaa", "bbbb", "abbb", "c"]
+
+
+def test_deletes_get_through_while_documents_cannot() -> None:
+    assert room_for(chunks=0, deletes=5) == Room(messages=5, deletes_only=True)
+
+
+def test_nothing_is_released_while_the_last_stream_is_full() -> None:
+    assert room_for(chunks=9, deletes=0).messages == 0
+    assert room_for(chunks=0, deletes=0).messages == 0
+    assert room_for(chunks=9, deletes=5) == Room(messages=5)
