@@ -1,7 +1,6 @@
 """The chunker service: `python -m chunker`."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import structlog
@@ -11,6 +10,7 @@ from chunker.fingerprint import fingerprint
 from chunker.settings import Settings
 from chunker.splitting import Splitter
 from chunker.stage import ChunkStage, TextPool
+from chunker.threads import Threads
 from shared.runtime.consumer import make_failures, run_stage
 from shared.runtime.process import Port, Process, run_process
 from shared.streams import StageName
@@ -27,12 +27,13 @@ async def serve(process: Process, settings: Settings) -> None:
         tokenizer,
         max_tokens=chunker.max_chunk_tokens,
         overlap_tokens=chunker.chunk_overlap_tokens,
+        prefix_tokens=chunker.chunk_prefix_tokens,
         max_characters=chunker.max_chunk_characters,
         max_chunks=chunker.max_document_chunks,
     )
-    executor = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="split")
-    process.stack.callback(executor.shutdown, wait=False, cancel_futures=True)
-    texts = TextPool(splitter, partial(fingerprint, chunker, tokenizer.to_str()), executor)
+    threads = Threads(os.cpu_count() or 1, settings.runtime.document_timeout, on_stuck=process.give_up)
+    process.stack.callback(threads.close)
+    texts = TextPool(splitter, partial(fingerprint, chunker, tokenizer.to_str()), threads)
     failures = make_failures(StageName.CHUNKER, settings.runtime)
     stage = ChunkStage(process.pool, texts, process.operations, failures, settings.runtime)
     log.info("Service pool initialized", tokenizer=chunker.tokenizer or "bundled")

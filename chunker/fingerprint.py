@@ -25,5 +25,10 @@ def fingerprint(settings: ChunkerSettings, tokenizer: str, generation: str) -> b
     `tokenizer` is the tokenizer's JSON.
     """
     tokenizer_hash = hashlib.sha256(tokenizer.encode()).hexdigest()
-    bounds = (settings.max_chunk_tokens, settings.chunk_overlap_tokens, settings.max_chunk_characters)
+    bounds = (
+        settings.max_chunk_tokens,
+        settings.chunk_overlap_tokens,
+        settings.chunk_prefix_tokens,
+        settings.max_chunk_characters,
+    )
     return hashlib.sha256(msgspec.json.encode([PIPELINE_VERSION, bounds, tokenizer_hash, generation])).digest()

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from chunker.counting import TokenCounter
 
-MAX_TOKENS = 48
 MARK = " > "
 SEPARATOR = "\n\n"
 
@@ -23,7 +22,7 @@ class Prefix(NamedTuple):
 class Prefixes:
     """The prefixes of one document, each built once."""
 
-    def __init__(self, counter: TokenCounter, title: str, max_tokens: int = MAX_TOKENS) -> None:
+    def __init__(self, counter: TokenCounter, title: str, max_tokens: int) -> None:
         self._counter = counter
         self._title = title
         self._limit = max_tokens + counter.special_tokens
@@ -39,6 +38,8 @@ class Prefixes:
         line = MARK.join(parts)
         while line:
             prefix = Prefix(line + SEPARATOR, self._counter.count_one(line + SEPARATOR))
+            if prefix.tokens <= self._counter.special_tokens:
+                break  # a soft hyphen, say: the models see nothing of it
             if prefix.tokens <= self._limit:
                 return prefix
             if len(parts) > 2:

@@ -12,7 +12,6 @@ from chunker.cleaning import clean
 from chunker.counting import TokenCounter
 from chunker.fitting import Limits, PageFitter
 from chunker.outline import MAX_TITLE_CHARACTERS
-from chunker.prefix import MAX_TOKENS
 from chunker.spans import join_bare, rough_spans
 from shared.errors import ConfigurationError, RejectedError
 from shared.messages import Chunk
@@ -32,15 +31,17 @@ class Splitter:
         *,
         max_tokens: int = 256,
         overlap_tokens: int = 50,
+        prefix_tokens: int = 48,
         max_characters: int = 4000,
         max_chunks: int = 10_000,
     ) -> None:
-        """`max_tokens` bounds all that TEI sees of a chunk, `overlap_tokens` what of it repeats the one before.
+        """`max_tokens` bounds all that TEI sees of a chunk, `overlap_tokens` what of it repeats the one before,
+        `prefix_tokens` what title and headings may take.
 
         Raises ConfigurationError for bounds that leave no room for text.
         """
         self._counter = TokenCounter(tokenizer)
-        prefix_tokens = min(MAX_TOKENS, max_tokens * 3 // 16)  # 48 of the default 256; own text gets 206
+        prefix_tokens = min(prefix_tokens, max_tokens * 3 // 16)  # 48 of the default 256; own text gets 206
         own_tokens = max_tokens - self._counter.special_tokens - prefix_tokens
         self._limits = Limits(prefix_tokens, own_tokens, overlap_tokens, max_characters)
         self._max_chunks = max_chunks
@@ -75,6 +76,8 @@ def _check(max_tokens: int, limits: Limits) -> None:
             f"WEBHOOK_CHUNK_OVERLAP_TOKENS is {limits.overlap_tokens}: set 0 to {limits.own_tokens // 2}, "
             "half of what a chunk's own text may have"
         )
+    if limits.prefix_tokens < 0:
+        raise ConfigurationError(f"WEBHOOK_CHUNK_PREFIX_TOKENS is {limits.prefix_tokens}: set 0 or more")
     if limits.characters < limits.own_tokens:
         raise ConfigurationError(
             f"WEBHOOK_MAX_CHUNK_CHARACTERS is {limits.characters}: set at least {limits.own_tokens}"

@@ -1,18 +1,18 @@
 """The chunk stage: loads a document's text, cleans it, leaves it out if it is unchanged, and splits it."""
 
-import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
-from typing import TypeVar
 
+import msgspec
 import structlog
 
 from chunker.cleaning import clean
 from chunker.fingerprint import content_hash
 from chunker.splitting import Splitter
+from chunker.threads import Threads
 from shared.clients import PostgresPool
 from shared.errors import RejectedError
+from shared.failpoints import failpoint
 from shared.jobs.model import ItemState
 from shared.jobs.operations import Operation, OperationLog
 from shared.jobs.payloads import load_payloads
@@ -22,28 +22,21 @@ from shared.messages import ChunkedDocument, StoredDocument
 from shared.runtime.batch import BatchWorker
 from shared.runtime.failures import Failures
 from shared.runtime.stage import Batch, Done, Emit, Outcome, Work
+from shared.runtime.time_limit import TimeLimit
 from shared.settings import RuntimeSettings
 from shared.streams import StageName
 
 log = structlog.get_logger()
 
-T = TypeVar("T")
-
 Fingerprint = Callable[[str], bytes]
 
 
-class TextPool:
-    """The splitter and the threads it runs in: it releases the GIL, and one that is stuck blocks nobody else."""
+class TextPool(msgspec.Struct, frozen=True):
+    """What a process has for working on texts; `fingerprint` takes the generation of a target."""
 
-    def __init__(self, splitter: Splitter, fingerprint: Fingerprint, executor: Executor) -> None:
-        """`fingerprint` takes the generation of a target."""
-        self.splitter = splitter
-        self.fingerprint = fingerprint
-        self._executor = executor
-
-    async def run(self, function: Callable[..., T], *args: object) -> T:
-        """Run CPU-bound work off the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+    splitter: Splitter
+    fingerprint: Fingerprint
+    threads: Threads
 
 
 class ChunkStage:
@@ -81,29 +74,26 @@ class ChunkStage:
                 raise RejectedError("payload_missing", "its text is not kept any more: send the document again")
             return await self._chunk(work, document, batch.target, fingerprint)
 
-        worker = BatchWorker(
-            handle_document,
-            limit=len(batch.works),
-            on_error=self._failures,
-            timeout=self._settings.document_timeout,
-        )
+        worker = BatchWorker(handle_document, limit=len(batch.works), on_error=self._failures)
         return await worker.process_batch(batch.works)
 
     async def _chunk(self, work: Work, document: StoredDocument, target: str, fingerprint: bytes) -> Outcome:
         started = time.monotonic()
         ref = work.ref
-        cleaned = await self._texts.run(clean, document.markdown)
-        seen = Seen(
-            document_id=ref.document_id,
-            version=ref.version,
-            content_hash=content_hash(ref.url, document.page, cleaned),
-            fingerprint=fingerprint,
-            crawl_id=ref.crawl_id,
-        )
-        unchanged = await self._registry.mark_unchanged(target, seen)
-        if unchanged is not None:
-            return Done(ItemState.UNCHANGED, unchanged)
-        chunks = await self._texts.run(self._texts.splitter.split, cleaned, document.page.title)
+        async with TimeLimit(self._settings.document_timeout) as limit:
+            cleaned = await self._texts.threads.run(limit, clean, document.markdown)
+            seen = Seen(
+                document_id=ref.document_id,
+                version=ref.version,
+                content_hash=content_hash(ref.url, document.page, cleaned),
+                fingerprint=fingerprint,
+                crawl_id=ref.crawl_id,
+            )
+            unchanged = await self._registry.mark_unchanged(target, seen)
+            if unchanged is not None:
+                failpoint("chunker", "unchanged")
+                return Done(ItemState.UNCHANGED, unchanged)
+            chunks = await self._texts.threads.run(limit, self._texts.splitter.split, cleaned, document.page.title)
         if not chunks:
             raise RejectedError("empty_markdown", "the markdown has no text")
         self._note(work, len(chunks), len(document.markdown), time.monotonic() - started)

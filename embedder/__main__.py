@@ -1,6 +1,7 @@
 """The embedder service: `python -m embedder`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import aiohttp
 import stamina
@@ -8,58 +9,66 @@ import structlog
 from aiohttp import web
 
 from embedder.batcher import EmbeddingBatcher
-from embedder.compatibility import PROBE, check_compatible
-from embedder.isolation import EmbeddingCall, IsolatingEmbedder
-from embedder.limiter import WeightedLimiter
-from embedder.packing import capacity_of
+from embedder.cache import EmbeddingCache, Recipe
+from embedder.compatibility import PROBE, ChunkShape, Served, check_same, check_targets, introduce
+from embedder.isolation import EmbeddingCall, Practice
+from embedder.packing import Capacity, capacity_of
+from embedder.servers import Common, Introduce, Server, Servers
 from embedder.settings import Settings
-from embedder.stage import EmbedStage
+from embedder.stage import EmbedStage, VectorSource
 from shared.errors import DependencyError
 from shared.jobs.operations import Operation
 from shared.jobs.targets import Targets
 from shared.runtime.consumer import make_failures, run_stage
 from shared.runtime.process import Port, Process, run_process
 from shared.streams import StageName
-from shared.tei import TeiClient, TeiInfo
+from shared.tei import TeiClient
+from shared.tei_servers import check_any, first_success, tei_clients
 from shared.tokenizer import load_tokenizer
 
 log = structlog.get_logger()
 
-_SPARE_CONNECTIONS = 4  # so that /health does not wait behind embeddings
-
 
 async def serve(process: Process, settings: Settings) -> None:
     await process.listen(web.Application(), settings.process.host, Port(50110, settings.embedder.embedder_port))
-    session = await process.stack.enter_async_context(
-        aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=settings.tei.max_concurrent_requests + _SPARE_CONNECTIONS)
-        )
-    )
-    client = TeiClient(
-        session, settings.tei.tei_url, api_key=settings.tei.tei_api_key, timeout_s=settings.tei.tei_timeout
-    )
-    process.health.checks["tei"] = client.health
-    info, dimension, probed = await process.unless_stopped(_introduce(client))
+    # Not bounded by connections: the permits of each server are the bound, and /health must not wait behind them.
+    session = await process.stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
+    clients = tei_clients(session, settings.tei)
+    process.health.checks["tei"] = check_any(clients)
     tokenizer = load_tokenizer(settings.chunker.tokenizer)
-    check_compatible(info, settings.chunker.max_chunk_tokens, probed, tokenizer.encode(PROBE).ids)
-    capacity = capacity_of(info, settings.tei.max_concurrent_requests)
-    embedder = IsolatingEmbedder(client, dimension, observe=observer(process))
-    batcher = await process.stack.enter_async_context(
-        EmbeddingBatcher(embedder, capacity, WeightedLimiter(capacity.inputs_in_flight))
+    shape = ChunkShape(max_tokens=settings.chunker.max_chunk_tokens, probe_ids=tokenizer.encode(PROBE).ids)
+    served = await process.unless_stopped(_first_served(clients, shape))
+    targets = Targets(process.pool)
+    check_targets(await targets.settled(), served)
+    common = Common(practice=Practice(dimension=served.dimension), metrics=process.metrics, observe=observer(process))
+
+    def introduction(client: TeiClient) -> Introduce:
+        async def meet() -> Capacity:
+            met = await introduce(client, shape)
+            check_same(served, met)
+            return capacity_of(met.info, settings.tei.max_concurrent_requests)
+
+        return meet
+
+    servers = await process.stack.enter_async_context(
+        Servers([Server(client.name, client, introduction(client), common) for client in clients], served.dimension)
     )
+    recipe = Recipe(model=served.info.model_id, revision=served.info.model_sha, dimension=served.dimension)
+    cache = await process.stack.enter_async_context(EmbeddingCache(process.pool, recipe, process.metrics))
+    batcher = await process.stack.enter_async_context(EmbeddingBatcher(servers, keep=cache.put))
     failures = make_failures(StageName.EMBEDDER, settings.runtime)
-    stage = EmbedStage(batcher, Targets(process.pool), info.model_id, failures, settings.runtime)
-    log.info("Service pool initialized", model=info.model_id, dimension=dimension, tei=info.version)
-    await run_stage(process, stage, settings.runtime, {"tei": client.probe})
+    stage = EmbedStage(VectorSource(batcher, cache), targets, served.info.model_id, failures, settings.runtime)
+    log.info("Service pool initialized", model=served.info.model_id, dimension=served.dimension, servers=len(clients))
+    await run_stage(process, stage, settings.runtime, {"tei": servers.probe})
 
 
 @stamina.retry(on=DependencyError, attempts=None, timeout=None, wait_initial=0.2, wait_max=2.0)
-async def _introduce(client: TeiClient) -> tuple[TeiInfo, int, list[int]]:
-    """Limits and dimension of TEI, and the tokens it makes of the probe text.
+async def _first_served(clients: Sequence[TeiClient], shape: ChunkShape) -> Served:
+    """The first server to answer says which model it is.
 
-    Its port opens only after warm-up, so the first tries may find nobody there.
+    A port opens only after warm-up, so the first tries may find nobody there.
     """
-    return await client.info(), await client.probe(), await client.tokenize(PROBE)
+    return await first_success([partial(introduce, client, shape) for client in clients])
 
 
 def observer(process: Process) -> Callable[[EmbeddingCall], None]:

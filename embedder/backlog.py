@@ -3,19 +3,16 @@
 from collections import deque
 from collections.abc import Mapping
 
-from embedder.submission import Piece, Submission
+from embedder.submission import Submission, Wanted
 from shared.messages import Lane
-
-SHARES = {Lane.HIGH: 6, Lane.NORMAL: 3, Lane.LOW: 1}
+from shared.runtime.policy import LANE_WEIGHTS
 
 
 class Backlog:
     """Documents with texts that are not yet sent; it copies none, so waiting costs one entry a document."""
 
-    def __init__(self, turn: int) -> None:
-        """`turn` is how many texts a document may send before the next one of its lane is served."""
-        self._turn = turn
-        self._lanes: dict[Lane, deque[Submission]] = {lane: deque() for lane in SHARES}
+    def __init__(self) -> None:
+        self._lanes: dict[Lane, deque[Submission]] = {lane: deque() for lane in LANE_WEIGHTS}
 
     def __len__(self) -> int:
         """How many texts wait."""
@@ -30,30 +27,30 @@ class Backlog:
         if submission in self._lanes[lane]:
             self._lanes[lane].remove(submission)
 
-    def take(self, count: int) -> list[Piece]:
-        """Take at most `count` texts: shared out among lanes, then in turns."""
+    def take(self, count: int, turn: int) -> list[Wanted]:
+        """Take at most `count` texts: shared out among lanes, then in turns of `turn` texts a document."""
         waiting = {lane: sum(each.waiting for each in documents) for lane, documents in self._lanes.items()}
         quotas = share_out(waiting, count)
-        return [piece for lane, quota in quotas.items() for piece in self._take_from(lane, quota)]
+        return [text for lane, quota in quotas.items() for text in self._take_from(lane, quota, turn)]
 
-    def _take_from(self, lane: Lane, count: int) -> list[Piece]:
+    def _take_from(self, lane: Lane, count: int, turn: int) -> list[Wanted]:
         documents = self._lanes[lane]
-        pieces: list[Piece] = []
-        while documents and len(pieces) < count:
+        texts: list[Wanted] = []
+        while documents and len(texts) < count:
             submission = documents.popleft()
-            pieces += submission.take(min(self._turn, count - len(pieces)))
+            texts += submission.take(min(turn, count - len(texts)))
             if submission.waiting:
                 documents.append(submission)
-        return pieces
+        return texts
 
 
 def share_out(waiting: Mapping[Lane, int], count: int) -> dict[Lane, int]:
     """Say how many of `count` places each lane gets; with 3 or more, no lane with waiting texts gets none."""
-    total = sum(SHARES.values())
+    total = sum(LANE_WEIGHTS.values())
     quotas: dict[Lane, int] = {}
-    for lane, share in SHARES.items():
+    for lane, share in LANE_WEIGHTS.items():
         room = count - sum(quotas.values())
         quotas[lane] = min(waiting[lane], max(1, count * share // total), room)
-    for lane in SHARES:
+    for lane in LANE_WEIGHTS:
         quotas[lane] += min(waiting[lane] - quotas[lane], count - sum(quotas.values()))
     return quotas

@@ -1,23 +1,25 @@
 """Embeds the texts of all documents in hand together: what one document is too small to fill, several share.
 
 Sits in the service pool; each document's handler awaits `embed`. It decides when and with whom a text
-travels; `packing` decides what fits, `isolation` carries a request and blames the right text.
+travels; `packing` decides what fits, `servers` where it goes, `isolation` which text is to blame. Equal texts that are
+under way at the same time travel once.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
 from embedder.backlog import Backlog
-from embedder.isolation import IsolatingEmbedder
-from embedder.limiter import WeightedLimiter
-from embedder.packing import Capacity, TextInput, pack
-from embedder.submission import Piece, Submission
+from embedder.limiter import Admission
+from embedder.packing import TextInput, pack
+from embedder.servers import Servers
+from embedder.submission import Submission, Wanted
 from shared.errors import DependencyError
 from shared.messages import Lane
+from shared.runtime.time_limit import TimeLimit
 from shared.tei import Vectors
 
 LINGER_S = 0.003  # how long an idle batcher waits for company before it sends less than a full request
@@ -28,23 +30,17 @@ class EmbeddingBatcher:
     """An async context manager; `embed` works inside it. It owns a loop task and a task for each request."""
 
     def __init__(
-        self,
-        embedder: IsolatingEmbedder,
-        capacity: Capacity,
-        limiter: WeightedLimiter,
-        *,
-        linger_s: float = LINGER_S,
+        self, servers: Servers, *, keep: Callable[[str, Vectors], None] = lambda *_: None, linger_s: float = LINGER_S
     ) -> None:
-        """`limiter` counts inputs in flight; its owner may change its limit at any time."""
-        self._embedder = embedder
-        self._limits = capacity.request
-        self._inputs = limiter
-        self._requests = WeightedLimiter(capacity.requests_in_flight)
+        """`keep` is given each text and its vector, `float32[dimension]`, as it arrives; it must not raise."""
+        self._servers = servers
+        self._keep = keep
         self._linger_s = linger_s
-        self._backlog = Backlog(turn=self._limits.max_inputs)
+        self._backlog = Backlog()
         self._arrived = asyncio.Event()
         self._open: set[Submission] = set()
-        self._in_flight: dict[asyncio.Task[None], list[Piece]] = {}
+        self._wanted: dict[str, Wanted] = {}  # by text: all that somebody waits for
+        self._in_flight: dict[asyncio.Task[None], list[Wanted]] = {}
         self._runner: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -61,81 +57,123 @@ class EmbeddingBatcher:
         if not self._runner.cancelled():
             self._runner.result()  # a bug ended the loop before: let it be seen
 
-    async def embed(self, inputs: Sequence[TextInput], lane: Lane = Lane.NORMAL) -> Vectors:
-        """Embed one document's texts: `float32[len(inputs), dimension]`, in order.
+    async def embed(
+        self, inputs: Sequence[TextInput], lane: Lane = Lane.NORMAL, limit: TimeLimit | None = None
+    ) -> Vectors:
+        """Embed one document's texts: `float32[len(inputs), dimension]`, in order. Waiting is left out of `limit`.
 
         Raises RejectedError("tei_rejected") if TEI refuses one of them, and DependencyError if TEI does
         not do its part; other documents are not touched. Cancelling it withdraws what is not yet sent, and
         requests that carry nobody else's texts.
         """
         if not inputs:
-            return np.empty((0, self._embedder.dimension), dtype=np.float32)
+            return np.empty((0, self.dimension), dtype=np.float32)
         if self._runner is None or self._runner.done() or self._runner.cancelling():
             raise DependencyError("tei", "the batcher is not running")
-        submission = Submission(inputs, self._embedder.dimension)
-        self._open.add(submission)
-        self._backlog.add(submission, lane)
-        self._arrived.set()
+        submission = self._submit(inputs, limit)
+        if submission.waiting:
+            self._backlog.add(submission, lane)
+            self._arrived.set()
         try:
             return await submission.result
         finally:
-            self._open.discard(submission)
             self._backlog.discard(submission, lane)
-            self._cancel_orphans()
+            self._withdraw(submission)
+
+    def _submit(self, inputs: Sequence[TextInput], limit: TimeLimit | None) -> Submission:
+        submission = Submission(len(inputs), self._servers.dimension, limit)
+        self._open.add(submission)
+        for index, each in enumerate(inputs):
+            wanted = self._wanted.get(each.text)
+            # One that nobody waits for any more may be dropped or cancelled: it must not be joined.
+            if wanted is None or not wanted.is_wanted:
+                wanted = self._wanted[each.text] = Wanted(each)
+            wanted.add(submission, index)
+        return submission
+
+    def _withdraw(self, submission: Submission) -> None:
+        """Forget a submission, its texts that nobody else waits for, and requests that carry only such."""
+        self._open.discard(submission)
+        for wanted in submission.texts:
+            wanted.withdraw(submission)
+            if not wanted.is_wanted:
+                self._forget(wanted)
+        for task, texts in self._in_flight.items():
+            if not any(wanted.is_wanted for wanted in texts):
+                task.cancel()
+
+    def _forget(self, wanted: Wanted) -> None:
+        """From here on the text is a new one: who comes with it is not to wait for this request."""
+        if self._wanted.get(wanted.input.text) is wanted:
+            del self._wanted[wanted.input.text]
+
+    @property
+    def dimension(self) -> int:
+        """Of all vectors."""
+        return self._servers.dimension
 
     async def _run(self) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
                 while True:
                     await self._gather()
-                    for pieces in self._plan():
-                        await self._start(tasks, pieces)
+                    for texts in self._plan():
+                        await self._start(tasks, texts)
         finally:
             for submission in self._open:
                 submission.fail(DependencyError("tei", "the batcher stopped"))
 
     async def _gather(self) -> None:
         await self._arrived.wait()
-        if len(self._backlog) < self._limits.max_inputs:
+        if len(self._backlog) < self._servers.request_limits.max_inputs:
             await asyncio.sleep(self._linger_s)
 
-    def _plan(self) -> list[list[Piece]]:
-        pieces = self._backlog.take(PLANNED_REQUESTS * self._limits.max_inputs)
+    def _plan(self) -> list[list[Wanted]]:
+        limits = self._servers.request_limits
+        texts = self._backlog.take(PLANNED_REQUESTS * limits.max_inputs, turn=limits.max_inputs)
         if not self._backlog:
             self._arrived.clear()
-        plan = pack([piece.input for piece in pieces], self._limits)
-        return [[pieces[index] for index in request] for request in plan]
+        plan = pack([wanted.input for wanted in texts], limits)
+        return [[texts[index] for index in request] for request in plan]
 
-    async def _start(self, tasks: asyncio.TaskGroup, pieces: list[Piece]) -> None:
+    async def _start(self, tasks: asyncio.TaskGroup, texts: list[Wanted]) -> None:
         """Wait for permits, then send what is still wanted."""
-        await self._requests.acquire(1)
-        await self._inputs.acquire(len(pieces))
-        wanted = [piece for piece in pieces if piece.submission.is_open]
-        self._inputs.release(len(pieces) - len(wanted))
-        if not wanted:
-            self._requests.release(1)
-            return
-        task = tasks.create_task(self._serve(wanted), name="embedding-request")
-        self._in_flight[task] = wanted
-        task.add_done_callback(self._finish)
-
-    async def _serve(self, pieces: list[Piece]) -> None:
-        outcomes: Sequence[Vectors | Exception]
         try:
-            outcomes = await self._embedder.embed([piece.input for piece in pieces])
+            admission = await self._servers.admit(len(texts))
+        except DependencyError as error:
+            self._fail(texts, error)
+            return
+        texts = [wanted for wanted in texts if wanted.is_wanted]
+        if not texts:
+            admission.release()
+            return
+        admission.shrink(len(texts))
+        task = tasks.create_task(self._serve(admission, texts), name="embedding-request")
+        self._in_flight[task] = texts
+        for wanted in texts:
+            wanted.sent()
+        task.add_done_callback(self._finish)
+        task.add_done_callback(lambda _: admission.release())  # for one that is cancelled before it begins
+
+    async def _serve(self, admission: Admission, texts: list[Wanted]) -> None:
+        try:
+            outcomes = await self._servers.embed(admission, [wanted.input for wanted in texts])
         except Exception as error:  # TEI's fault or a bug: it belongs to the documents of this request
-            outcomes = [error] * len(pieces)
-        for piece, outcome in zip(pieces, outcomes, strict=True):
+            self._fail(texts, error)
+            return
+        for wanted, outcome in zip(texts, outcomes, strict=True):
+            self._forget(wanted)
             if isinstance(outcome, Exception):
-                piece.submission.fail(outcome)
+                wanted.fail(outcome)
             else:
-                piece.submission.deliver(piece.index, outcome)
+                self._keep(wanted.input.text, outcome)
+                wanted.deliver(outcome)
 
     def _finish(self, task: asyncio.Task[None]) -> None:
-        self._inputs.release(len(self._in_flight.pop(task)))
-        self._requests.release(1)
+        for wanted in self._in_flight.pop(task):
+            wanted.returned()
 
-    def _cancel_orphans(self) -> None:
-        for task, pieces in self._in_flight.items():
-            if not any(piece.submission.is_open for piece in pieces):
-                task.cancel()
+    def _fail(self, texts: Sequence[Wanted], error: Exception) -> None:
+        for wanted in texts:
+            self._forget(wanted)
+            wanted.fail(error)

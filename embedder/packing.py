@@ -43,7 +43,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
 
 def capacity_of(info: TeiInfo, max_requests: int) -> Capacity:
     """Derive the limits from /info and from the setting TEI_MAX_CONCURRENT_REQUESTS."""
-    permits = max(1, int(info.max_concurrent_requests * (1 - QUERY_HEADROOM)))
+    permits = info.max_concurrent_requests - int(info.max_concurrent_requests * QUERY_HEADROOM)
     inputs = permits if info.counts_inputs else permits * info.max_client_batch_size
     return Capacity(
         request=RequestLimits(max_inputs=min(info.max_client_batch_size, inputs), max_tokens=info.max_batch_tokens),

@@ -1,51 +1,123 @@
-"""One document's texts on their way through the batcher, and the vectors that have come back."""
+"""Texts on their way through the batcher, the documents that wait for them, and the vectors that have come back."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-import msgspec
 import numpy as np
 
 from embedder.packing import TextInput
+from shared.runtime.time_limit import TimeLimit
 from shared.tei import Vectors
 
 
-class Piece(msgspec.Struct, frozen=True):
-    """One text of a submission, taken out of the backlog to be sent."""
+class Wanted:
+    """One text that is sent once, for all documents that want it."""
 
-    submission: "Submission"
-    index: int
-    input: TextInput
+    def __init__(self, text_input: TextInput) -> None:
+        self.input = text_input
+        self.is_taken = False  # out of the backlog
+        self._is_under_way = False
+        self._places: dict[Submission, list[int]] = {}
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody still waits for the vector."""
+        return any(submission.is_open for submission in self._places)
+
+    def add(self, submission: "Submission", index: int) -> None:
+        """Note where the vector belongs."""
+        if submission not in self._places:
+            self._places[submission] = []
+            submission.wants(self)
+            if self._is_under_way:
+                submission.sent()
+        self._places[submission].append(index)
+
+    def withdraw(self, submission: "Submission") -> None:
+        """Forget this document."""
+        self._places.pop(submission, None)
+
+    def take(self) -> None:
+        """It travels now: no document that waits for it is to send it again."""
+        self.is_taken = True
+        for submission in self._places:
+            submission.waiting -= 1
+
+    def sent(self) -> None:
+        """It is under way."""
+        self._is_under_way = True
+        for submission in self._places:
+            submission.sent()
+
+    def returned(self) -> None:
+        """It is not any more, whatever came of it."""
+        self._is_under_way = False
+        for submission in self._places:
+            submission.returned()
+
+    def deliver(self, vector: Vectors) -> None:
+        for submission, places in self._places.items():
+            for index in places:
+                submission.deliver(index, vector)
+
+    def fail(self, error: Exception) -> None:
+        for submission in self._places:
+            submission.fail(error)
 
 
 class Submission:
-    """Hands out its texts once and in order; `result` is done when all vectors are in or one text failed."""
+    """One document's texts: hands them out in order; `result` is done when all vectors are in or one text failed.
 
-    def __init__(self, inputs: Sequence[TextInput], dimension: int) -> None:
+    Its document's time limit stands still while none of its texts is under way.
+    """
+
+    def __init__(self, count: int, dimension: int, limit: TimeLimit | None = None) -> None:
+        """A document of `count` texts, which are then told by `Wanted.add`."""
         self.result: asyncio.Future[Vectors] = asyncio.get_running_loop().create_future()
-        self._inputs = inputs
-        self._taken = 0
-        self._missing = len(inputs)
-        self._shape = (len(inputs), dimension)
+        self.texts: list[Wanted] = []  # each distinct one once
+        self.waiting = 0  # texts that were not taken, by this document or another
+        self._next: Iterator[Wanted] = iter(self.texts)
+        self._missing = count
+        self._shape = (count, dimension)
         self._vectors: Vectors | None = None  # made with the first vector: waiting costs no memory
+        self._limit = limit or TimeLimit(None)
+        self._limit.hold()
+        self._under_way = 0
 
     @property
     def is_open(self) -> bool:
         """Whether anybody still waits for the vectors."""
         return not self.result.done()
 
-    @property
-    def waiting(self) -> int:
-        """How many texts have not been taken."""
-        return len(self._inputs) - self._taken
+    def wants(self, wanted: Wanted) -> None:
+        """It waits for this text, too."""
+        self.texts.append(wanted)
+        self.waiting += not wanted.is_taken
 
-    def take(self, count: int) -> list[Piece]:
-        """Take the next texts, at most `count`."""
-        start, self._taken = self._taken, min(self._taken + count, len(self._inputs))
-        return [Piece(self, index, self._inputs[index]) for index in range(start, self._taken)]
+    def take(self, count: int) -> Sequence[Wanted]:
+        """Take the next texts that nobody took, at most `count`."""
+        taken: list[Wanted] = []
+        while self.waiting and len(taken) < count:
+            wanted = next(self._next)
+            if not wanted.is_taken:
+                wanted.take()
+                taken.append(wanted)
+        return taken
+
+    def sent(self) -> None:
+        """One of its texts is under way."""
+        self._under_way += 1
+        if self._under_way == 1:
+            self._limit.go_on()
+
+    def returned(self) -> None:
+        """It is not any more, whatever came of it."""
+        self._under_way -= 1
+        if self._under_way == 0:
+            self._limit.hold()
 
     def deliver(self, index: int, vector: Vectors) -> None:
-        """Put a text's vector, `float32[dimension]`, in its place; once for each text."""
+        """Put a text's vector, `float32[dimension]`, in its place; once for each place."""
         if self._vectors is None:
             self._vectors = np.empty(self._shape, dtype=np.float32)
         self._vectors[index] = vector

@@ -2,7 +2,9 @@
 
 DependencyError("tei")    TEI or the way to it: wait
 ├── TeiOverloadedError    429, back-pressure: ask again after a pause
-└── TeiBackendError       424, the model failed on this batch: a few more tries
+├── TeiBackendError       424, the model failed on this batch: a few more tries
+├── TeiBreakdownError     the connection broke, or a vector is none: TEI's own trouble, or one of the texts
+└── BreakingTextError     TEI is well, but for this text, which breaks it
 InputRejectedError        a text of the request is at fault (a RejectedError): split until it is alone
 """
 
@@ -13,6 +15,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Annotated, ClassVar, TypeAlias, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -45,6 +48,24 @@ class TeiBackendError(DependencyError):
     """TEI's model failed on this batch, for a passing reason or because of one of its texts."""
 
     tries: ClassVar[int] = 3
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("tei", reason)
+
+
+class TeiBreakdownError(DependencyError):
+    """TEI went away in the midst of the request, or answered vectors that are no numbers.
+
+    It may have been stopped just then, or one of the texts makes it crash.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("tei", reason)
+
+
+class BreakingTextError(DependencyError):
+    """A text on which TEI breaks whenever it is sent alone."""
+
     is_suspicious: ClassVar[bool] = True
 
     def __init__(self, reason: str) -> None:
@@ -55,7 +76,7 @@ class InputRejectedError(RejectedError):
     """TEI refuses at least one text of the request; with a single text, that one."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__("tei_rejected", reason)
+        super().__init__("tei_rejected", reason, "tei")
 
 
 class TeiInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,6 +141,12 @@ class TeiClient:
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
 
+    @property
+    def name(self) -> str:
+        """The server's address without credentials, for logs and metrics."""
+        parts = urlsplit(self._url)
+        return parts.netloc.rpartition("@")[2] + parts.path
+
     async def info(self) -> TeiInfo:
         """Ask for limits and model. Raises DependencyError."""
         answer = await self._exchange("GET", "/info")
@@ -150,8 +177,8 @@ class TeiClient:
     async def embed(self, texts: Sequence[str], dimension: int | None = None) -> Vectors:
         """Embed 1 or more texts in one request: `float32[len(texts), dimension]`, in order, never truncated.
 
-        Raises InputRejectedError, TeiOverloadedError, TeiBackendError, and DependencyError for all else,
-        among it an answer with vectors that are missing, not finite, zero, or not of `dimension`.
+        Raises InputRejectedError, TeiOverloadedError, TeiBackendError, TeiBreakdownError, and DependencyError for
+        all else, among it an answer with vectors that are missing or not of `dimension`.
         """
         try:
             body = msgspec.json.encode({"inputs": texts, "truncate": False, "normalize": True})
@@ -169,25 +196,34 @@ class TeiClient:
                 answer = await response.read()
         except TimeoutError as error:
             raise DependencyError("tei", f"no answer to {path} within {self._timeout_s:g} s") from error
-        except (aiohttp.ClientError, OSError) as error:
+        except aiohttp.ClientConnectorError as error:
             raise DependencyError("tei", f"{type(error).__name__}: {error}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise TeiBreakdownError(f"{type(error).__name__}: {error}") from error
         if response.status != HTTPStatus.OK:
             raise error_of(response.status, answer)
         return answer
 
 
 def decode_vectors(answer: bytes, count: int, dimension: int | None = None) -> Vectors:
-    """Read the answer to /embed as `float32[count, dimension]`; DependencyError if it is anything else.
+    """Read the answer to /embed as `float32[count, dimension]`.
+
+    TeiBreakdownError if a vector is no direction: null (so TEI writes NaN), infinite or zero. DependencyError if the
+    answer is anything else.
 
     0.6 ms for 32 x 384. OpenAI's route with base64 would take 0.06 ms but knows no `truncate: false`.
     """
     try:
         with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused below
-            vectors = np.array(msgspec.json.decode(answer, type=list[list[float]]), dtype=np.float32)
+            vectors = np.array(msgspec.json.decode(answer, type=list[list[float | None]]), dtype=np.float32)
     except (msgspec.DecodeError, ValueError) as error:  # ValueError: rows of different lengths
         raise DependencyError("tei", f"the answer is not a list of vectors: {error}") from error
-    if problem := _problem(vectors, count, dimension):
+    if problem := _misfit(vectors, count, dimension):
         raise DependencyError("tei", f"the answer is unusable: {problem}")
+    if not np.isfinite(vectors).all():
+        raise TeiBreakdownError("the answer is unusable: a number is not finite")
+    if not vectors.any(axis=1).all():
+        raise TeiBreakdownError("the answer is unusable: a vector is zero")
     return vectors
 
 
@@ -227,14 +263,10 @@ def _error_type_and_text(body: bytes) -> tuple[str, str]:
     return answer.error_type, answer.error
 
 
-def _problem(vectors: Vectors, count: int, dimension: int | None) -> str:
+def _misfit(vectors: Vectors, count: int, dimension: int | None) -> str:
     if vectors.ndim != 2 or len(vectors) != count:
         return f"{len(vectors)} vectors for {count} texts"
     width = vectors.shape[1]
     if width == 0 or dimension not in {None, width}:
         return f"dimension {width}, expected {dimension or 'at least 1'}"
-    if not np.isfinite(vectors).all():
-        return "a number is not finite"
-    if not vectors.any(axis=1).all():
-        return "a vector is zero"
     return ""

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from embedder.batcher import EmbeddingBatcher
-from embedder.isolation import EmbeddingCall, IsolatingEmbedder
-from embedder.limiter import WeightedLimiter
+from embedder.isolation import EmbeddingCall
 from embedder.packing import TextInput, capacity_of
 from shared.errors import DependencyError, RejectedError
-from shared.tei import Backoff, InputRejectedError, TeiClient, TeiOverloadedError
+from shared.tei import InputRejectedError, TeiClient, TeiOverloadedError
+from tests.support.embedding import common_of, one_server
 from tests.support.tei_server import tei_server
 from tests.support.tei_stand_in import StandInSettings, TeiStandIn
 
@@ -143,11 +143,11 @@ async def test_inputs_above_the_permits_are_back_pressure(client: TeiClient) -> 
 async def test_the_batcher_stays_within_the_permits_and_isolates_bad_documents(client: TeiClient) -> None:
     calls: list[EmbeddingCall] = []
     capacity = capacity_of(await client.info(), max_requests=80)
-    embedder = IsolatingEmbedder(client, await client.probe(), observe=calls.append, backoff=Backoff(initial_s=0.01))
+    common = common_of(await client.probe(), calls.append)
     documents = [[f"chunk {index} of page {number}" for index in range(7)] for number in range(12)]
     documents[3][5] = ""
     documents[8][0] = "word " * 600
-    async with EmbeddingBatcher(embedder, capacity, WeightedLimiter(capacity.inputs_in_flight)) as batcher:
+    async with one_server(client, capacity, common) as servers, EmbeddingBatcher(servers) as batcher:
         results = await asyncio.gather(
             *(batcher.embed([TextInput(text, 9) for text in texts]) for texts in documents),
             return_exceptions=True,

@@ -9,11 +9,20 @@ import numpy as np
 import pytest
 
 from embedder.batcher import EmbeddingBatcher
-from embedder.isolation import EmbeddingCall, IsolatingEmbedder
-from embedder.limiter import WeightedLimiter
+from embedder.isolation import EmbeddingCall
 from embedder.packing import Capacity, TextInput, capacity_of
 from shared.errors import DependencyError, MillstreamError, RejectedError
-from shared.tei import Backoff, InputRejectedError, TeiBackendError, TeiClient, TeiOverloadedError, Vectors
+from shared.tei import (
+    Backoff,
+    BreakingTextError,
+    InputRejectedError,
+    TeiBackendError,
+    TeiBreakdownError,
+    TeiClient,
+    TeiOverloadedError,
+    Vectors,
+)
+from tests.support.embedding import common_of, in_use, one_server
 from tests.support.tei_stand_in import Fault, StandInSettings, TeiStandIn, vectors_of
 from tests.support.waiting import wait_until
 
@@ -24,6 +33,7 @@ MEANING: dict[Fault, type[MillstreamError]] = dict.fromkeys(Fault, DependencyErr
     Fault.OVERLOADED: TeiOverloadedError,
     Fault.BACKEND: TeiBackendError,
     Fault.REJECTED: InputRejectedError,
+    **dict.fromkeys((Fault.RESET, Fault.CUT, Fault.NULL, Fault.ZERO), TeiBreakdownError),
 }
 
 
@@ -38,13 +48,10 @@ class Rig:
     @asynccontextmanager
     async def batcher(self, capacity: Capacity | None = None) -> AsyncIterator[EmbeddingBatcher]:
         capacity = capacity or capacity_of(await self.client.info(), max_requests=80)
-        embedder = IsolatingEmbedder(
-            self.client, DIMENSION, observe=self.calls.append, backoff=Backoff(initial_s=0.01, cap_s=0.1)
-        )
-        limiter = WeightedLimiter(capacity.inputs_in_flight)
-        async with EmbeddingBatcher(embedder, capacity, limiter) as batcher:
+        common = common_of(DIMENSION, self.calls.append, Backoff(initial_s=0.01, cap_s=0.1))
+        async with one_server(self.client, capacity, common) as servers, EmbeddingBatcher(servers) as batcher:
             yield batcher
-            await wait_until(lambda: limiter.in_use == 0, description="all permits given back")
+            await wait_until(lambda: not in_use(servers), description="all permits given back")
 
     async def embed(self, *documents: list[str]) -> list[Vectors | BaseException]:
         """Embed documents at the same time through one batcher."""
@@ -113,14 +120,14 @@ async def test_a_server_that_is_not_well_or_not_tei_is_a_dependency_fault(rig: R
             await TeiClient(session, f"{rig.tei.url}/nothing").info()
 
 
-@pytest.mark.parametrize("fault", [Fault.REJECTED, Fault.BACKEND], ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", [Fault.REJECTED, Fault.BACKEND, Fault.RESET, Fault.NULL], ids=lambda f: f.name)
 @pytest.mark.parametrize("version", ["1.9.3", "1.8.3"])
 async def test_one_bad_text_fails_its_document_and_no_other(fault: Fault, version: str) -> None:
     async with against(StandInSettings(dimension=DIMENSION, version=version)) as rig:
         documents = pages(count=6, chunks=9)
         rig.tei.break_on(lambda text: text == "chunk 4 of page 2", fault)
         results = await rig.embed(*documents)
-    assert type(results.pop(2)) is MEANING[fault]
+    assert type(results.pop(2)) is (InputRejectedError if fault is Fault.REJECTED else BreakingTextError)
     for result, texts in zip(results, documents[:2] + documents[3:], strict=True):
         check(result, texts)
 
@@ -132,7 +139,8 @@ async def test_an_outage_fails_documents_without_blame_and_ends_with_it(rig: Rig
     documents = pages(count=3, chunks=4)
     rig.tei.fail_always(fault)
     for result in await rig.embed(*documents):
-        assert type(result) is DependencyError
+        assert isinstance(result, DependencyError)
+        assert not result.is_suspicious
     assert rig.tei.counts.requests <= 3
     rig.tei.heal()
     for result, texts in zip(await rig.embed(*documents), documents, strict=True):
@@ -153,7 +161,7 @@ async def test_garbage_in_a_tenth_of_the_answers_never_becomes_a_vector(rig: Rig
 
 
 @pytest.mark.parametrize(
-    ("version", "permits", "expected_peak"), [("1.9.3", 100, 90), ("1.8.3", 4, 3)], ids=["1.9", "1.8"]
+    ("version", "permits", "expected_peak"), [("1.9.3", 100, 90), ("1.8.3", 4, 4)], ids=["1.9", "1.8"]
 )
 async def test_a_batcher_alone_never_meets_back_pressure(version: str, permits: int, expected_peak: int) -> None:
     settings = StandInSettings(dimension=DIMENSION, version=version, max_concurrent_requests=permits, latency_s=0.005)

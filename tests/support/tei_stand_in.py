@@ -116,7 +116,7 @@ class TeiStandIn:
         self._port = port
         self._random = random.Random(seed)
         self._ordered: list[tuple[Fault, int]] = []  # faults of the next requests, with how many
-        self._standing: tuple[Fault, float] | None = None  # a fault and its share of requests
+        self._standing: tuple[tuple[Fault, ...], float] | None = None  # faults and their share of requests
         self._breaks: list[tuple[Callable[[str], bool], Fault]] = []
         self._open_gate = asyncio.Event()
         self._open_gate.set()
@@ -166,9 +166,9 @@ class TeiStandIn:
         """Let the next requests fail; orders queue up."""
         self._ordered.append((fault, times))
 
-    def fail_always(self, fault: Fault, share: float = 1.0) -> None:
-        """Let this share of requests fail, picked at random by the seed, until `heal`."""
-        self._standing = (fault, share)
+    def fail_always(self, *faults: Fault, share: float = 1.0) -> None:
+        """Let this share of requests fail, each with one of the faults, picked at random by the seed, until `heal`."""
+        self._standing = (faults, share)
 
     def break_on(self, is_bad: Callable[[str], bool], fault: Fault = Fault.REJECTED) -> None:
         """Let each request fail that holds a bad text, until `heal`."""
@@ -270,7 +270,7 @@ class TeiStandIn:
                 self._ordered.insert(0, (fault, times - 1))
             return fault
         if self._standing and self._random.random() < self._standing[1]:
-            return self._standing[0]
+            return self._random.choice(self._standing[0])
         return None
 
     def _check(self, texts: list[str], *, truncate: bool) -> None:

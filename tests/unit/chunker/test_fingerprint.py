@@ -38,8 +38,9 @@ def test_the_fingerprint_is_of_bounds_tokenizer_and_target() -> None:
     others = {
         fingerprint(ChunkerSettings(max_chunk_tokens=128), "{}", "g"),
         fingerprint(ChunkerSettings(chunk_overlap_tokens=20), "{}", "g"),
+        fingerprint(ChunkerSettings(chunk_prefix_tokens=20), "{}", "g"),
         fingerprint(ChunkerSettings(max_chunk_characters=900), "{}", "g"),
         fingerprint(default, "[]", "g"),
         fingerprint(default, "{}", "h"),
     }
-    assert len(others | {fingerprint(default, "{}", "g")}) == 6
+    assert len(others | {fingerprint(default, "{}", "g")}) == 7

@@ -22,6 +22,7 @@ from tests.unit.chunker.strategies import any_text, markdown
 TOKENIZER = load_tokenizer(None)
 SPLITTER = Splitter(TOKENIZER)
 SMALL = Splitter(TOKENIZER, max_tokens=64, overlap_tokens=10, max_characters=200)
+BARE = Splitter(TOKENIZER, prefix_tokens=0)
 SENTENCE = "The consumer reads an entry, and hands it over to the next stage. "
 
 
@@ -50,6 +51,12 @@ def test_every_chunk_fits_and_is_counted_as_the_model_counts(text: str, title: s
     assert tokens_of(chunks) == [chunk.tokens for chunk in chunks]
     assert all(chunk.tokens <= 256 and len(chunk.text) <= 4000 for chunk in chunks)
     assert_sound(text, chunks)
+
+
+@given(markdown.map(clean), any_text)
+def test_without_room_for_a_prefix_the_text_alone_is_embedded(text: str, title: str) -> None:
+    for chunk in BARE.split(text, title):
+        assert chunk.embedded_text == chunk.text
 
 
 @given(markdown.map(clean), any_text)
@@ -188,6 +195,7 @@ def test_more_chunks_than_allowed_are_refused_early() -> None:
         ({"max_tokens": 32}, "WEBHOOK_MAX_CHUNK_TOKENS"),
         ({"overlap_tokens": 104}, "WEBHOOK_CHUNK_OVERLAP_TOKENS"),
         ({"overlap_tokens": -1}, "WEBHOOK_CHUNK_OVERLAP_TOKENS"),
+        ({"prefix_tokens": -1}, "WEBHOOK_CHUNK_PREFIX_TOKENS"),
         ({"max_characters": 100}, "WEBHOOK_MAX_CHUNK_CHARACTERS"),
     ],
 )

@@ -4,19 +4,21 @@ import asyncio
 from collections.abc import Sequence
 
 from shared.errors import DependencyError
-from shared.tei import InputRejectedError, TeiBackendError, TeiOverloadedError, Vectors
+from shared.tei import InputRejectedError, TeiBackendError, TeiBreakdownError, TeiOverloadedError, Vectors
 from tests.support.tei_stand_in import vectors_of
 
 DIMENSION = 4
 
 
 class FakeTei:
-    """Refuses texts that hold `bad`, and breaks (424) on texts that hold `poison`."""
+    """Refuses texts that hold `bad`, fails (424) on texts that hold `poison`, crashes on texts that hold `crash`."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
         self.error: Exception | None = None  # raised instead of every answer
         self.overloads = 0  # so many requests are answered by 429 first
+        self.crashes = 0
+        self.stays_down = False  # after a crash, until `restart`
         self.gate = asyncio.Event()
         self.gate.set()
         self.in_flight: list[int] = []  # inputs of each request in flight
@@ -50,11 +52,22 @@ class FakeTei:
         if self.overloads:
             self.overloads -= 1
             raise TeiOverloadedError("HTTP 429")
+        if any("crash" in text for text in texts):
+            self.crash()
         if any("poison" in text for text in texts):
             raise TeiBackendError("HTTP 424")
         if bad := [text for text in texts if "bad" in text]:
             raise InputRejectedError(f"refused: {bad[0]}")
         return vectors_of(list(texts), DIMENSION)
+
+    def crash(self) -> None:
+        self.crashes += 1
+        if self.stays_down:
+            self.go_down()
+        raise TeiBreakdownError("connection reset")
+
+    def restart(self) -> None:
+        self.error = None
 
     def go_down(self) -> None:
         self.error = DependencyError("tei", "refused")

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedder.batcher import PLANNED_REQUESTS, EmbeddingBatcher
-from embedder.isolation import IsolatingEmbedder
-from embedder.limiter import WeightedLimiter
 from embedder.packing import Capacity, RequestLimits, TextInput
 from shared.errors import DependencyError, RejectedError
 from shared.messages import Lane
+from shared.runtime.time_limit import TimeLimit
 from shared.tei import Backoff, Vectors
+from tests.support.embedding import common_of, one_server
 from tests.support.tei_stand_in import vectors_of
 from tests.support.waiting import wait_until
 from tests.unit.embedder.fake_tei import DIMENSION, FakeTei
@@ -28,9 +28,9 @@ class Rig:
 
     def __init__(self, capacity: Capacity = CAPACITY, linger_s: float = 0.003) -> None:
         self.tei = FakeTei()
-        self.limiter = WeightedLimiter(capacity.inputs_in_flight)
-        embedder = IsolatingEmbedder(self.tei, DIMENSION, observe=lambda call: None, backoff=Backoff(initial_s=0.0))
-        self.batcher = EmbeddingBatcher(embedder, capacity, self.limiter, linger_s=linger_s)
+        self.servers = one_server(self.tei, capacity, common_of(DIMENSION, backoff=Backoff(initial_s=0.0)))
+        self.permits = self.servers.permits[0]
+        self.batcher = EmbeddingBatcher(self.servers, linger_s=linger_s)
 
     def start(self, *texts: str, lane: Lane = Lane.NORMAL) -> asyncio.Task[Vectors]:
         """Embed a document in a task of its own."""
@@ -44,10 +44,10 @@ class Rig:
 async def running(capacity: Capacity = CAPACITY, linger_s: float = 0.003) -> AsyncIterator[Rig]:
     """A rig that must end with all permits given back."""
     rig = Rig(capacity, linger_s)
-    async with rig.batcher:
+    async with rig.servers, rig.batcher:
         yield rig
-        await wait_until(lambda: not rig.limiter.in_use, description="all permits given back")
-    assert rig.limiter.waiting == 0
+        await wait_until(lambda: not rig.permits.in_use, description="all permits given back")
+    assert rig.permits.requests_in_use == 0
 
 
 @pytest.fixture
@@ -95,11 +95,34 @@ async def test_the_limiter_bounds_the_inputs_in_flight() -> None:
         rig.tei.gate.clear()
         documents = [rig.start(f"{number}-1", f"{number}-2") for number in range(12)]
         await rig.started(2)
-        rig.limiter.limit = 12
+        rig.permits.limit = 12
         await rig.started(3)
         rig.tei.gate.set()
         await asyncio.gather(*documents)
         assert rig.tei.peak_inputs == 12
+
+
+async def test_a_document_that_waits_for_its_turn_loses_no_time() -> None:
+    one_at_a_time = Capacity(request=CAPACITY.request, inputs_in_flight=4, requests_in_flight=1)
+    async with running(one_at_a_time) as rig:
+        rig.tei.gate.clear()
+        first = rig.start(*"abcd")
+        await rig.started(1)
+
+        async def embed() -> Vectors:
+            async with TimeLimit(0.05) as limit:
+                return await rig.batcher.embed([TextInput("x", 5)], Lane.NORMAL, limit)
+
+        waiting = asyncio.create_task(embed())
+        await asyncio.sleep(0.15)
+        assert not waiting.done()
+        rig.tei.gate.set()
+        check(await waiting, "x")
+        await first
+        rig.tei.gate.clear()
+        with pytest.raises(TimeoutError):
+            await embed()
+        rig.tei.gate.set()
 
 
 async def test_a_document_without_texts_has_no_vectors(rig: Rig) -> None:
@@ -193,7 +216,7 @@ async def test_a_small_document_overtakes_what_a_big_one_has_not_planned_yet(rig
 async def test_leaving_the_context_fails_who_still_waits_and_cancels_requests() -> None:
     rig = Rig()
     rig.tei.gate.clear()
-    async with rig.batcher:
+    async with rig.servers, rig.batcher:
         sent = rig.start(*"abcdefghijkl")
         await rig.started(2)
         waiting = rig.start("z")
@@ -208,7 +231,63 @@ async def test_leaving_the_context_fails_who_still_waits_and_cancels_requests() 
 async def test_a_batcher_that_does_not_run_says_so(entered: bool) -> None:
     rig = Rig()
     if entered:
-        async with rig.batcher:
+        async with rig.servers, rig.batcher:
             pass
     with pytest.raises(DependencyError, match="not running"):
         await rig.start("a")
+
+
+async def test_a_text_that_several_documents_have_is_embedded_once(rig: Rig) -> None:
+    documents = [["menu", f"page {number}", "footer", "menu"] for number in range(5)]
+    tasks = [rig.start(*texts) for texts in documents]
+    for task, texts in zip(tasks, documents, strict=True):
+        check(await task, *texts)
+    assert sum(map(len, rig.tei.batches)) == 2 + 5
+
+
+async def test_a_text_that_is_in_flight_already_is_not_sent_again(rig: Rig) -> None:
+    rig.tei.gate.clear()
+    first = rig.start("menu", "a")
+    await rig.started(1)
+    second = rig.start("menu", "b", lane=Lane.HIGH)
+    await rig.started(2)
+    rig.tei.gate.set()
+    check(await first, "menu", "a")
+    check(await second, "menu", "b")
+    assert rig.tei.batches == [["menu", "a"], ["b"]]
+
+
+@pytest.mark.parametrize("is_sent", [True, False])
+async def test_a_document_that_leaves_takes_no_text_from_those_who_stay(rig: Rig, is_sent: bool) -> None:
+    rig.tei.gate.clear()
+    busy = rig.start(*(f"busy {index}" for index in range(4)))
+    await rig.started(1)
+    if not is_sent:
+        rig.permits.limit = 1
+    leaving, staying = rig.start("menu", "a"), rig.start("menu", "b")
+    if is_sent:
+        await rig.started(2)
+    else:
+        await asyncio.sleep(0.01)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    rig.tei.gate.set()
+    check(await staying, "menu", "b")
+    await busy
+
+
+async def test_a_text_comes_again_after_all_who_wanted_it_have_left(rig: Rig) -> None:
+    rig.tei.gate.clear()
+    leaving = rig.start("menu")
+    await rig.started(1)
+    leaving.cancel()
+    again = rig.start("menu")
+    await asyncio.wait([leaving])
+    rig.tei.gate.set()
+    check(await again, "menu")
+    assert rig.tei.cancelled == 1
+
+
+async def test_a_refused_text_fails_all_documents_that_have_it_and_only_those(rig: Rig) -> None:
+    results = await asyncio.gather(rig.start("bad", "a"), rig.start("bad", "b"), rig.start("c"), return_exceptions=True)
+    assert [isinstance(result, RejectedError) for result in results] == [True, True, False]

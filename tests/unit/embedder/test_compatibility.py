@@ -2,9 +2,11 @@
 
 import pytest
 
-from embedder.compatibility import check_compatible
+from embedder.compatibility import ChunkShape, check_compatible
 from shared.errors import ConfigurationError
 from shared.tei import TeiInfo
+
+SHAPE = ChunkShape(max_tokens=256, probe_ids=[101, 7, 102])
 
 
 def info(max_input_length: int = 256) -> TeiInfo:
@@ -15,14 +17,14 @@ def info(max_input_length: int = 256) -> TeiInfo:
 
 
 def test_the_same_tokens_and_enough_room_are_fine() -> None:
-    check_compatible(info(), 256, [101, 7, 102], [101, 7, 102])
+    check_compatible(info(), SHAPE, [101, 7, 102])
 
 
 def test_a_model_with_a_shorter_window_is_refused_with_the_setting_to_change() -> None:
     with pytest.raises(ConfigurationError, match="WEBHOOK_MAX_CHUNK_TOKENS to 128"):
-        check_compatible(info(128), 256, [1], [1])
+        check_compatible(info(128), SHAPE, [101, 7, 102])
 
 
 def test_another_tokenizer_is_refused_with_the_setting_to_change() -> None:
     with pytest.raises(ConfigurationError, match="WEBHOOK_TOKENIZER"):
-        check_compatible(info(), 256, [101, 7, 102], [101, 8, 102])
+        check_compatible(info(), SHAPE, [101, 8, 102])

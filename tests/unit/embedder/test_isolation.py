@@ -1,5 +1,6 @@
 """One request: retries, the right text blamed, every try reported."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import numpy as np
@@ -7,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedder.isolation import EmbeddingCall, IsolatingEmbedder
+from embedder.isolation import EmbeddingCall, IsolatingEmbedder, Practice
 from embedder.packing import TextInput
 from shared.errors import DependencyError, MillstreamError, RejectedError
-from shared.tei import Backoff, TeiBackendError, TeiOverloadedError
+from shared.tei import Backoff, BreakingTextError, TeiBackendError, TeiBreakdownError, TeiOverloadedError
 from tests.support.tei_stand_in import vector_of
+from tests.support.waiting import wait_until
 from tests.unit.embedder.fake_tei import DIMENSION, FakeTei
 
 
@@ -25,9 +27,8 @@ class Rig:
         ticks = iter(range(1_000_000))
         self.embedder = IsolatingEmbedder(
             self.tei,
-            DIMENSION,
+            Practice(dimension=DIMENSION, backoff=Backoff(jitter=lambda low, high: high, sleep=self.sleep())),
             observe=self.calls.append,
-            backoff=Backoff(jitter=lambda low, high: high, sleep=self.sleep()),
             clock=lambda: float(next(ticks)),
         )
 
@@ -58,10 +59,11 @@ async def test_texts_come_back_as_vectors_in_order(rig: Rig) -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.sampled_from(["good", "bad", "poison"]), min_size=1, max_size=32))
+@given(st.lists(st.sampled_from(["good", "bad", "poison", "crash"]), min_size=1, max_size=32))
 async def test_exactly_the_texts_at_fault_are_blamed(kinds: list[str]) -> None:
     rig = Rig()
-    names = {"good": "ok", "bad": "InputRejectedError", "poison": "TeiBackendError"}
+    broken = "BreakingTextError"
+    names = {"good": "ok", "bad": "InputRejectedError", "poison": broken, "crash": broken}
     texts = [f"{kind} {index}" for index, kind in enumerate(kinds)]
     assert await rig.outcomes(*texts) == [names[kind] for kind in kinds]
 
@@ -108,3 +110,68 @@ async def test_a_dependency_fault_is_raised_at_once(rig: Rig) -> None:
         await rig.outcomes("a", "b")
     assert len(rig.calls) == 1
     assert isinstance(rig.calls[0].error, DependencyError)
+
+
+async def test_a_text_that_crashes_tei_is_found_over_restarts_and_its_neighbours_come_through(rig: Rig) -> None:
+    rig.tei.stays_down = True
+    texts = [f"text {index}" for index in range(32)]
+    texts[17] = "a crash"
+    for _ in range(6):  # 32, 16, 8, 4, 2, alone; after each the documents wait for TEI and come again
+        with pytest.raises(DependencyError) as caught:
+            await rig.outcomes(*texts)
+        assert not caught.value.is_suspicious
+        rig.tei.restart()
+    outcomes = await rig.outcomes(*texts)
+    assert [index for index, outcome in enumerate(outcomes) if outcome != "ok"] == [17]
+    assert outcomes[17] == BreakingTextError.__name__
+    assert rig.tei.crashes == 6
+
+
+async def test_a_text_that_was_blamed_is_sent_again_alone_when_it_comes_again(rig: Rig) -> None:
+    assert await rig.outcomes("a", "a crash") == ["ok", "BreakingTextError"]
+    rig.tei.batches.clear()
+    assert await rig.outcomes("b", "a crash", "c") == ["ok", "BreakingTextError", "ok"]
+    assert sorted(rig.tei.batches) == [["a crash"], ["b", "c"], ["canary"]]
+
+
+@pytest.mark.parametrize("texts", [["a"], ["a", "b", "c"]])
+async def test_a_restart_that_hits_healthy_texts_is_blamed_on_none_of_them(rig: Rig, texts: list[str]) -> None:
+    rig.tei.error = TeiBreakdownError("connection reset")
+    with pytest.raises(TeiBreakdownError) as caught:
+        await rig.outcomes(*texts)
+    assert not caught.value.is_suspicious
+    rig.tei.restart()
+    assert await rig.outcomes(*texts) == ["ok"] * len(texts)
+    rig.tei.batches.clear()
+    assert await rig.outcomes(*texts) == ["ok"] * len(texts)
+    assert rig.tei.batches == [texts], "nobody is suspected any more"
+
+
+async def test_who_is_under_suspicion_travels_alone(rig: Rig) -> None:
+    rig.tei.error = TeiBreakdownError("connection reset")
+    with pytest.raises(TeiBreakdownError):
+        await rig.outcomes("suspect")
+    rig.tei.restart()
+    rig.tei.gate.clear()
+    others = [asyncio.create_task(rig.outcomes(f"text {n}")) for n in range(3)]
+    await wait_until(lambda: len(rig.tei.in_flight) == 3, description="three requests under way")
+    suspect = asyncio.create_task(rig.outcomes("suspect"))
+    late = asyncio.create_task(rig.outcomes("late"))
+    await asyncio.sleep(0.01)  # room for them to be seen beside the others
+    assert len(rig.tei.in_flight) == 3
+    rig.tei.gate.set()
+    assert await asyncio.gather(suspect, late, *others) == [["ok"]] * 5
+    assert rig.tei.peak_requests == 3
+
+
+async def test_what_breaks_beside_others_is_not_blamed_before_it_broke_alone(rig: Rig) -> None:
+    rig.tei.gate.clear()
+    both = [asyncio.create_task(rig.outcomes("a healthy one")), asyncio.create_task(rig.outcomes("a crash"))]
+    await wait_until(lambda: len(rig.tei.in_flight) == 2, description="both under way")
+    rig.tei.error = TeiBreakdownError("connection reset")
+    rig.tei.gate.set()
+    results = await asyncio.gather(*both, return_exceptions=True)
+    assert [type(result) for result in results] == [TeiBreakdownError] * 2
+    rig.tei.restart()
+    healthy, crash = await asyncio.gather(rig.outcomes("a healthy one"), rig.outcomes("a crash"))
+    assert healthy + crash == ["ok", "BreakingTextError"]

@@ -88,12 +88,13 @@ def test_a_lone_surrogate_can_be_measured() -> None:
 @pytest.mark.parametrize(
     ("version", "permits", "expected"),
     [
-        ("1.9.0", 512, (32, 460, 80)),  # permits count inputs
-        ("1.10.1", 512, (32, 460, 80)),
-        ("1.8.3", 512, (32, 460 * 32, 80)),  # permits count requests
+        ("1.9.0", 512, (32, 461, 80)),  # permits count inputs
+        ("1.10.1", 512, (32, 461, 80)),
+        ("1.8.3", 512, (32, 461 * 32, 80)),  # permits count requests
         ("1.8.3", 10, (32, 9 * 32, 9)),
         ("1.9.3", 20, (18, 18, 18)),  # fewer permits than a client batch
         ("1.9.3", 1, (1, 1, 1)),
+        ("1.8.3", 4, (32, 4 * 32, 4)),  # a tenth of so few is none: a query that finds no room asks again
         ("nightly", 100, (32, 90, 80)),
     ],
 )

@@ -1,0 +1,36 @@
+"""An embedder's servers over any client, without asking it who it is."""
+
+from collections.abc import Callable
+
+from embedder.isolation import EmbeddingCall, Embeds, Practice
+from embedder.packing import Capacity
+from embedder.servers import Common, Introduce, Server, Servers
+from shared.metrics import Metrics
+from shared.tei import Backoff
+
+
+def common_of(
+    dimension: int, observe: Callable[[EmbeddingCall], None] = lambda _: None, backoff: Backoff | None = None
+) -> Common:
+    """What servers share, with a short backoff."""
+    practice = Practice(dimension=dimension, backoff=backoff or Backoff(initial_s=0.01))
+    return Common(practice=practice, metrics=Metrics(), observe=observe)
+
+
+def one_server(client: Embeds, capacity: Capacity, common: Common) -> Servers:
+    """A single server that takes what `capacity` says."""
+    return Servers([Server("tei", client, always(capacity), common)], common.practice.dimension)
+
+
+def in_use(servers: Servers) -> int:
+    """Inputs in flight at all of them."""
+    return sum(permits.in_use for permits in servers.permits)
+
+
+def always(capacity: Capacity) -> Introduce:
+    """An introduction that needs no server."""
+
+    async def introduce() -> Capacity:
+        return capacity
+
+    return introduce
