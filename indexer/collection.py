@@ -98,8 +98,12 @@ async def ensure_collection(
 
 
 async def collection_exists(client: AsyncQdrantClient, name: str) -> bool:
-    """Whether the collection is there. Raises DependencyError when Qdrant is away."""
-    return await _find(client, name) is not None
+    """Whether the collection is there. Raises DependencyError when Qdrant is away.
+
+    Asks for a plain yes or no: a 404 may also come from a proxy in front of a Qdrant that is down.
+    """
+    with qdrant_errors():
+        return await client.collection_exists(name)
 
 
 async def point_alias(client: AsyncQdrantClient, alias: str, name: str) -> None:

@@ -12,6 +12,7 @@ from qdrant_client.models import PointStruct
 
 from indexer.store import StoredDocument, StoredVersion
 from shared.errors import RejectedError
+from shared.failpoints import failpoint
 from shared.jobs.model import ItemState
 from shared.jobs.registry import Decided, Registration
 
@@ -71,12 +72,16 @@ class Fence:
         if not candidates:
             return {}
         entering = await self._keep_current(target, candidates)
+        failpoint("indexer", "entered")
         rejected = await self._store.upsert(target, [point for c in entering for point in c.points])
+        failpoint("indexer", "upserted")
         accepted = [c for c in entering if c.registration.document_id not in rejected]
         won = await self._registry.commit(target, [c.registration for c in accepted])
+        failpoint("indexer", "committed")
         winners = [c for c in accepted if c.registration.document_id in won]
         await self._withdraw(target, [c for c in entering if c not in winners])
         await self._store.delete_older(target, [_stored(c) for c in winners])
+        failpoint("indexer", "trimmed")
         # A later version may have been decided since, and its clean-up been done before our points were written.
         indexed = await self._keep_current(target, winners)
         results: dict[tuple[str, int], Result] = {c.key: ItemState.INDEXED for c in indexed}
@@ -87,6 +92,7 @@ class Fence:
         if not candidates:
             return {}
         won = await self._registry.commit(target, [c.registration for c in candidates])
+        failpoint("indexer", "deleted")
         winners = [c for c in candidates if c.registration.document_id in won]
         await self._store.delete_up_to(target, [_version(c) for c in winners])
         return {c.key: ItemState.DELETED for c in winners}

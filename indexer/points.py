@@ -86,6 +86,7 @@ def _chunk_payload(index: int, chunk: Chunk) -> dict[str, Any]:
     return {
         "chunk_index": index,
         "text": chunk.text,
+        "prefix": chunk.prefix,
         "headings": chunk.headings,
         "start": chunk.start,
         "end": chunk.end,

@@ -1,6 +1,6 @@
 """From two lists of hits to one page: who is visible, fused order, one hit per document. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -45,13 +45,23 @@ def order(hits: Iterable[Hit]) -> list[Hit]:
 
 def fuse(sides: Sequence[Sequence[Hit]], k: int) -> list[Hit]:
     """Reciprocal rank fusion: the sum of 1 / (k + rank) over the sides, rank from 1 (Cormack et al. 2009)."""
+    return order(_fused(sides, k, lambda hit: hit.id))
+
+
+def fuse_documents(sides: Sequence[Sequence[Hit]], k: int) -> list[Hit]:
+    """The same with documents for hits: each ranks as its best chunk does, and is shown by the higher ranking one."""
+    return order(_fused([best_per_document(order(side)) for side in sides], k, lambda hit: hit.document_id))
+
+
+def _fused(sides: Sequence[Sequence[Hit]], k: int, identity: Callable[[Hit], str]) -> Iterator[Hit]:
+    best: dict[str, tuple[int, Hit]] = {}
     scores: dict[str, float] = {}
-    hit_of: dict[str, Hit] = {}
     for side in sides:
         for rank, hit in enumerate(order(side), start=1):
-            scores[hit.id] = scores.get(hit.id, 0.0) + 1 / (k + rank)
-            hit_of[hit.id] = hit
-    return order(msgspec.structs.replace(hit_of[id_], score=score) for id_, score in scores.items())
+            id_ = identity(hit)
+            scores[id_] = scores.get(id_, 0.0) + 1 / (k + rank)
+            best[id_] = min(best.get(id_, (rank, hit)), (rank, hit), key=lambda b: (b[0], b[1].chunk_index, b[1].id))
+    return (msgspec.structs.replace(hit, score=scores[id_]) for id_, (_, hit) in best.items())
 
 
 def best_per_document(hits: Iterable[Hit]) -> list[Hit]:

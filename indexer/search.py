@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
-from qdrant_client import AsyncQdrantClient
 from qdrant_client.models import SparseVector
 
 from indexer import ranking
 from indexer.keyword import KeywordEncoder, KeywordParameters
 from indexer.ranking import Hit
 from indexer.search_contract import Collapse, Mode, SearchRequest, SearchResponse, SearchResult
-from indexer.window import EmbedQuery, Question, Window, WindowReader, qdrant_filter
+from indexer.window import Question, Sources, Window, WindowReader
 from shared.errors import DependencyError
 from shared.qdrant import MissingCollectionError, qdrant_errors
 
@@ -42,7 +41,6 @@ class SearchOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     default_collection: str = "pulse_docs"
     rrf_k: int = 60
-    embed_timeout_s: float = 5.0  # then the keyword side answers alone; a person waits for this
 
 
 class _Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,15 +58,13 @@ class SearchEngine:
 
     def __init__(
         self,
-        client: AsyncQdrantClient,
+        sources: Sources,
         visibility: Visibility,
-        embed_query: EmbedQuery,
         options: SearchOptions,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._client = client
+        self._sources = sources
         self._visibility = visibility
-        self._embed_query = embed_query
         self._options = options
         self._clock = clock
         self._encoder = KeywordEncoder(KeywordParameters())  # a query's terms do not depend on the parameters
@@ -91,7 +87,7 @@ class SearchEngine:
                 mode=request.mode,
                 text=request.query,
                 terms=terms,
-                filter=qdrant_filter(request.filters),
+                filters=request.filters,
             )
             page = await self._settled_page(question, request)
         return SearchResponse(
@@ -115,7 +111,7 @@ class SearchEngine:
         return target, False
 
     async def _settled_page(self, question: Question, request: SearchRequest) -> _Page:
-        reader = WindowReader(self._client, self._embed_query, self._options.embed_timeout_s, question)
+        reader = WindowReader(self._sources, question)
         page = _NOTHING
         try:
             for _ in range(MAX_ROUNDS):
@@ -129,9 +125,7 @@ class SearchEngine:
     async def _page(self, window: Window, question: Question, request: SearchRequest) -> _Page:
         hits = [hit for side in window.sides for hit in side]
         live, is_guess = await self._live_versions(question.target, hits)
-        ranked = self._ranked([ranking.live_hits(side, live) for side in window.sides], question.mode)
-        if request.collapse is Collapse.DOCUMENT:
-            ranked = ranking.best_per_document(ranked)
+        ranked = self._ranked([ranking.live_hits(side, live) for side in window.sides], request)
         page = ranked[request.offset : request.offset + request.limit]
         payloads = await self._payloads(question.target, page)
         return _Page(
@@ -147,8 +141,13 @@ class SearchEngine:
             if payload := page.payloads.get(hit.id):
                 yield _result(hit, payload, self._encoder.highlight(payload["text"], terms))
 
-    def _ranked(self, sides: Sequence[Sequence[Hit]], mode: Mode) -> list[Hit]:
-        return ranking.fuse(sides, self._options.rrf_k) if mode is Mode.HYBRID else ranking.order(sides[0])
+    def _ranked(self, sides: Sequence[Sequence[Hit]], request: SearchRequest) -> list[Hit]:
+        is_collapsed = request.collapse is Collapse.DOCUMENT
+        if request.mode is Mode.HYBRID:
+            fuse = ranking.fuse_documents if is_collapsed else ranking.fuse
+            return fuse(sides, self._options.rrf_k)
+        ranked = ranking.order(sides[0])
+        return ranking.best_per_document(ranked) if is_collapsed else ranked
 
     async def _live_versions(self, target: str, hits: Sequence[Hit]) -> tuple[Mapping[str, int | None], bool]:
         document_ids = list({hit.document_id: None for hit in hits})
@@ -164,7 +163,7 @@ class SearchEngine:
         if not hits:
             return {}
         with qdrant_errors():
-            records = await self._client.retrieve(target, [hit.id for hit in hits], with_payload=True)
+            records = await self._sources.client.retrieve(target, [hit.id for hit in hits], with_payload=True)
         return {str(record.id): record.payload or {} for record in records}
 
 

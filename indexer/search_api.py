@@ -1,18 +1,25 @@
 """The search API put together: on the indexer's own port, and by `python -m indexer.search_api` without the stage."""
 
+import asyncio
+
 import aiohttp
 from aiohttp import web
 from qdrant_client import AsyncQdrantClient
 
+from indexer.keyword_index import KeywordIndex, QdrantKeywordIndex
+from indexer.query_cache import QueryCache
+from indexer.query_embedding import QueryEmbedder
+from indexer.rank_bm25_index import RankBm25Index
 from indexer.search import SearchEngine, SearchOptions
 from indexer.search_routes import add_search_routes
 from indexer.settings import Settings
 from indexer.visibility import RegistryVisibility
+from indexer.window import Sources
 from shared.auth import Authenticator, Verdict
 from shared.qdrant import check_qdrant, make_client
 from shared.runtime.process import Port, Process, run_process
-from shared.settings import Secret, check_secret
-from shared.tei import TeiClient, Vectors
+from shared.settings import KeywordEngine, SearchSettings, Secret, check_secret
+from shared.tei_servers import check_any, tei_clients
 
 DEFAULT_PORT = 50111  # the indexer's
 
@@ -20,7 +27,7 @@ DEFAULT_PORT = 50111  # the indexer's
 async def listen(process: Process, settings: Settings) -> AsyncQdrantClient:
     """Serve searches on the process's port; returns its Qdrant client, which closes with the process."""
     check_secret("WEBHOOK_API_SECRET", settings.ingest.api_secret, test_mode=settings.process.test_mode)
-    client = make_client(settings.qdrant)
+    client = make_client(settings.qdrant, process.metrics.request_observer("qdrant"))
     process.stack.push_async_callback(client.close)
     process.health.checks["qdrant"] = check_qdrant(client)
     app = await _make_app(process, client, settings)
@@ -37,23 +44,33 @@ async def serve(process: Process, settings: Settings) -> None:
 
 async def _make_app(process: Process, client: AsyncQdrantClient, settings: Settings) -> web.Application:
     session = await process.stack.enter_async_context(aiohttp.ClientSession())
-    tei = TeiClient(session, settings.tei.tei_url, api_key=settings.tei.tei_api_key, timeout_s=settings.tei.tei_timeout)
-    process.health.checks["tei"] = tei.health
-
-    async def embed_query(text: str) -> Vectors:
-        vectors: Vectors = (await tei.embed([text]))[0]
-        return vectors
-
+    clients = tei_clients(session, settings.tei)
+    process.health.checks["tei"] = check_any(clients)
+    visibility = RegistryVisibility(process.pool)
+    sources = Sources(
+        client=client,
+        keyword=_keyword_index(process, client, visibility, settings.search),
+        embed_query=QueryCache(QueryEmbedder(clients, process.metrics.request_seconds.labels("tei", "query").observe)),
+    )
     options = SearchOptions(default_collection=settings.collection.qdrant_collection, rrf_k=settings.search.rrf_k)
-    engine = SearchEngine(client, RegistryVisibility(process.pool), embed_query, options)
     authenticator = Authenticator(settings.ingest.api_secret, Secret())
 
     def is_authentic(request: web.Request) -> bool:
         return authenticator.check_bearer(request.headers.get("Authorization")) is Verdict.ALLOWED
 
     app = web.Application(client_max_size=1024 * 1024)
-    add_search_routes(app, engine, is_authentic)
+    add_search_routes(app, SearchEngine(sources, visibility, options), is_authentic)
     return app
+
+
+def _keyword_index(
+    process: Process, client: AsyncQdrantClient, visibility: RegistryVisibility, settings: SearchSettings
+) -> KeywordIndex:
+    if settings.keyword_index is KeywordEngine.QDRANT:
+        return QdrantKeywordIndex(client)
+    index = RankBm25Index(client, visibility, k1=settings.bm25_k1, b=settings.bm25_b)
+    process.stack.callback(asyncio.create_task(index.run(), name="keyword index").cancel)
+    return index
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ from indexer.collection import (
     Collection,
     DimensionMismatchError,
     GenerationMismatchError,
-    collection_exists,
     ensure_collection,
     point_alias,
 )
@@ -21,9 +20,11 @@ from indexer.fence import Candidate, Fence, Result
 from indexer.keyword import KeywordEncoder, KeywordParameters
 from indexer.points import points_of
 from indexer.store import PointStore
+from indexer.store_guard import StoreGuard
 from shared.clients import PostgresPool
 from shared.errors import DependencyError, RejectedError
 from shared.jobs.operations import Operation, OperationLog
+from shared.jobs.recovery import Recovery
 from shared.jobs.registry import Registration, Registry
 from shared.jobs.targets import Target, Targets
 from shared.messages import Action, EmbeddedDocument, decode_part
@@ -47,9 +48,9 @@ class IndexStage:
         failures: Failures, settings: RuntimeSettings,
     ) -> None:  # fmt: skip
         self._client = client
-        self._registry = Registry(pool)
         self._targets = Targets(pool)
-        self._fence = Fence(self._registry, PointStore(client))
+        self._fence = Fence(Registry(pool), PointStore(client))
+        self.guard = StoreGuard(client, self._targets, Recovery(pool, settings.indexing_job_timeout))
         self._keyword = keyword
         self._operations = operations
         self._failures = failures
@@ -102,9 +103,7 @@ class IndexStage:
         return ready[1]
 
     async def _ensure(self, target: Target, dimension: int) -> Collection:
-        if not await collection_exists(self._client, target.target):
-            # New or lost: in a lost one nothing is unchanged, whatever the registry remembers.
-            await self._registry.forget_contents(target.target)
+        await self.guard.check(target.target)
         try:
             collection = await ensure_collection(
                 self._client, target.target, dimension=dimension, generation=target.generation, keyword=self._keyword
@@ -143,5 +142,5 @@ def _registration(work: Work, *, is_live: bool) -> Registration:
 
 def _outcome(candidate: Candidate, result: Result) -> Outcome:
     if isinstance(result, RejectedError):
-        return Dead(result.code, result.reason, attempts=1)
+        return Dead(result.code, result.reason, attempts=1, dependency=result.service)
     return Done(result, len(candidate.points))

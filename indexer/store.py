@@ -1,10 +1,11 @@
-"""The only place that writes points to Qdrant. The fence decides what may be written when.
+"""The only place that writes points to Qdrant. The fence, and the scrubber after it, decide what may be written when.
 
 Every write waits until it can be searched, and every write may be repeated.
 """
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 from qdrant_client import AsyncQdrantClient
@@ -14,6 +15,7 @@ from qdrant_client.models import (
     Filter,
     FilterSelector,
     MatchValue,
+    PointIdsList,
     PointStruct,
     Range,
 )
@@ -39,6 +41,21 @@ class StoredDocument(msgspec.Struct, frozen=True):
     document_id: str
     version: int
     chunks: int
+
+
+class StoredPoint(msgspec.Struct, frozen=True):
+    """A point, as far as the registry decides about it."""
+
+    id: Any
+    document_id: str
+    version: int
+
+
+class StoredPage(msgspec.Struct, frozen=True):
+    """Some points in the order of their ids; `after` is where the next page begins, None at the end."""
+
+    points: Sequence[StoredPoint]
+    after: Any
 
 
 class PointStore:
@@ -83,16 +100,34 @@ class PointStore:
         filters = [Filter(must=[_is_document(v.document_id), _versions(Range(lte=v.version))]) for v in versions]
         await self._delete(collection, filters)
 
+    async def page(self, collection: str, after: Any, limit: int) -> StoredPage:
+        """The next points of all that are stored, from the first one with `after` None; no vectors, no texts."""
+        fields = ["document_id", "version"]
+        try:
+            with qdrant_errors():
+                found, next_id = await self._client.scroll(
+                    collection, limit=limit, offset=after, with_payload=fields, with_vectors=False
+                )
+        except MissingCollectionError:
+            return StoredPage([], None)
+        return StoredPage([StoredPoint(r.id, **r.payload) for r in found if r.payload], next_id)
+
+    async def delete_points(self, collection: str, ids: Sequence[Any]) -> None:
+        """Delete the points with these ids."""
+        await self._delete_selected(collection, PointIdsList(points=list(ids)))
+
     async def _delete(self, collection: str, filters: Sequence[Filter]) -> None:
         for start in range(0, len(filters), _DELETE_DOCUMENTS):
             any_of: list[Condition] = [*filters[start : start + _DELETE_DOCUMENTS]]
-            try:
-                async with self._slots:
-                    with qdrant_errors():
-                        selector = FilterSelector(filter=Filter(should=any_of))
-                        await self._client.delete(collection, selector, wait=True)
-            except MissingCollectionError:
-                return  # nothing is stored, so nothing is left
+            await self._delete_selected(collection, FilterSelector(filter=Filter(should=any_of)))
+
+    async def _delete_selected(self, collection: str, selector: FilterSelector | PointIdsList) -> None:
+        try:
+            async with self._slots:
+                with qdrant_errors():
+                    await self._client.delete(collection, selector, wait=True)
+        except MissingCollectionError:
+            return  # nothing is stored, so nothing is left
 
 
 class _Upsert:
@@ -115,7 +150,7 @@ class _Upsert:
                     await self._client.upsert(self._collection, points, wait=True)
         except RefusedError as error:
             if len(points) == 1:
-                self.rejected[_document_of(points[0])] = RejectedError("refused_by_qdrant", str(error))
+                self.rejected[_document_of(points[0])] = RejectedError("refused_by_qdrant", str(error), "qdrant")
                 return
             for half in _halves(points):
                 await self.send(half)

@@ -1,5 +1,6 @@
-"""What search asks of Postgres: which target serves a collection, and which version of a document is live."""
+"""What search asks of Postgres: which target serves a collection, which version of a document is live, what changed."""
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 
 from shared.clients import PostgresPool
@@ -20,3 +21,9 @@ class RegistryVisibility:
 
     async def live_versions(self, target: str, document_ids: Sequence[str]) -> Mapping[str, int | None]:
         return await self._registry.live_versions(target, document_ids)
+
+    async def live_targets(self) -> Sequence[str]:
+        return [target.target for target in await self._targets.all_live()]
+
+    async def changes(self, target: str, since: dt.datetime) -> tuple[dt.datetime, Mapping[str, int | None]]:
+        return await self._registry.changed_since(target, since)

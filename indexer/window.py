@@ -1,25 +1,17 @@
-"""Both sides of one search, read from Qdrant: dense and keyword hits. Knows no versions or pages."""
+"""Both sides of one search: dense hits from Qdrant, keyword hits from a keyword index. Knows no versions or pages."""
 
 import asyncio
-import datetime as dt
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import AsyncQdrantClient
-from qdrant_client.models import (
-    Condition,
-    DatetimeRange,
-    FieldCondition,
-    Filter,
-    MatchPrefix,
-    MatchValue,
-    ScoredPoint,
-    SparseVector,
-)
+from qdrant_client.models import SparseVector
 
-from indexer.collection import DENSE, SPARSE
+from indexer.collection import DENSE
+from indexer.filters import qdrant_filter
+from indexer.keyword_index import RANKED_BY, KeywordIndex, KeywordQuestion, hit_of
 from indexer.ranking import WINDOW, Hit
 from indexer.search_contract import Mode, SearchFilters
 from shared.errors import DependencyError, RejectedError
@@ -27,8 +19,6 @@ from shared.qdrant import qdrant_errors
 
 Embedding = Sequence[float] | NDArray[np.float32]
 EmbedQuery = Callable[[str], Awaitable[Embedding]]
-
-_RANKED_BY = ["document_id", "version", "chunk_index"]  # texts are fetched for one page only
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +28,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     mode: Mode
     text: str
     terms: SparseVector
-    filter: Filter | None
+    filters: SearchFilters
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,15 +38,20 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     is_degraded: bool  # the dense side is missing though it was asked for
 
 
+class Sources(msgspec.Struct, frozen=True, kw_only=True):
+    """Where hits come from."""
+
+    client: AsyncQdrantClient
+    keyword: KeywordIndex
+    embed_query: EmbedQuery
+    embed_timeout_s: float = 5.0  # then the keyword side answers alone; a person waits for this
+
+
 class WindowReader:
     """Reads the window of one question, as often as it is asked to; embeds the query once."""
 
-    def __init__(
-        self, client: AsyncQdrantClient, embed_query: EmbedQuery, embed_timeout_s: float, question: Question
-    ) -> None:
-        self._client = client
-        self._embed_query = embed_query
-        self._embed_timeout_s = embed_timeout_s
+    def __init__(self, sources: Sources, question: Question) -> None:
+        self._sources = sources
         self._question = question
         self._embedding: list[float] | None = None
         self._is_degraded = False
@@ -79,11 +74,11 @@ class WindowReader:
             raise errors.exceptions[0] from errors
         return Window(sides=tuple(task.result() for task in tasks), is_degraded=self._is_degraded)
 
-    async def _dense(self) -> list[Hit]:
+    async def _dense(self) -> Sequence[Hit]:
         if not self._is_degraded:
             try:
                 self._embedding = self._embedding or await self._embed()
-                return await self._query(self._embedding, DENSE)
+                return await self._nearest(self._embedding)
             except (DependencyError, RejectedError) as error:
                 is_tei = isinstance(error, RejectedError) or error.service == "tei"
                 if self._question.mode is not Mode.HYBRID or not is_tei:
@@ -91,54 +86,29 @@ class WindowReader:
                 self._is_degraded = True
         return []
 
-    async def _keyword(self) -> list[Hit]:
-        # Stop words alone make no terms, and Qdrant refuses an empty sparse query.
-        return await self._query(self._question.terms, SPARSE) if self._question.terms.indices else []
+    async def _keyword(self) -> Sequence[Hit]:
+        if not self._question.terms.indices:
+            return []  # stop words alone make no terms
+        return await self._sources.keyword.search(
+            KeywordQuestion(target=self._question.target, terms=self._question.terms, filters=self._question.filters)
+        )
 
     async def _embed(self) -> list[float]:
+        limit = self._sources.embed_timeout_s
         try:
-            async with asyncio.timeout(self._embed_timeout_s):
-                return [float(value) for value in await self._embed_query(self._question.text)]
+            async with asyncio.timeout(limit):
+                return [float(value) for value in await self._sources.embed_query(self._question.text)]
         except TimeoutError as error:
-            raise DependencyError("tei", f"no embedding within {self._embed_timeout_s} s") from error
+            raise DependencyError("tei", f"no embedding within {limit} s") from error
 
-    async def _query(self, vector: list[float] | SparseVector, using: str) -> list[Hit]:
+    async def _nearest(self, vector: list[float]) -> list[Hit]:
         with qdrant_errors():
-            found = await self._client.query_points(
+            found = await self._sources.client.query_points(
                 self._question.target,
                 query=vector,
-                using=using,
-                query_filter=self._question.filter,
+                using=DENSE,
+                query_filter=qdrant_filter(self._question.filters),
                 limit=WINDOW,
-                with_payload=_RANKED_BY,
+                with_payload=RANKED_BY,
             )
-        return [_hit(point) for point in found.points]
-
-
-def qdrant_filter(filters: SearchFilters) -> Filter | None:
-    """The same conditions for Qdrant, None without any."""
-    must: list[Condition] = [
-        FieldCondition(key=name, match=MatchValue(value=value))
-        for name in ("language", "country", "is_mobile", "crawl_id")
-        if (value := getattr(filters, name)) is not None
-    ]
-    if filters.domain is not None:
-        must.append(FieldCondition(key="domain", match=MatchValue(value=filters.domain.lower())))
-    if filters.url_prefix is not None:
-        must.append(FieldCondition(key="url", match=MatchPrefix(prefix=filters.url_prefix)))
-    if filters.indexed_after is not None:
-        after = filters.indexed_after
-        after = after if after.tzinfo else after.replace(tzinfo=dt.UTC)
-        must.append(FieldCondition(key="indexed_at", range=DatetimeRange(gt=after)))
-    return Filter(must=must) if must else None
-
-
-def _hit(point: ScoredPoint) -> Hit:
-    payload = point.payload or {}
-    return Hit(
-        id=str(point.id),
-        document_id=payload["document_id"],
-        version=payload["version"],
-        chunk_index=payload["chunk_index"],
-        score=point.score,
-    )
+        return [hit_of(point) for point in found.points]

@@ -6,6 +6,7 @@ lost, or nothing was ever indexed), or it refuses this very request (bisect it).
 
 import contextlib
 import math
+import time
 from collections.abc import Awaitable, Callable, Iterator
 
 import httpx
@@ -39,19 +40,54 @@ class RefusedError(MillstreamError):
         self.reason = reason
 
 
-def make_client(settings: QdrantSettings) -> AsyncQdrantClient:
-    """A REST client; opens no connection. The caller closes it."""
+Observe = Callable[[str, float], None]
+
+# By method and the end of the path; what is not here is seldom, and is `other`.
+_OPERATIONS = {
+    ("PUT", "points"): "upsert",
+    ("POST", "points"): "retrieve",
+    ("POST", "delete"): "delete",
+    ("POST", "query"): "query",
+    ("POST", "batch"): "query",
+    ("POST", "scroll"): "scroll",
+    ("POST", "count"): "count",
+}
+
+
+def make_client(settings: QdrantSettings, observe: Observe | None = None) -> AsyncQdrantClient:
+    """A REST client; opens no connection. The caller closes it.
+
+    `observe` gets the operation and the seconds of each request, also of one that failed.
+    """
+    # The client switches keep-alive off for localhost unless it is given limits.
+    limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
     return AsyncQdrantClient(
         url=settings.qdrant_url,
         # As a header: the client warns about `api_key=` over plain http, the usual case inside a cluster.
         headers={"api-key": settings.qdrant_api_key} if settings.qdrant_api_key else None,
         prefer_grpc=False,
         timeout=math.ceil(settings.qdrant_timeout),
-        # The client switches keep-alive off for localhost unless it is given limits.
-        limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
+        limits=limits,
         check_compatibility=False,  # it would send a request from a thread of its own
         trust_env=False,  # a proxy for the internet must not get requests to the database
+        transport=_TimedTransport(limits, observe) if observe else None,
     )
+
+
+class _TimedTransport(httpx.AsyncHTTPTransport):
+    """Times requests until the head of their answer."""
+
+    def __init__(self, limits: httpx.Limits, observe: Observe) -> None:
+        super().__init__(limits=limits, trust_env=False)
+        self._observe = observe
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        started = time.perf_counter()
+        try:
+            return await super().handle_async_request(request)
+        finally:
+            operation = _OPERATIONS.get((request.method, request.url.path.rpartition("/")[2]), "other")
+            self._observe(operation, time.perf_counter() - started)
 
 
 @contextlib.contextmanager

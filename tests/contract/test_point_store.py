@@ -2,6 +2,7 @@
 
 import datetime as dt
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -9,10 +10,10 @@ import pytest
 from qdrant_client import AsyncQdrantClient, models
 
 from indexer.collection import SPARSE, Collection, ensure_collection
+from indexer.filters import qdrant_filter
 from indexer.keyword import KeywordEncoder, KeywordParameters
 from indexer.search_contract import SearchFilters
-from indexer.store import PointStore, StoredDocument, StoredVersion
-from indexer.window import qdrant_filter
+from indexer.store import PointStore, StoredDocument, StoredPoint, StoredVersion
 from shared import ids
 from shared.qdrant import make_client
 from shared.settings import QdrantSettings
@@ -182,3 +183,20 @@ async def test_a_time_filter_excludes_the_very_moment(client: AsyncQdrantClient,
     ):
         condition = qdrant_filter(SearchFilters(indexed_after=dt.datetime.fromisoformat(moment)))
         assert (await client.count(NAME, count_filter=condition)).count == expected
+
+
+async def test_pages_show_every_point_once_and_points_can_be_deleted_one_by_one(
+    client: AsyncQdrantClient, store: PointStore
+) -> None:
+    await fill(store)
+    seen: list[StoredPoint] = []
+    after = None
+    while True:
+        page = await store.page(NAME, after, 4)
+        seen += page.points
+        if (after := page.after) is None:
+            break
+    both = {ids.document_id("docs", url) for url in (A, B)}
+    assert Counter((p.document_id, p.version) for p in seen) == {(d, v): v + 1 for d in both for v in (1, 2, 3)}
+    await store.delete_points(NAME, [point.id for point in seen if point.version < 3])
+    assert await stored(client) == of(A, 3, 4) | of(B, 3, 4)

@@ -19,11 +19,12 @@ from shared.qdrant import make_client
 from tests.support.corpus import docstrings
 from tests.support.documents import DIMENSION, points
 from tests.support.qdrant_process import running_qdrant
-from tests.support.search_fakes import FakeRegistry, FakeTei
+from tests.support.search_fakes import FakeRegistry, FakeTei, sources_of
 
 TARGET = "docs_1"
 TEXTS = docstrings()
 URLS = [f"https://docs.example/{number}" for number in range(len(TEXTS))]
+FRENCH: dict[str, Any] = {"language": "fr", "country": "FR", "is_mobile": True}  # every fifth page
 
 Http = TestClient[web.Request, web.Application]
 
@@ -52,9 +53,13 @@ async def http(settings: Any, registry: FakeRegistry, tei: FakeTei) -> AsyncIter
         client, TARGET, dimension=DIMENSION, generation="g", keyword=KeywordParameters()
     )
     if collection.is_new:
-        found = [point for url, text in zip(URLS, TEXTS, strict=True) for point in points(url, [text])]
+        found = [
+            point
+            for number, (url, text) in enumerate(zip(URLS, TEXTS, strict=True))
+            for point in points(url, [text], **(FRENCH if number % 5 == 0 else {}))
+        ]
         assert await PointStore(client).upsert(TARGET, found) == {}
-    engine = SearchEngine(client, registry, tei.embed_query, SearchOptions(default_collection="docs"))
+    engine = SearchEngine(sources_of(client, tei), registry, SearchOptions(default_collection="docs"))
     app = web.Application(middlewares=[problem_middleware])
     add_search_routes(app, engine, lambda request: request.headers.get("Authorization") == "Bearer right")
     async with TestClient(TestServer(app), headers={"Authorization": "Bearer right"}) as http:
@@ -108,6 +113,41 @@ async def test_a_filter_in_camel_case_narrows_the_search(http: Http) -> None:
     answer = await search(http, query="the event loop runs", filters={"urlPrefix": "https://docs.example/1"})
     assert answer["total"] > 0
     assert all(result["url"].startswith("https://docs.example/1") for result in answer["results"])
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "semantic", "keyword"])
+@pytest.mark.parametrize(
+    ("filters", "remaining"),
+    [
+        ({"language": "fr"}, set(URLS[::5])),
+        ({"country": "FR", "domain": "Docs.Example"}, set(URLS[::5])),
+        ({"is_mobile": True, "indexed_after": "2024-05-01T11:59:59Z"}, set(URLS[::5])),
+        ({"url_prefix": URLS[30], "language": "fr"}, {URLS[30], URLS[300], URLS[305]}),
+        ({"url_prefix": URLS[30], "crawl_id": "crawl-1"}, {URLS[30], *URLS[300:310]}),
+        ({"crawl_id": "crawl-2"}, set()),
+        ({"domain": "docs"}, set()),
+        ({"indexed_after": "2024-05-01T12:00:00Z"}, set()),
+    ],
+)
+async def test_each_filter_keeps_what_it_says(
+    http: Http, filters: dict[str, Any], remaining: set[str], mode: str
+) -> None:
+    answer = await search(http, query="return the value of the object", mode=mode, limit=100, filters=filters)
+    found = {result["url"] for result in answer["results"]}
+    assert found <= remaining
+    assert bool(found) == bool(remaining)
+    if mode == "semantic":  # every point has a distance
+        assert len(found) == min(100, len(remaining))
+
+
+async def test_a_query_that_matches_nothing_has_no_keyword_results(http: Http) -> None:
+    answer = await search(http, query="xylophone zzyzx", mode="keyword")
+    assert (answer["results"], answer["total"]) == ([], 0)
+
+
+async def test_equal_searches_give_equal_pages(http: Http) -> None:
+    first = await search(http, query="return the object", limit=100)
+    assert (await search(http, query="return the object", limit=100))["results"] == first["results"]
 
 
 async def test_a_missing_collection_is_empty(http: Http) -> None:

@@ -2,6 +2,10 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from qdrant_client import AsyncQdrantClient
+
+from indexer.keyword_index import QdrantKeywordIndex
+from indexer.window import Sources
 from shared import ids
 from shared.errors import DependencyError
 from tests.support.documents import vector_of
@@ -46,3 +50,8 @@ class FakeTei:
         if self.error is not None:
             raise self.error
         return vector_of(text)
+
+
+def sources_of(client: AsyncQdrantClient, tei: FakeTei) -> Sources:
+    """Both sides from the client, with Qdrant's keyword index."""
+    return Sources(client=client, keyword=QdrantKeywordIndex(client), embed_query=tei.embed_query, embed_timeout_s=0.05)

@@ -1,8 +1,8 @@
-"""A random model of the version fence: the real `Fence` over a registry and a store in memory.
+"""A random model of the version fence: the real `Fence` and `Scrubber` over a registry and a store in memory.
 
 One document is sent several times. Copies of its versions run step by step in random order; they are killed and
-delivered again, paused while another consumer takes over, released twice, and upserts that timed out are applied
-later. When all is quiet, only the last accepted action may be visible.
+delivered again, paused while another consumer takes over, released twice, upserts that timed out are applied later,
+and a scrubber goes over the points all the time. When all is quiet, only the last accepted action may be visible.
 """
 
 import random
@@ -13,7 +13,8 @@ import msgspec
 from qdrant_client.models import PointStruct
 
 from indexer.fence import Candidate, Fence
-from indexer.store import StoredDocument, StoredVersion
+from indexer.scrubber import Scrubber
+from indexer.store import StoredDocument, StoredPage, StoredPoint, StoredVersion
 from shared.errors import DependencyError, RejectedError
 from shared.jobs.registry import Decided, Registration
 
@@ -40,9 +41,10 @@ class Faults(msgspec.Struct, frozen=True):
     pause: float = 0.0
     copy: float = 0.0
     late_upsert: float = 0.0
+    is_scrubbed: bool = False
 
 
-ALL_FAULTS = Faults(kill=0.03, pause=0.03, copy=0.2, late_upsert=0.05)
+ALL_FAULTS = Faults(kill=0.03, pause=0.03, copy=0.2, late_upsert=0.05, is_scrubbed=True)
 
 
 class World:
@@ -74,8 +76,9 @@ class World:
         won = set()
         for registration in registrations:
             version = registration.version
-            if self.decision is None or self.decision.fence <= version:
-                self.decision = Decided(version, version if registration.is_live else None)
+            live = version if registration.is_live else None
+            if self.decision is None or self.decision.fence < version or self.decision == Decided(version, live):
+                self.decision = Decided(version, live)
                 self.content = registration.url
                 won.add(DOCUMENT)
         return won
@@ -103,10 +106,45 @@ class World:
         await Step()
         self.points = {p for p in self.points if p[0] > max((v.version for v in versions), default=0)}
 
+    async def page(self, _target: str, after: Point | None, _limit: int) -> StoredPage:
+        """One point, so that much may happen in a pass."""
+        await Step()
+        points = sorted(point for point in self.points if after is None or point >= after)
+        return StoredPage([StoredPoint(p, DOCUMENT, p[0]) for p in points[:1]], points[1] if len(points) > 1 else None)
+
+    async def delete_points(self, _target: str, ids: Sequence[Any]) -> None:
+        await Step()
+        self.points -= set(ids)
+
     @property
     def visible(self) -> set[tuple[str, int]]:
         live = None if self.decision is None else self.decision.live_version
         return {(content, chunk) for version, content, chunk in self.points if version == live}
+
+
+class Scrubbing:
+    """A scrubber's passes, one after another, resumed a step at a time."""
+
+    def __init__(self, world: World) -> None:
+        self._scrubber = Scrubber(world, world)
+        self._pass: Coroutine[Any, Any, None] = self._scrub()
+
+    def step(self) -> bool:
+        """Run to the next `await`; False if that was the end of a pass."""
+        try:
+            self._pass.send(None)
+        except StopIteration:
+            self._pass = self._scrub()
+            return False
+        return True
+
+    async def _scrub(self) -> None:
+        after = None
+        while (after := (await self._scrubber.scrub_page(TARGET, after)).after) is not None:
+            pass
+
+    def close(self) -> None:
+        self._pass.close()
 
 
 class Copy:
@@ -161,10 +199,11 @@ class Copy:
 
 
 def run(seed: int, sequence: str, faults: Faults, make_fence: MakeFence = Fence) -> World:
-    """One random run of `sequence`, for example "AB-A", to its quiet end."""
+    """One random run of `sequence`, for example "AB-A", to its quiet end, and a last pass of the scrubber."""
     rng = random.Random(seed)
     world = World(rng, faults)
     fence = make_fence(world, world)
+    scrubbing = Scrubbing(world)
     starts = sorted(
         (i * rng.choice([0, 3, 8, 30]), version, c) for i, (version, c) in enumerate(enumerate(sequence, 1))
     )
@@ -180,10 +219,21 @@ def run(seed: int, sequence: str, faults: Faults, make_fence: MakeFence = Fence)
         if world.late and rng.random() < 0.05:
             world.points |= world.late.pop()
         if not (live or paused or waiting or world.late):
+            _scrub_once_more(scrubbing, faults)
             return world
         if live or paused:
             _advance(rng.choice(live + paused), live, paused, world)
+        if faults.is_scrubbed and rng.random() < 0.5:
+            scrubbing.step()
     raise AssertionError(f"seed {seed}: the run does not end")
+
+
+def _scrub_once_more(scrubbing: Scrubbing, faults: Faults) -> None:
+    """The end of the pass that is under way, and a whole one."""
+    for _ in range(2 if faults.is_scrubbed else 0):
+        while scrubbing.step():
+            pass
+    scrubbing.close()
 
 
 def _advance(copy: Copy, live: list[Copy], paused: list[Copy], world: World) -> None:

@@ -1,6 +1,7 @@
-"""The last accepted action wins, whatever happens in between: the fence under random interleavings."""
+"""The last accepted action wins, whatever happens in between: fence and scrubber under random interleavings."""
 
 import os
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from indexer.fence import Candidate, Fence
 from indexer.store import StoredDocument
 from shared.jobs.registry import Decided, Registration
-from tests.unit.indexer.fence_model import ALL_FAULTS, CHUNKS, DELETE, Faults, MakeFence, World, run
+from tests.unit.indexer.fence_model import ALL_FAULTS, CHUNKS, DELETE, Copy, Faults, MakeFence, World, run
 
 RUNS = int(os.environ.get("MILLSTREAM_FENCE_RUNS", "400"))  # `make torture` asks for more
 
@@ -18,6 +19,7 @@ FAULTS = {
     "released twice": Faults(copy=0.3),
     "killed and paused": Faults(kill=0.03, pause=0.03),
     "upserts applied late": Faults(late_upsert=0.05),
+    "scrubbed meanwhile": Faults(copy=0.3, is_scrubbed=True),
     "all at once": ALL_FAULTS,
 }
 
@@ -42,6 +44,31 @@ def test_only_the_last_accepted_action_is_visible(sequence: str, faults: Faults)
 def test_no_hidden_point_stays_behind_where_nothing_is_both_copied_and_killed(sequence: str, faults: Faults) -> None:
     # What a killed copy of an ended item leaves, and an upsert that is applied late, is the scrubber's.
     worlds = [run(seed, sequence, faults) for seed in range(RUNS)]
+    assert [seed for seed, world in enumerate(worlds) if _hidden(world)] == []
+
+
+def test_a_winner_takes_away_what_a_copy_of_it_wrote_behind_a_later_version_before_it_died() -> None:
+    world = World(random.Random(1), Faults())
+    winner, copy = (Copy(world, Fence(world, world), 1, "A", is_redelivered=True) for _ in range(2))
+    for _ in range(3):
+        copy.step()  # the fence lets it pass, and it has written nothing yet
+    while world.decision is None:
+        winner.step()
+    later = Copy(world, Fence(world, world), 2, "B")
+    while later.step():
+        pass
+    while not _hidden(world):
+        copy.step()
+    copy.close()
+    while winner.step():
+        pass
+    assert _hidden(world) == set()
+    assert world.visible == expected("B")
+
+
+@pytest.mark.parametrize("sequence", SEQUENCES)
+def test_after_a_pass_of_the_scrubber_no_hidden_point_is_left_whatever_went_wrong(sequence: str) -> None:
+    worlds = [run(seed, sequence, ALL_FAULTS) for seed in range(RUNS)]
     assert [seed for seed, world in enumerate(worlds) if _hidden(world)] == []
 
 
@@ -71,6 +98,18 @@ def fence_whose_registry_lets_all_win(registry: World, store: World) -> Fence:
     return Fence(lenient, store)
 
 
+def fence_whose_registry_takes_an_equal_fence_for_a_repeat(registry: World, store: World) -> Fence:
+    class Trusting(World):
+        async def commit(self, target: str, registrations: Sequence[Registration]) -> set[str]:
+            if self.decision is not None and self.decision.fence in {r.version for r in registrations}:
+                self.decision = None
+            return await super().commit(target, registrations)
+
+    trusting = Trusting.__new__(Trusting)
+    trusting.__dict__ = registry.__dict__
+    return Fence(trusting, store)
+
+
 @pytest.mark.parametrize(
     "make_fence",
     [FenceWithoutWithdrawal, fence_without_clean_up],
@@ -83,6 +122,12 @@ def test_the_model_sees_the_points_that_a_lesser_fence_leaves_behind(make_fence:
 def test_the_model_sees_old_content_when_the_registry_lets_every_version_win() -> None:
     worlds = (run(seed, "ABC", ALL_FAULTS, fence_whose_registry_lets_all_win) for seed in range(RUNS))
     assert any(world.visible != expected("ABC") for world in worlds)
+
+
+def test_the_model_sees_chunks_scrubbed_from_under_a_copy_that_comes_after_its_item_was_found_unchanged() -> None:
+    make_fence = fence_whose_registry_takes_an_equal_fence_for_a_repeat
+    worlds = (run(seed, "AA", Faults(copy=0.3, is_scrubbed=True), make_fence) for seed in range(10 * RUNS))
+    assert any(world.visible != expected("AA") for world in worlds)
 
 
 def _hidden(world: World) -> set[tuple[int, str, int]]:

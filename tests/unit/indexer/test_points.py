@@ -51,6 +51,7 @@ def test_a_point_carries_all_that_search_shows_and_filters_by() -> None:
         "metadata": {"a": {"b": None}},
         "chunk_index": 1,
         "text": "second",
+        "prefix": "",
         "headings": ("Heading",),
         "start": 10,
         "end": 16,

@@ -1,5 +1,6 @@
 import random
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,6 +63,25 @@ def test_fusion_keeps_every_hit_once_and_the_order_of_a_single_side(dense: list[
     fused = names(ranking.fuse([dense, keyword], 60))
     assert sorted(fused) == sorted({h.id for h in (*dense, *keyword)})
     assert names(ranking.fuse([dense], 60)) == names(ranking.order(dense))
+
+
+@given(hits, hits, st.randoms(use_true_random=False), st.integers(1, 100))
+def test_fusion_of_documents_is_that_of_hits_with_one_chunk_each(
+    dense: list[Hit], keyword: list[Hit], shuffle: random.Random, k: int
+) -> None:
+    fused = ranking.fuse_documents([dense, keyword], k)
+    assert sorted(h.document_id for h in fused) == sorted({h.document_id for h in (*dense, *keyword)})
+    assert ranking.fuse_documents([keyword, shuffle.sample(dense, len(dense))], k) == fused
+    sides = [ranking.best_per_document(ranking.order(side)) for side in (dense, keyword)]
+    single = [[msgspec.structs.replace(h, id=h.document_id, chunk_index=0) for h in side] for side in sides]
+    assert [h.score for h in fused] == [h.score for h in ranking.fuse(single, k)]
+
+
+def test_many_chunks_of_one_document_do_not_push_another_one_down() -> None:
+    long = [hit("long", chunk=n, score=9 - n / 10) for n in range(8)]
+    other = hit("other", score=1)
+    fused = ranking.fuse_documents([[*long, other], [other]], 60)
+    assert [(h.document_id, h.score) for h in fused] == [("other", 1 / 61 + 1 / 62), ("long", 1 / 61)]
 
 
 @given(hits)

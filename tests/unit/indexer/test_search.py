@@ -7,15 +7,17 @@ from qdrant_client import models
 
 from indexer.collection import ensure_collection
 from indexer.keyword import KeywordParameters
+from indexer.keyword_index import QdrantKeywordIndex
 from indexer.search import MAX_ROUNDS, SearchEngine, SearchOptions
 from indexer.search_contract import Collapse, Mode, SearchFilters, SearchRequest, SearchResponse
 from indexer.store import PointStore
+from indexer.window import Sources
 from shared import ids
 from shared.errors import DependencyError, RejectedError
 from shared.qdrant import RefusedError
 from tests.support.documents import DIMENSION, points
 from tests.support.qdrant_memory import MemoryQdrant
-from tests.support.search_fakes import FakeRegistry, FakeTei
+from tests.support.search_fakes import FakeRegistry, FakeTei, sources_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
 
@@ -32,8 +34,8 @@ async def client() -> AsyncIterator[MemoryQdrant]:
 
 
 def engine(client: MemoryQdrant, registry: FakeRegistry, tei: FakeTei | None = None) -> SearchEngine:
-    options = SearchOptions(default_collection="docs", rrf_k=60, embed_timeout_s=0.05)
-    return SearchEngine(client, registry, (tei or FakeTei()).embed_query, options)
+    options = SearchOptions(default_collection="docs", rrf_k=60)
+    return SearchEngine(sources_of(client, tei or FakeTei()), registry, options)
 
 
 async def put(client: MemoryQdrant, url: str, texts: Sequence[str], **more: Any) -> None:
@@ -169,10 +171,9 @@ async def test_a_slow_tei_is_not_waited_for(client: MemoryQdrant) -> None:
         return []
 
     await put(client, A, ["fox"])
-    options = SearchOptions(default_collection="docs", embed_timeout_s=0.01)
-    response = await SearchEngine(client, FakeRegistry(TARGET, {A: 1}), never, options).search(
-        SearchRequest(query="fox")
-    )
+    sources = Sources(client=client, keyword=QdrantKeywordIndex(client), embed_query=never, embed_timeout_s=0.01)
+    options = SearchOptions(default_collection="docs")
+    response = await SearchEngine(sources, FakeRegistry(TARGET, {A: 1}), options).search(SearchRequest(query="fox"))
     assert (texts_of(response), response.degraded) == (["fox"], True)
 
 

@@ -3,6 +3,8 @@ import datetime as dt
 import pytest
 from qdrant_client import models
 
+from indexer.collection import PAYLOAD_INDEXES
+from indexer.filters import qdrant_filter
 from indexer.search_contract import (
     Collapse,
     InvalidSearchError,
@@ -11,7 +13,6 @@ from indexer.search_contract import (
     SearchRequest,
     decode_request,
 )
-from indexer.window import qdrant_filter
 
 
 def test_a_query_is_all_that_is_needed() -> None:
@@ -98,3 +99,4 @@ def test_every_filter_becomes_a_condition() -> None:
         "crawl_id": models.MatchValue(value="c1"),
         "indexed_at": models.DatetimeRange(gt=dt.datetime(2024, 5, 1, tzinfo=dt.UTC)),
     }
+    assert conditions.keys() <= PAYLOAD_INDEXES.keys(), "a filter on a field without an index scans the collection"
