@@ -33,6 +33,10 @@ class ApiClient:
         """MILLSTREAM_URL and WEBHOOK_API_SECRET say where and who."""
         return cls(environ.get("MILLSTREAM_URL", DEFAULT_URL), environ.get("WEBHOOK_API_SECRET", ""))
 
+    def close(self) -> None:
+        """Close its connections; a command leaves that to the end of its process."""
+        self._http.close()
+
     def get(self, path: str, **params: Any) -> Any:
         return self._send("GET", path, params=_given(params))
 

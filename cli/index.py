@@ -8,8 +8,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cli.client import ApiClient
-from cli.documents import lines_of, requests_of
 from cli.output import Exit, Json, console, emit, errors, fail
+from cli.sources import lines_of, requests_of
 
 _POLL_SECONDS = 0.2
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.client import ApiClient
-from cli.output import Exit, Json, console, emit, table
+from cli.output import Exit, Json, console, emit, errors, table
 
 app = typer.Typer(help="Jobs: list, show, retry, cancel.", no_args_is_help=True)
 
@@ -30,9 +30,18 @@ def list_jobs(
 
 
 @app.command()
-def show(job_id: JobId, as_json: Json = False) -> None:
+def show(
+    job_id: JobId,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Wait until the job has ended, and say how it gets on.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Show a job and its results in input order. Ends with 1 if a document failed."""
-    job = ApiClient.from_environment().get(f"/api/jobs/{job_id}")
+    api = ApiClient.from_environment()
+    if follow:
+        _follow(api, job_id)
+    job = api.get(f"/api/jobs/{job_id}")
     emit(job, as_json=as_json, show=lambda: _show(job))
     if job["failed"]:
         raise typer.Exit(Exit.FAILED)
@@ -52,10 +61,23 @@ def cancel(job_id: JobId, as_json: Json = False) -> None:
     emit(answer, as_json=as_json, show=lambda: console.print(f"{answer['cancelled']} documents cancelled"))
 
 
+def _follow(api: ApiClient, job_id: str) -> None:
+    """Print a line to stderr whenever the counters have changed, until the job is terminal."""
+    shown = ""
+    while True:
+        job = api.get(f"/api/jobs/{job_id}", wait="1s", limit=1)
+        line = f"{job['status']}: {job['succeeded']} succeeded, {job['failed']} failed of {job['total']}"
+        if line != shown:
+            errors.print(line, markup=False)
+        if job["status"] not in {"queued", "running"}:
+            return
+        shown = line
+
+
 def _show(job: dict[str, Any]) -> None:
     console.print(
         f"{job['job_id']} {job['status']}: {job['succeeded']} of {job['total']} succeeded, {job['failed']} failed, "
-        f"{job['cancelled']} cancelled"
+        f"{job['cancelled']} cancelled; {job['inputs_saved']} of {job['chunks']} chunks needed no embedding"
     )
     columns = ("position", "status", "stage", "chunks", "attempts", "url", "error")
     console.print(table(columns, [[result[name] for name in columns] for result in job["results"]]))

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from cli import dead, jobs, streams
+from cli import dead, documents, jobs, streams
 from cli.client import ApiError
 from cli.index import index
 from cli.output import Exit, errors
@@ -22,9 +22,12 @@ app.command()(serve)
 app.command("migrate")(migrate_database)
 app.command()(index)
 app.command()(search)
+app.command()(documents.prune)
+app.command()(documents.stats)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(streams.app, name="streams")
 app.add_typer(dead.app, name="dead")
+app.add_typer(documents.app, name="documents")
 
 
 def main() -> None:

@@ -13,17 +13,27 @@ def search(
     query: Annotated[str, typer.Argument(help="What to look for.")],
     mode: Annotated[str, typer.Option(help="hybrid, semantic or keyword.")] = "hybrid",
     limit: Annotated[int, typer.Option(min=1, max=100)] = 5,
+    offset: Annotated[int, typer.Option(min=0, help="Results to skip; with --limit at most 200.")] = 0,
     collapse: Annotated[str, typer.Option(help="document: one hit per document; chunk: all.")] = "document",
     collection: Annotated[str | None, typer.Option(help="The collection to search.")] = None,
     domain: Annotated[str | None, typer.Option(help="Only pages of this domain.")] = None,
+    language: Annotated[str | None, typer.Option(help="Only pages in this language.")] = None,
+    country: Annotated[str | None, typer.Option(help="Only pages for this country.")] = None,
+    is_mobile: Annotated[bool | None, typer.Option("--mobile/--desktop", help="Only pages scraped so.")] = None,
+    url_prefix: Annotated[str | None, typer.Option(help="Only pages whose URL begins so.")] = None,
+    crawl_id: Annotated[str | None, typer.Option(help="Only pages that this crawl changed last.")] = None,
+    indexed_after: Annotated[str | None, typer.Option(help="Only pages indexed later, as 2026-01-31T12:00.")] = None,
     as_json: Json = False,
 ) -> None:
     """Search what is indexed."""
-    request: dict[str, Any] = {"query": query, "mode": mode, "limit": limit, "collapse": collapse}
+    request: dict[str, Any] = {"query": query, "mode": mode, "limit": limit, "offset": offset, "collapse": collapse}
     if collection is not None:
         request["collection"] = collection
-    if domain is not None:
-        request["filters"] = {"domain": domain}
+    filters = {
+        "domain": domain, "language": language, "country": country, "is_mobile": is_mobile, "url_prefix": url_prefix,
+        "crawl_id": crawl_id, "indexed_after": indexed_after,
+    }  # fmt: skip
+    request["filters"] = {name: value for name, value in filters.items() if value is not None}
     answer = ApiClient.from_environment().post("/api/search", request)
     emit(answer, as_json=as_json, show=lambda: show_results(answer))
 

@@ -6,25 +6,33 @@ import aiohttp
 import structlog
 
 from ingest.acceptance import Acceptance
-from ingest.api import AcceptApi
+from ingest.api import AcceptApi, Rules
 from ingest.app import SearchForwarder, make_app
+from ingest.batching import FIRST_STAGE
+from ingest.dashboard import Dashboard
 from ingest.dead_letters_api import DeadLettersApi
 from ingest.dispatch import Dispatcher
 from ingest.document import Limits
+from ingest.documents_api import DocumentsApi
 from ingest.housekeeping import Housekeeper
+from ingest.job_events_api import JobEventsApi
 from ingest.jobs_api import JobsApi
+from ingest.openapi import OpenApi
+from ingest.operations_api import OperationsApi
+from ingest.pipeline_api import PipelineApi
+from ingest.qdrant_check import check_qdrant
+from ingest.sessions import Sessions
 from ingest.settings import Settings
 from ingest.streams_api import StreamsApi
+from ingest.watch import PipelineWatch
 from shared.auth import Authenticator
 from shared.inspection import StreamInspector
 from shared.jobs.control import JobControl
 from shared.jobs.store import JobStore
-from shared.qdrant import check_qdrant, make_client
 from shared.runtime.gate import Gate, marks
 from shared.runtime.process import Port, Process, run_process
 from shared.settings import check_secret
-from shared.streams import StageName
-from shared.tei import TeiClient
+from shared.tei_servers import check_any, tei_clients
 from shared.throughput import Throughput
 
 log = structlog.get_logger()
@@ -35,23 +43,37 @@ async def serve(process: Process, settings: Settings) -> None:
     check_secret("WEBHOOK_API_SECRET", ingest.api_secret, test_mode=settings.process.test_mode)
     check_secret("WEBHOOK_SECRET", ingest.secret, test_mode=settings.process.test_mode)
     session = await process.stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)))
-    await _add_checks(process, settings, session)
+    _add_checks(process, settings, session)
 
     authenticator = Authenticator(ingest.api_secret, ingest.secret)
-    app = make_app(authenticator, ingest.max_body_bytes)
+    sessions = Sessions(ingest.api_secret)
+    app = make_app(authenticator, sessions, ingest.max_body_bytes)
+    Dashboard(authenticator, sessions).add_routes(app)
     acceptance = Acceptance(
         process.pool,
         process.metrics,
         collection=settings.collection.qdrant_collection,
         timeout=settings.runtime.indexing_job_timeout,
     )
-    limits = Limits(max_document_bytes=ingest.max_document_bytes)
-    AcceptApi(acceptance, authenticator, limits, window=ingest.deduplication_window).add_routes(app)
-    JobsApi(JobStore(process.pool), JobControl(process.pool), process.operations, process.stop).add_routes(app)
+    rules = Rules(
+        limits=Limits(max_document_bytes=ingest.max_document_bytes),
+        max_body_bytes=ingest.max_body_bytes,
+        deduplication_window=ingest.deduplication_window,
+    )
+    AcceptApi(acceptance, authenticator, rules).add_routes(app)
+    DocumentsApi(process.pool, acceptance, collection=settings.collection.qdrant_collection).add_routes(app)
+    jobs = JobStore(process.pool)
+    JobsApi(jobs, JobControl(process.pool), process.operations, process.stop).add_routes(app)
+    JobEventsApi(jobs, process.stop).add_routes(app)
     throughput = Throughput(process.redis)
-    StreamsApi(StreamInspector(process.redis, throughput)).add_routes(app)
+    inspector = StreamInspector(process.redis, throughput)
+    watch = PipelineWatch(inspector, process.pool, process.metrics.pipeline)
+    StreamsApi(inspector).add_routes(app)
+    OpenApi().add_routes(app)
+    PipelineApi(watch, process.pool, process.stop).add_routes(app)
+    OperationsApi(process.pool).add_routes(app)
     DeadLettersApi(process.pool).add_routes(app)
-    app.router.add_post("/api/search", SearchForwarder(session, ingest.search_url).post_search)
+    app.router.add_post("/api/search", SearchForwarder(session, ingest.search_url, ingest.api_secret).post_search)
     await process.listen(app, settings.process.host, Port(50108, ingest.ingest_port))
 
     log.info("Service pool initialized", search_url=ingest.search_url)
@@ -59,32 +81,35 @@ async def serve(process: Process, settings: Settings) -> None:
     async with asyncio.TaskGroup() as group:  # a bug in one of them ends the process, which is then restarted
         tasks = [
             group.create_task(_dispatcher(process, settings).run(), name="dispatcher"),
-            group.create_task(Housekeeper(process.pool, ingest.retention).run(), name="housekeeper"),
+            group.create_task(_housekeeper(process, settings).run(), name="housekeeper"),
             group.create_task(throughput.run(), name="throughput"),
+            group.create_task(watch.run(), name="watch"),
         ]
         await process.stop.wait()
         for task in tasks:
             task.cancel()
 
 
+def _housekeeper(process: Process, settings: Settings) -> Housekeeper:
+    ingest = settings.ingest
+    return Housekeeper(process.pool, retention=ingest.retention, cache_retention=ingest.cache_retention)
+
+
 def _dispatcher(process: Process, settings: Settings) -> Dispatcher:
-    mark = marks(settings.runtime.stream_entries, settings.runtime.stream_bytes)[StageName.CHUNKER]
+    mark = marks(settings.runtime.stream_entries, settings.runtime.stream_bytes)
     return Dispatcher(
         process.pool,
         process.redis,
-        Gate(process.redis, StageName.CHUNKER, mark),
+        {action: Gate(process.redis, stage, mark[stage]) for action, stage in FIRST_STAGE.items()},
         process.metrics,
         size=settings.dispatch.worker_batch_size,
         stage_timeout=settings.runtime.indexing_job_timeout,
     )
 
 
-async def _add_checks(process: Process, settings: Settings, session: aiohttp.ClientSession) -> None:
-    client = make_client(settings.qdrant)
-    process.stack.push_async_callback(client.close)
-    process.health.checks["qdrant"] = check_qdrant(client)
-    tei = TeiClient(session, settings.tei.tei_url, api_key=settings.tei.tei_api_key)
-    process.health.checks["tei"] = tei.health
+def _add_checks(process: Process, settings: Settings, session: aiohttp.ClientSession) -> None:
+    process.health.checks["qdrant"] = check_qdrant(session, settings.qdrant)
+    process.health.checks["tei"] = check_any(tei_clients(session, settings.tei))
 
 
 def main() -> None:

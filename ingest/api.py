@@ -2,18 +2,20 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import msgspec
 import structlog
 from aiohttp import web
 
 from ingest.acceptance import Acceptance, Accepted, Order
+from ingest.bodies import Bodies
 from ingest.bulk import BulkRequest, parse_batch, parse_ndjson, parse_single
-from ingest.canonical import canonical_url
-from ingest.document import Limits
+from ingest.deadline import DEADLINE
+from ingest.document import Document, Limits, RejectedDocument
 from ingest.firecrawl import DeliveryKind, EventKind, WebhookEvent, parse_webhook
-from ingest.queries import collection_query, lane_query, unprocessable
+from ingest.queries import collection_query, lane_query, unprocessable, url_query
 from shared.auth import Authenticator, Verdict
 from shared.errors import RejectedError
 from shared.http import REQUEST_ID, ProblemError, json_response
@@ -29,17 +31,29 @@ MAX_DOCUMENT_REQUEST_BYTES = 16 * 1024 * 1024
 _BODY_HASH_WINDOW = 30 * 60.0  # a page that came back to an old text looks the same as a repeat
 _MAX_KEY_CHARACTERS = 256
 _THREAD_BYTES = 256 * 1024  # larger bodies are parsed off the event loop
+_BODIES = 2  # in memory at once, of the largest size; of usual webhooks, thousands
 _INDEX_SOURCE = "api"
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """What requests may bring, and how long their repeats are known."""
+
+    limits: Limits
+    max_body_bytes: int
+    deduplication_window: float  # seconds
 
 
 class AcceptApi:
     """Handlers of the webhook and of /api/index and /api/documents."""
 
-    def __init__(self, acceptance: Acceptance, authenticator: Authenticator, limits: Limits, *, window: float) -> None:
+    def __init__(self, acceptance: Acceptance, authenticator: Authenticator, rules: Rules) -> None:
         self._acceptance = acceptance
         self._authenticator = authenticator
-        self._limits = limits
-        self._window = window
+        self._rules = rules
+        self._limits = rules.limits
+        # Whoever makes up signatures can use up the one, not the other.
+        self._bodies_by_token = Bodies(_BODIES * rules.max_body_bytes)
+        self._bodies_by_signature = Bodies(_BODIES * rules.max_body_bytes)
 
     def add_routes(self, app: web.Application) -> None:
         app.router.add_post("/api/webhook/firecrawl", self.post_webhook)
@@ -49,11 +63,19 @@ class AcceptApi:
 
     async def post_webhook(self, request: web.Request) -> web.Response:
         """A Firecrawl webhook: 202 with a job if it carries documents, else 200."""
-        if "X-Firecrawl-Signature" not in request.headers:
-            self._check_sender(request, b"")  # before 64 MiB are read for nothing
-        body = await request.read()
-        self._check_sender(request, body)
-        event = await _parse(body, lambda: parse_webhook(body, self._limits))
+        signature = request.headers.get("X-Firecrawl-Signature")
+        authorization = request.headers.get("Authorization")
+        _allow(self._authenticator.check_webhook_headers(authorization, signature))  # nothing is read for a stranger
+        bodies = self._bodies_by_token if signature is None else self._bodies_by_signature
+        async with bodies.received(request, self._rules.max_body_bytes) as body:
+            if signature is not None:
+                _allow(self._authenticator.check_signature(signature, body))
+            event = await _parse(request, body, lambda: parse_webhook(body, self._limits))
+            return await self._answer_event(request, event, self._explicit_key(request, body))
+
+    async def _answer_event(
+        self, request: web.Request, event: WebhookEvent, explicit_key: DeliveryKey | None
+    ) -> web.Response:
         for problem in event.ignored:
             log.warning("Webhook override ignored", reason=problem, crawl_id=event.crawl_id)
         if event.kind is not EventKind.DOCUMENTS or not event.documents:
@@ -66,44 +88,39 @@ class AcceptApi:
             collection=collection_query(request) or event.collection,
             crawl_id=event.crawl_id,
             request_id=request[REQUEST_ID],
-            delivery=self._explicit_key(request, body) or self._implicit_key(event),
+            delivery=explicit_key or self._implicit_key(event),
         )
-        return _accepted(await self._acceptance.index(order, event.documents))
+        return await self._accept(request, order, event.documents)
 
     async def post_document(self, request: web.Request) -> web.Response:
         """One document. A bad one is 422 and makes no job."""
-        body = await request.read()
-        if len(body) > MAX_DOCUMENT_REQUEST_BYTES:
-            raise web.HTTPRequestEntityTooLarge(MAX_DOCUMENT_REQUEST_BYTES, len(body))
-        document = await _parse(body, lambda: parse_single(body, self._limits))
-        order = self._order(request, JobKind.INDEX_DOCUMENT, body, lane=Lane.HIGH, source=_INDEX_SOURCE)
-        return _accepted(await self._acceptance.index(order, [document]))
+        limit = min(MAX_DOCUMENT_REQUEST_BYTES, self._rules.max_body_bytes)
+        async with self._bodies_by_token.received(request, limit) as body:
+            document = await _parse(request, body, lambda: parse_single(body, self._limits))
+            order = self._order(request, JobKind.INDEX_DOCUMENT, body, lane=Lane.HIGH, source=_INDEX_SOURCE)
+            return await self._accept(request, order, [document])
 
     async def post_batch(self, request: web.Request) -> web.Response:
         """Many documents, as one JSON object or as NDJSON."""
-        body = await request.read()
         is_lines = "ndjson" in request.content_type or "jsonl" in request.content_type
-        parse: Callable[[], BulkRequest] = lambda: (  # noqa: E731 - chosen here, run in a thread
-            parse_ndjson(body, request.query, self._limits) if is_lines else parse_batch(body, self._limits)
-        )
-        bulk = await _parse(body, parse)
-        if bulk.callback_url is not None:
-            raise unprocessable("callback_url: completion webhooks are not sent by this release; poll the job")
-        order = self._order(
-            request, JobKind.INDEX_BATCH, body, lane=bulk.lane or Lane.LOW, collection=bulk.collection,
-        )  # fmt: skip
-        return _accepted(await self._acceptance.index(order, bulk.documents))
+        async with self._bodies_by_token.received(request, self._rules.max_body_bytes) as body:
+            parse: Callable[[], BulkRequest] = lambda: (  # noqa: E731 - chosen here, run in a thread
+                parse_ndjson(body, request.query, self._limits) if is_lines else parse_batch(body, self._limits)
+            )
+            bulk = await _parse(request, body, parse)
+            if bulk.callback_url is not None:
+                raise unprocessable("callback_url: completion webhooks are not sent by this release; poll the job")
+            order = self._order(
+                request, JobKind.INDEX_BATCH, body, lane=bulk.lane or Lane.LOW, collection=bulk.collection,
+            )  # fmt: skip
+            return await self._accept(request, order, bulk.documents)
 
     async def delete_document(self, request: web.Request) -> web.Response:
         """Remove the document of a URL from search: 202 with a job."""
-        url = request.query.get("url", "")
-        try:
-            canonical = canonical_url(url)
-        except RejectedError as error:
-            raise unprocessable(f"url: {error.reason}") from error
+        url, canonical = url_query(request)
         key = f"{request.query_string}".encode()
         order = self._order(request, JobKind.DELETE_DOCUMENT, key, lane=Lane.HIGH, source=_INDEX_SOURCE)
-        return _accepted(await self._acceptance.delete(order, url, canonical))
+        return _accepted(await self._acceptance.delete(order, url, canonical, request[DEADLINE].start))
 
     def _order(self, request: web.Request, kind: JobKind, body: bytes, *, lane: Lane, **options: Any) -> Order:
         options["collection"] = options.get("collection") or collection_query(request)
@@ -116,11 +133,10 @@ class AcceptApi:
             **options,
         )
 
-    def _check_sender(self, request: web.Request, body: bytes) -> None:
-        signature = request.headers.get("X-Firecrawl-Signature")
-        verdict = self._authenticator.check_webhook(request.headers.get("Authorization"), signature, body)
-        if verdict is not Verdict.ALLOWED:
-            raise ProblemError(401, "Unauthorized", verdict, {"WWW-Authenticate": "Bearer"})
+    async def _accept(
+        self, request: web.Request, order: Order, documents: Sequence[Document | RejectedDocument]
+    ) -> web.Response:
+        return _accepted(await self._acceptance.index(order, documents, request[DEADLINE].start))
 
     def _explicit_key(self, request: web.Request, body: bytes) -> DeliveryKey | None:
         key = request.headers.get("Idempotency-Key")
@@ -129,20 +145,32 @@ class AcceptApi:
         if not 0 < len(key) <= _MAX_KEY_CHARACTERS or not key.isprintable():
             raise unprocessable(f"Idempotency-Key must be 1 to {_MAX_KEY_CHARACTERS} printable characters")
         digest = hashlib.sha256(request.path_qs.encode() + b"\0" + body).digest()
-        return DeliveryKey(scope="key", key=key, request_hash=digest, window=self._window, is_explicit=True)
+        window = self._rules.deduplication_window
+        return DeliveryKey(scope="key", key=key, request_hash=digest, window=window, is_explicit=True)
 
     def _implicit_key(self, event: WebhookEvent) -> DeliveryKey:
         delivery = event.delivery
-        window = _BODY_HASH_WINDOW if delivery.kind is DeliveryKind.BODY else self._window
+        window = _BODY_HASH_WINDOW if delivery.kind is DeliveryKind.BODY else self._rules.deduplication_window
         return DeliveryKey(scope=f"webhook:{delivery.kind}", key=delivery.key, request_hash=b"", window=window)
 
 
-async def _parse(body: bytes, parse: Callable[[], T]) -> T:
+def _allow(verdict: Verdict) -> None:
+    if verdict is not Verdict.ALLOWED:
+        raise ProblemError(401, "Unauthorized", verdict, {"WWW-Authenticate": "Bearer"})
+
+
+async def _parse(request: web.Request, body: bytes, parse: Callable[[], T]) -> T:
     """Run a parser, a large body's in a thread; the errors of a whole body are its status."""
+    deadline = request[DEADLINE]
     try:
-        return parse() if len(body) < _THREAD_BYTES else await asyncio.to_thread(parse)
+        if len(body) < _THREAD_BYTES:
+            return parse()
+        deadline.lift()  # it takes what it takes, with Postgres or without
+        parsed = await asyncio.to_thread(parse)
     except RejectedError as error:
         raise unprocessable(f"{error.code}: {error.reason}") from error
+    deadline.start()
+    return parsed
 
 
 def _accepted(accepted: Accepted) -> web.Response:

@@ -6,28 +6,36 @@ import aiohttp
 import asyncpg
 from aiohttp import web
 
+from ingest.deadline import DEADLINE, add_deadlines
 from ingest.decoding import MalformedBodyError, UnprocessableBodyError
+from ingest.sessions import Sessions, is_own
 from shared.auth import Authenticator, Verdict
 from shared.errors import DependencyError
 from shared.http import REQUEST_ID, ProblemError
 from shared.jobs.accept import IdempotencyConflictError
+from shared.settings import Secret
 
 WEBHOOK_PREFIX = "/api/webhook/"  # signed or Bearer: its handler checks, since a signature needs the body
 
 
-def make_app(authenticator: Authenticator, max_body_bytes: int) -> web.Application:
-    """An application without routes; everything under /api but the webhook asks for the API secret."""
+def make_app(authenticator: Authenticator, sessions: Sessions, max_body_bytes: int) -> web.Application:
+    """An application without routes; everything under /api but the webhook asks for the API secret or a session."""
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Any) -> web.StreamResponse:
         if request.path.startswith("/api/") and not request.path.startswith(WEBHOOK_PREFIX):
-            verdict = authenticator.check_bearer(request.headers.get("Authorization"))
-            if verdict is not Verdict.ALLOWED:
+            authorization = request.headers.get("Authorization")
+            if authorization is None and sessions.has(request):
+                if not is_own(request):
+                    raise ProblemError(403, "Forbidden", "a session's cookie alone changes nothing")
+            elif (verdict := authenticator.check_bearer(authorization)) is not Verdict.ALLOWED:
                 raise ProblemError(401, "Unauthorized", verdict, {"WWW-Authenticate": "Bearer"})
         response: web.StreamResponse = await handler(request)
         return response
 
-    return web.Application(middlewares=[authenticate, translate_errors], client_max_size=max_body_bytes)
+    app = web.Application(middlewares=[authenticate, translate_errors], client_max_size=max_body_bytes)
+    add_deadlines(app)
+    return app
 
 
 @web.middleware
@@ -49,13 +57,16 @@ async def translate_errors(request: web.Request, handler: Any) -> web.StreamResp
 class SearchForwarder:
     """Passes POST /api/search on to the search API and its answer back."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, secret: Secret) -> None:
         self._session = session
+        self._authorization = f"Bearer {secret}"  # who has come this far is known here, also by a session
         self._url = url.rstrip("/") + "/api/search"
 
     async def post_search(self, request: web.Request) -> web.Response:
-        headers = {name: request.headers[name] for name in ("Authorization", "Content-Type") if name in request.headers}
-        headers["X-Request-ID"] = request[REQUEST_ID]
+        request[DEADLINE].lift()  # the session has a time limit of its own
+        headers = {"Authorization": self._authorization, "X-Request-ID": request[REQUEST_ID]}
+        if "Content-Type" in request.headers:
+            headers["Content-Type"] = request.headers["Content-Type"]
         try:
             async with self._session.post(self._url, data=await request.read(), headers=headers) as answer:
                 return web.Response(body=await answer.read(), status=answer.status, content_type=answer.content_type)

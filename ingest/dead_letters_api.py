@@ -4,16 +4,26 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from ingest.deadline import DEADLINE, LONG
 from ingest.letter_requests import DropRequest, ListRequest, from_json, from_query
 from ingest.queries import unprocessable
 from shared.clients import PostgresPool
 from shared.http import ProblemError, json_response
 from shared.jobs.dead_letters import DeadLetters
-from shared.jobs.replay import replay
+from shared.jobs.replay import Replay, replay
 
 log = structlog.get_logger()
 
 _TOO_MANY_DIGITS = 19  # for a bigint
+
+
+class Replayed(Replay, frozen=True, kw_only=True):
+    dry_run: bool
+
+
+class Dropped(msgspec.Struct, frozen=True, kw_only=True):
+    dropped: int  # letters
+    dry_run: bool
 
 
 class DeadLettersApi:
@@ -50,17 +60,19 @@ class DeadLettersApi:
     async def post_replay(self, request: web.Request) -> web.Response:
         """Queue the documents of the letters again, or only say how many that would be."""
         wanted = from_json(await request.read())
+        request[DEADLINE].start(LONG)
         result = await replay(self._pool, wanted.filter, dry_run=wanted.dry_run)
         if not wanted.dry_run:
             log.info("Dead letters replayed", replayed=result.replayed)
-        counts = msgspec.structs.asdict(result)
-        return json_response({**counts, "dry_run": wanted.dry_run}, 200 if wanted.dry_run else 202)
+        replayed = Replayed(**msgspec.structs.asdict(result), dry_run=wanted.dry_run)
+        return json_response(replayed, 200 if wanted.dry_run else 202)
 
     async def delete_letters(self, request: web.Request) -> web.Response:
         """Drop letters for good, or only say how many that would be."""
         wanted = from_query(request.query, DropRequest)
         if wanted.filter.is_empty and not wanted.all:
             raise unprocessable("say which letters by ids or a filter, or all=true")
+        request[DEADLINE].start(LONG)
         # An id says which letter is meant, whatever became of it.
         with_replayed = wanted.replayed or wanted.ids is not None
         if wanted.dry_run:
@@ -68,4 +80,4 @@ class DeadLettersApi:
         else:
             dropped = await self._letters.drop(wanted.filter, with_replayed=with_replayed)
             log.info("Dead letters dropped", dropped=dropped)
-        return json_response({"dropped": dropped, "dry_run": wanted.dry_run})
+        return json_response(Dropped(dropped=dropped, dry_run=wanted.dry_run))

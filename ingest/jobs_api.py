@@ -4,8 +4,10 @@ import asyncio
 import uuid
 from typing import TypeVar
 
+import msgspec
 from aiohttp import web
 
+from ingest.deadline import DEADLINE
 from ingest.queries import duration_query, integer_query, status_query
 from shared.http import ProblemError, json_response
 from shared.jobs.control import JobControl
@@ -18,6 +20,16 @@ T = TypeVar("T")
 MAX_RESULTS = 1000
 MAX_WAIT = 60.0
 _POLL = 0.1
+
+
+class Retried(msgspec.Struct, frozen=True, kw_only=True):
+    job_id: str
+    retried: int  # documents
+
+
+class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
+    job_id: str
+    cancelled: int  # documents
 
 
 class JobsApi:
@@ -51,39 +63,42 @@ class JobsApi:
 
     async def get_job(self, request: web.Request) -> web.Response:
         """One job with a page of its results; `wait` seconds at most until it is terminal."""
-        job_id = _job_id(request)
+        job_id = job_id_of(request)
         offset = integer_query(request, "offset", default=0, highest=2**31 - 1)
         limit = integer_query(request, "limit", default=MAX_RESULTS, highest=MAX_RESULTS, lowest=1)
         wait = min(duration_query(request, "wait") or 0.0, MAX_WAIT)
-        await self._wait_until_terminal(job_id, wait)
-        page: JobPage = _found(await self._store.page(job_id, offset, limit), job_id)
+        await self._wait_until_terminal(request, job_id, wait)
+        page: JobPage = found(await self._store.page(job_id, offset, limit), job_id)
         return json_response(page)
 
     async def post_retry(self, request: web.Request) -> web.Response:
         """Queue again what failed and can still succeed."""
-        job_id = _job_id(request)
-        _found(await self._store.get(job_id), job_id)
-        return json_response({"job_id": job_id, "retried": await self._control.retry_failed(job_id)}, 202)
+        job_id = job_id_of(request)
+        found(await self._store.get(job_id), job_id)
+        return json_response(Retried(job_id=job_id, retried=await self._control.retry_failed(job_id)), 202)
 
     async def delete_job(self, request: web.Request) -> web.Response:
         """Cancel what has not started; what is in the streams goes on."""
-        job_id = _job_id(request)
-        _found(await self._store.get(job_id), job_id)
+        job_id = job_id_of(request)
+        found(await self._store.get(job_id), job_id)
         cancellation = await self._control.cancel(job_id)
         for job in cancellation.jobs:
             report_job(job, self._operations)
-        return json_response({"job_id": job_id, "cancelled": cancellation.cancelled})
+        return json_response(Cancelled(job_id=job_id, cancelled=cancellation.cancelled))
 
-    async def _wait_until_terminal(self, job_id: str, seconds: float) -> None:
+    async def _wait_until_terminal(self, request: web.Request, job_id: str, seconds: float) -> None:
         deadline = asyncio.get_running_loop().time() + seconds
         while asyncio.get_running_loop().time() < deadline and not self._stop.is_set():
-            job = _found(await self._store.get(job_id), job_id)
+            job = found(await self._store.get(job_id), job_id)
             if job.status.is_terminal:
                 return
+            request[DEADLINE].lift()
             await asyncio.sleep(_POLL)
+            request[DEADLINE].start()
 
 
-def _job_id(request: web.Request) -> str:
+def job_id_of(request: web.Request) -> str:
+    """The id in the path; what can be none is 404."""
     text = request.match_info["job_id"]
     try:
         return str(uuid.UUID(text))
@@ -91,7 +106,8 @@ def _job_id(request: web.Request) -> str:
         raise ProblemError(404, "Not Found", f"there is no job {text[:64]!r}") from error
 
 
-def _found(job: T | None, job_id: str) -> T:
+def found(job: T | None, job_id: str) -> T:
+    """The job, or 404."""
     if job is None:
         raise ProblemError(404, "Not Found", f"there is no job {job_id!r}")
     return job

@@ -29,6 +29,27 @@ class Health(msgspec.Struct, kw_only=True):
     is_draining: bool = False
 
 
+class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What /health answers: each service is `healthy`, or `unhealthy: ` and why."""
+
+    status: str  # healthy or degraded
+    services: dict[str, str]
+    timestamp: datetime.datetime
+
+
+class Liveness(msgspec.Struct, frozen=True, kw_only=True):
+    status: str
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of an answer that is an error."""
+
+    title: str
+    status: int
+    detail: str
+    request_id: str
+
+
 class ProblemError(Exception):
     """An answer that is an error, as problem+json (RFC 9457)."""
 
@@ -48,7 +69,7 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
 
 
 def problem_response(error: ProblemError, request_id: str) -> web.Response:
-    body = {"title": error.title, "status": error.status, "detail": error.detail, "request_id": request_id}
+    body = Problem(title=error.title, status=error.status, detail=error.detail, request_id=request_id)
     return web.Response(
         body=msgspec.json.encode(body),
         status=error.status,
@@ -69,7 +90,8 @@ async def problem_middleware(request: web.Request, handler: Any) -> web.StreamRe
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        response = problem_response(ProblemError(error.status, error.reason, error.text or ""), request_id)
+        allowed = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
+        response = problem_response(ProblemError(error.status, error.reason, error.text or "", allowed), request_id)
     except Exception:
         log.exception("Request failed", method=request.method, path=request.path, request_id=request_id)
         response = problem_response(
@@ -89,14 +111,14 @@ def add_health_routes(app: web.Application, health: Health, metrics: Metrics) ->
         services = dict(zip(health.checks, states, strict=True))
         status = "healthy" if all(state == "healthy" for state in services.values()) else "degraded"
         now = datetime.datetime.now(datetime.UTC)
-        return json_response({"status": status, "services": services, "timestamp": now})
+        return json_response(HealthReport(status=status, services=services, timestamp=now))
 
     async def get_livez(_request: web.Request) -> web.Response:
-        return json_response({"status": "alive"})
+        return json_response(Liveness(status="alive"))
 
     async def get_readyz(_request: web.Request) -> web.Response:
         if health.is_ready and not health.is_draining:
-            return json_response({"status": "ready"})
+            return json_response(Liveness(status="ready"))
         raise ProblemError(503, "Not Ready", "draining" if health.is_draining else "starting")
 
     async def get_metrics(_request: web.Request) -> web.Response:

@@ -37,6 +37,19 @@ return headers
 """
 
 
+# KEYS: streams. Returns the milliseconds since the oldest entry of each was added, false where there is none.
+_AGES = """#!lua flags=no-writes
+local now = redis.call('TIME')
+local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local ages = {}
+for i, stream in ipairs(KEYS) do
+  local entry = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+  ages[i] = entry and math.max(0, now_ms - tonumber(string.match(entry[1], '^%d+'))) or false
+end
+return ages
+"""
+
+
 class ConsumerState(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     pending: int
@@ -52,6 +65,7 @@ class LaneState(msgspec.Struct, frozen=True, kw_only=True):
     depth: int  # waiting and pending
     lag: int | None = None  # given to no consumer yet; None if Redis lost count
     pending: int = 0
+    oldest_age_ms: int | None = None  # since the oldest entry was added
     oldest_idle_ms: int | None = None  # longest time since a pending entry was delivered or its lease renewed
     redeliveries: int = 0  # pending entries that were delivered more than once
     consumers: list[ConsumerState] = []
@@ -94,6 +108,7 @@ class StreamInspector:
         self._redis = redis
         self._throughput = throughput
         self._headers = redis.register_script(_HEADERS)
+        self._ages = redis.register_script(_AGES)
 
     async def streams(self) -> StreamStates:
         """Every stage and lane; a stream or group that does not exist is an empty one."""
@@ -107,9 +122,11 @@ class StreamInspector:
             pipeline.xinfo_consumers(stream, stage)
         with redis_errors():
             answers = await pipeline.execute(raise_on_error=False)
+            ages: Any = await self._ages(keys=[stage.stream(lane) for stage, lane in places])
             lanes = [
-                _lane_state(stage, lane, *answers[4 * i : 4 * i + 4]) for i, (stage, lane) in enumerate(places)
-            ]  # fmt: skip
+                msgspec.structs.replace(_lane_state(stage, lane, *answers[4 * i : 4 * i + 4]), oldest_age_ms=ages[i])
+                for i, (stage, lane) in enumerate(places)
+            ]
         size = len(Lane)
         return StreamStates(
             stages=[self._stage_state(stage, lanes[i * size : (i + 1) * size]) for i, stage in enumerate(StageName)]

@@ -1,25 +1,14 @@
-"""What the integration tests share: a whole pipeline with two replicas of every stage, and bare Redis and Postgres."""
+"""What the integration tests share: bare Redis and Postgres."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
-import pytest
 import pytest_asyncio
 
 from cli.serve import apply_migrations
 from local.stack import Stack
 from shared.clients import postgres_pool, redis_command
 from tests.support.local_stack import bare_environ, enterable_directory
-from tests.support.pipeline import Pipeline, running_pipeline
 from tests.support.stage_harness import Servers
-
-REPLICAS = "ingest=2,chunker=2,embedder=2,indexer=2"
-
-
-@pytest.fixture(scope="session")
-def pipeline() -> Iterator[Pipeline]:
-    settings = {"WEBHOOK_LEASE": "3s", "WEBHOOK_LEASE_RENEWAL": "500ms", "WEBHOOK_LOG_LEVEL": "info"}
-    with running_pipeline("--replicas", REPLICAS, **settings) as running:
-        yield running
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -30,7 +19,7 @@ async def redis_and_postgres() -> AsyncIterator[Servers]:
             await apply_migrations(url)
             pool = await postgres_pool(url, name="test")
             redis = redis_command(stack.environment["WEBHOOK_REDIS_URL"])
-            yield Servers(stack.environment["WEBHOOK_REDIS_URL"], redis, pool)
+            yield Servers(stack.environment["WEBHOOK_REDIS_URL"], redis, url, pool)
             await redis.aclose()
             await pool.close()
 

@@ -27,6 +27,10 @@ def test_a_folder_is_indexed_and_its_files_are_found(pipeline: Pipeline, tmp_pat
 
     found = json.loads(pipeline.cli("search", word, "--mode", "keyword", "--json").stdout)
     assert [hit["title"] for hit in found["results"]] == ["Marsupials"]
+    url = found["results"][0]["url"]
+    for options, hits in ([], 1), (["--offset", "1"], 0), (["--mobile"], 0):
+        same = pipeline.cli("search", word, "--mode", "keyword", "--url-prefix", url, *options, "--json")
+        assert len(json.loads(same.stdout)["results"]) == hits
     for_people = pipeline.cli("search", word)
     assert for_people.returncode == 0
     assert word in for_people.stdout

@@ -10,19 +10,8 @@ from redis import Redis
 
 from shared.messages import Lane
 from shared.streams import StageName
-from tests.support.inspection import query
+from tests.support.letters import FailedDocument, failed_document
 from tests.support.pipeline import Pipeline, wait_for
-
-# A document that was indexed, made one that failed: its text is kept, and it can succeed again.
-_FAIL_ITEM = """
-UPDATE webhook.job_items SET state = 'failed', code = $2, error = 'it [/broke]', attempts = 5 WHERE job_id = $1
-"""
-_FAIL_JOB = "UPDATE webhook.jobs SET status = 'failed', succeeded = 0, failed = 1 WHERE job_id = $1"
-_ADD_LETTER = """
-INSERT INTO webhook.dead_letters (job_id, position, document_id, version, url, stage, code, error, attempts, deliveries)
-SELECT job_id, position, document_id, version, url, 'indexer', code, error, attempts, 1
-FROM webhook.job_items WHERE job_id = $1 RETURNING id
-"""
 
 
 def letters_of(pipeline: Pipeline, **params: Any) -> list[dict[str, Any]]:
@@ -40,16 +29,11 @@ def command(pipeline: Pipeline, *arguments: str) -> Any:
 
 
 @pytest.fixture
-def failed(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
-    """A job of one document that failed with a code of its own: `job_id`, `code`, `url`, `id` of the letter."""
-    url, code = f"https://example.com/{uuid.uuid4()}", f"test_{uuid.uuid4().hex}"
-    job_id = pipeline.index([{"url": url, "markdown": "# Tapir\n\nThe tapir swims."}])
-    assert pipeline.finished(job_id)["status"] == "succeeded"
-    query(pipeline, _FAIL_ITEM, job_id, code)
-    query(pipeline, _FAIL_JOB, job_id)
-    letter = query(pipeline, _ADD_LETTER, job_id)[0]["id"]
-    yield {"job_id": job_id, "code": code, "url": url, "id": letter}
-    pipeline.http.delete("/api/dead-letters", params={"code": code, "replayed": "true"})
+def failed(pipeline: Pipeline) -> Iterator[FailedDocument]:
+    """A job of one document that failed with a code of its own."""
+    document = failed_document(pipeline)
+    yield document
+    pipeline.http.delete("/api/dead-letters", params={"code": document.code, "replayed": "true"})
 
 
 def test_streams_show_every_stage_lane_and_consumer_and_how_fast_it_goes(pipeline: Pipeline) -> None:
@@ -64,7 +48,8 @@ def test_streams_show_every_stage_lane_and_consumer_and_how_fast_it_goes(pipelin
         for lane in stage["lanes"]:
             assert len(lane["consumers"]) >= 2
             assert set(lane) == {
-                "lane", "stream", "depth", "lag", "pending", "oldest_idle_ms", "redeliveries", "consumers",
+                "lane", "stream", "depth", "lag", "pending", "oldest_age_ms", "oldest_idle_ms", "redeliveries",
+                "consumers",
             }  # fmt: skip
 
 
@@ -106,9 +91,9 @@ def test_a_replay_that_is_asked_wrongly_is_refused(pipeline: Pipeline, body: byt
     assert pipeline.http.post("/api/dead-letters/replay", content=body).status_code == status
 
 
-def test_a_failed_document_is_found_shown_and_indexed_when_replayed(pipeline: Pipeline, failed: dict[str, Any]) -> None:
-    [letter] = letters_of(pipeline, code=failed["code"], job_id=failed["job_id"], since="1h")
-    assert (letter["id"], letter["url"], letter["stage"]) == (failed["id"], failed["url"], "indexer")
+def test_a_failed_document_is_found_shown_and_indexed_when_replayed(pipeline: Pipeline, failed: FailedDocument) -> None:
+    [letter] = letters_of(pipeline, code=failed.code, job_id=failed.job_id, since="1h")
+    assert (letter["id"], letter["url"], letter["stage"]) == (failed.letter_id, failed.url, "indexer")
     details = pipeline.http.get(f"/api/dead-letters/{letter['id']}").json()
     assert details["text"] == "# Tapir\n\nThe tapir swims."
 
@@ -122,22 +107,22 @@ def test_a_failed_document_is_found_shown_and_indexed_when_replayed(pipeline: Pi
     assert replay(dry_run=True) == {**counts, "dry_run": True}
     assert replay() == {**counts, "dry_run": False}
     assert replay()["replayed"] == 0
-    job = pipeline.finished(failed["job_id"])
+    job = pipeline.finished(failed.job_id)
     assert (job["status"], job["failed"], job["results"][0]["status"]) == ("succeeded", 0, "indexed")
-    assert letters_of(pipeline, code=failed["code"]) == []
-    assert [each["id"] for each in letters_of(pipeline, code=failed["code"], replayed="true")] == [letter["id"]]
+    assert letters_of(pipeline, code=failed.code) == []
+    assert [each["id"] for each in letters_of(pipeline, code=failed.code, replayed="true")] == [letter["id"]]
 
 
-def test_the_dead_commands_list_show_replay_and_drop(pipeline: Pipeline, failed: dict[str, Any]) -> None:
-    code, letter_id = failed["code"], str(failed["id"])
+def test_the_dead_commands_list_show_replay_and_drop(pipeline: Pipeline, failed: FailedDocument) -> None:
+    code, letter_id = failed.code, str(failed.letter_id)
     [letter] = command(pipeline, "dead", "list", "--code", code, "--stage", "indexer")["dead_letters"]
-    assert letter["id"] == failed["id"]
+    assert letter["id"] == failed.letter_id
     for for_people in (pipeline.cli("dead", "list", "--code", code), pipeline.cli("dead", "show", letter_id)):
         assert for_people.returncode == 0, for_people.stderr
         assert "it [/broke]" in for_people.stdout
     assert "1 documents would be queued again" in pipeline.cli("dead", "replay", letter_id, "--dry-run").stdout
-    assert command(pipeline, "dead", "replay", "--job", failed["job_id"])["replayed"] == 1
-    assert pipeline.finished(failed["job_id"])["status"] == "succeeded"
+    assert command(pipeline, "dead", "replay", "--job", failed.job_id)["replayed"] == 1
+    assert pipeline.finished(failed.job_id)["status"] == "succeeded"
     assert command(pipeline, "dead", "drop", letter_id) == {"dropped": 1, "dry_run": False}
     assert letters_of(pipeline, code=code, replayed="true") == []
 

@@ -92,13 +92,28 @@ def test_the_search_api_alone_answers_like_the_indexer(pipeline: Pipeline) -> No
         assert httpx.post(f"{search_url}/api/search", json={"query": word}, trust_env=False).status_code == 401
 
 
-def test_a_setting_that_does_not_exist_stops_the_start_and_says_which_was_meant() -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "chunker"], env=bare_environ(WEBHOOK_CHUNK_OVERLAP_TOKEN="1"), capture_output=True,
-        text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert result.returncode != 0
-    assert "did you mean WEBHOOK_CHUNK_OVERLAP_TOKENS" in result.stderr
+def test_the_keyword_index_in_memory_follows_what_is_indexed_in_every_search_process(pipeline: Pipeline) -> None:
+    word = f"axolotl{uuid.uuid4().hex[:8]}"
+    url = f"https://example.com/{word}"
+    settings = {"WEBHOOK_KEYWORD_INDEX": "rank-bm25"}
+    headers = {"Authorization": f"Bearer {pipeline.env['WEBHOOK_API_SECRET']}"}
+
+    def texts(search_url: str) -> list[str]:
+        request = {"query": word, "mode": "keyword"}
+        answer = httpx.post(f"{search_url}/api/search", json=request, headers=headers, timeout=30.0, trust_env=False)
+        return [result["text"] for result in answer.json()["results"]]
+
+    pipeline.finished(pipeline.index([{"url": url, "markdown": f"The {word} regrows."}]))
+    with (
+        running(pipeline, "indexer.search_api", **settings) as first,
+        running(pipeline, "indexer.search_api", **settings) as second,
+    ):
+        assert texts(first) == texts(second) == [f"The {word} regrows."]
+        pipeline.finished(pipeline.index([{"url": url, "markdown": f"The {word} sleeps."}]))
+        assert texts(first) == texts(second) == [f"The {word} sleeps."]
+        job = pipeline.http.delete("/api/documents", params={"url": url}).json()["job_id"]
+        pipeline.finished(job)
+        assert texts(first) == texts(second) == []
 
 
 def test_weak_secrets_stop_the_start(pipeline: Pipeline) -> None:
@@ -108,6 +123,28 @@ def test_weak_secrets_stop_the_start(pipeline: Pipeline) -> None:
     )
     assert result.returncode == 78
     assert "WEBHOOK_API_SECRET is too short" in result.stdout
+
+
+GIVING_UP = """
+from chunker.settings import Settings
+from shared.runtime.process import run_process
+
+async def serve(process, settings):
+    process.give_up()
+    await process.stop.wait()
+
+run_process("chunker", Settings, serve)
+"""
+
+
+def test_a_process_that_gives_up_ends_so_that_it_is_started_again(pipeline: Pipeline) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", GIVING_UP], env=bare_environ(**pipeline.env), capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert result.returncode == 70, result.stdout
+    last = json.loads(result.stdout.splitlines()[-1])
+    assert (last["event"], last["status"]) == ("Stopped", 70)
 
 
 def test_the_sample_crawl_runs_through_and_is_found() -> None:

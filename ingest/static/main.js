@@ -1,0 +1,108 @@
+// The page's start: tabs, the live connection, and who is told what.
+
+import { call } from "/static/api.js";
+import { startDocument } from "/static/document.js";
+import { byId, h, reconcile, setText } from "/static/dom.js";
+import { bounded } from "/static/format.js";
+import { Jobs } from "/static/jobs.js";
+import { Letters } from "/static/letters.js";
+import { say } from "/static/notice.js";
+import { Pipeline } from "/static/pipeline.js";
+import { Plots, completeHour } from "/static/plots.js";
+import { startSearch } from "/static/search.js";
+import { Tabs } from "/static/tabs.js";
+
+const HISTORY_SECONDS = 10;
+const HEALTH_SECONDS = 15;
+
+const pipeline = new Pipeline();
+const plots = new Plots();
+const lists = { jobs: new Jobs(), letters: new Letters() };
+const tabs = new Tabs(document.querySelector("[role=tablist]"), refreshList);
+
+startDocument();
+startSearch();
+byId("sign-out").addEventListener("click", async () => {
+  await call("DELETE", "/session");
+  location.reload();
+});
+listen();
+repeat(showHistory, HISTORY_SECONDS);
+repeat(showHealth, HEALTH_SECONDS);
+
+/** What the server sees of the pipeline, every two seconds; the list that is looked at follows. */
+function listen() {
+  const events = new EventSource("/api/pipeline/events");
+  events.addEventListener("overview", (event) => {
+    const overview = JSON.parse(event.data);
+    pipeline.show(overview);
+    showLetterCount(overview.dead_letters);
+    live("live", "live");
+    refreshList();
+  });
+  events.addEventListener("error", () => {
+    live("away", "reconnecting");
+    if (events.readyState === EventSource.CLOSED) setTimeout(returnToServer, 2000);
+  });
+}
+
+/** The browser gave up the connection: the session ended, or ingest is away. */
+async function returnToServer() {
+  try {
+    await call("GET", "/api/pipeline"); // without a session this asks to sign in
+    listen();
+  } catch {
+    setTimeout(returnToServer, 2000);
+  }
+}
+
+async function refreshList() {
+  try {
+    await lists[tabs.selected]?.refresh();
+  } catch (error) {
+    say(error.message);
+  }
+}
+
+async function showHistory() {
+  const { minutes } = await call("GET", "/api/pipeline/history");
+  const hour = completeHour(minutes);
+  plots.show(hour);
+  pipeline.showHistory(hour);
+}
+
+async function showHealth() {
+  const { services } = await (await fetch("/health")).json();
+  reconcile(byId("health"), Object.entries(services), ([name]) => name, ([name]) => {
+    const state = h("span", { class: "unseen" });
+    const item = h("li", {}, h("i", { class: "light" }), name, state);
+    item.update = ([, text]) => {
+      item.className = text === "healthy" ? "well" : "ill";
+      item.title = text;
+      setText(state, ` ${text}`);
+    };
+    return item;
+  });
+}
+
+function showLetterCount(letters) {
+  const badge = byId("letters-count");
+  badge.hidden = !letters;
+  setText(badge, bounded(letters));
+}
+
+function live(state, text) {
+  const place = byId("live");
+  place.dataset.state = state;
+  setText(place, text);
+}
+
+/** Run now and then again, whether it worked or not; not while nobody looks. */
+async function repeat(action, seconds) {
+  try {
+    if (!document.hidden) await action();
+  } catch {
+    // the live line says that ingest is away
+  }
+  setTimeout(() => repeat(action, seconds), seconds * 1000);
+}

@@ -1,0 +1,26 @@
+// One line at the foot of the page says what an action did.
+
+import { byId } from "/static/dom.js";
+
+const SECONDS = 6;
+let timer;
+
+export function say(text) {
+  const notice = byId("notice");
+  notice.textContent = text;
+  notice.classList.add("shown");
+  clearTimeout(timer);
+  timer = setTimeout(() => notice.classList.remove("shown"), SECONDS * 1000);
+}
+
+/** Run an action of a button: disabled meanwhile, and an error is said. */
+export async function act(button, action) {
+  button.disabled = true;
+  try {
+    await action();
+  } catch (error) {
+    say(error.message);
+  } finally {
+    button.disabled = false;
+  }
+}

@@ -1,0 +1,109 @@
+"""A job's events: what a client sees while it watches, when it comes back, and at the end."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from ingest.job_events import JobFeed
+from shared.jobs.model import ItemState
+from shared.jobs.progress import Ended, Progress
+from shared.jobs.store import JobStore
+from shared.messages import DocumentRef
+from shared.streams import StageName
+from tests.support.pipeline import Pipeline
+from tests.support.stage_harness import Servers, accept_documents
+
+RELEASE = "UPDATE webhook.job_items SET state = 'released', release = 1"
+
+
+def events(pipeline: Pipeline, job_id: str, **headers: str) -> Iterator[dict[str, Any]]:
+    """The events of a job as they come, until the answer ends."""
+    with pipeline.http.stream("GET", f"/api/jobs/{job_id}/events", headers=headers, timeout=60) as response:
+        assert response.status_code == 200
+        assert response.headers["Content-Type"] == "text/event-stream"
+        fields: dict[str, Any] = {}
+        for line in response.iter_lines():
+            name, _, value = line.partition(": ")
+            if not line and "event" in fields:
+                yield fields
+                fields = {}
+            elif name:
+                fields[name] = json.loads(value) if name == "data" else value
+
+
+def index(pipeline: Pipeline, count: int) -> str:
+    return pipeline.index(
+        [{"url": f"https://example.com/{uuid.uuid4()}", "markdown": f"# Page {n}"} for n in range(count)]
+    )
+
+
+def test_a_watched_job_tells_its_progress_all_results_in_order_and_its_end(pipeline: Pipeline) -> None:
+    job_id = index(pipeline, 30)
+    seen = list(events(pipeline, job_id))
+    assert seen[0]["event"] == "progress"
+    results = [event for event in seen if event["event"] == "result"]
+    assert [event["data"]["position"] for event in results] == list(range(30))
+    assert [event["id"] for event in results] == [str(n) for n in range(1, 31)]
+    assert {event["data"]["status"] for event in results} == {"indexed"}
+    assert (seen[-1]["event"], seen[-1]["id"]) == ("end", "end")
+    assert (seen[-1]["data"]["status"], seen[-1]["data"]["succeeded"]) == ("succeeded", 30)
+
+
+def test_a_client_that_comes_back_gets_what_it_has_not_seen(pipeline: Pipeline) -> None:
+    job_id = index(pipeline, 8)
+    for event in events(pipeline, job_id):
+        if event.get("id") == "3":
+            break
+    seen = [event for event in events(pipeline, job_id, **{"Last-Event-ID": "3"}) if event["event"] == "result"]
+    assert [event["data"]["position"] for event in seen] == [3, 4, 5, 6, 7]
+
+
+def test_a_client_that_has_seen_the_end_is_told_to_stay_away(pipeline: Pipeline) -> None:
+    job_id = index(pipeline, 1)
+    pipeline.finished(job_id)
+    path = f"/api/jobs/{job_id}/events"
+    assert pipeline.http.get(path, headers={"Last-Event-ID": "end"}).status_code == 204
+    assert pipeline.http.get(path, params={"last_event_id": "end"}).status_code == 204
+
+
+@pytest.mark.parametrize("last_seen", ["-1", "x", "1" * 11, "\u0663"])
+def test_an_id_of_no_event_is_refused(pipeline: Pipeline, last_seen: str) -> None:
+    job_id = index(pipeline, 1)
+    path = f"/api/jobs/{job_id}/events"
+    assert pipeline.http.get(path, params={"last_event_id": last_seen}).status_code == 422
+
+
+def test_events_want_the_secret_and_an_existing_job(pipeline: Pipeline) -> None:
+    path = f"/api/jobs/{uuid.uuid4()}/events"
+    assert pipeline.http.get(path).status_code == 404
+    assert httpx.get(pipeline.env["MILLSTREAM_URL"] + path, trust_env=False).status_code == 401
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_result_waits_for_those_before_it_and_the_counters_do_not(servers: Servers) -> None:
+    job_id = await accept_documents(servers, 3)
+    await servers.pool.execute(RELEASE)
+    rows = await servers.pool.fetch("SELECT document_id::text, version, url FROM webhook.job_items ORDER BY position")
+    refs = [DocumentRef(job_id=job_id, position=n, release=1, **dict(row)) for n, row in enumerate(rows)]
+    progress = Progress(servers.pool, StageName.INDEXER, "w")
+    await progress.start(refs)
+    feed = JobFeed(JobStore(servers.pool), job_id, 0)
+    assert [event.name for event in await feed.poll()] == ["progress"]
+    assert await feed.poll() == []
+    await progress.end([Ended(ref=refs[1], state=ItemState.INDEXED)], 1)
+    [counted] = await feed.poll()
+    assert (counted.name, counted.data.succeeded, counted.id) == ("progress", 1, None)
+    await progress.end([Ended(ref=refs[0], state=ItemState.INDEXED)], 1)
+    assert [(event.name, event.id) for event in await feed.poll()] == [
+        ("progress", None),
+        ("result", "1"),
+        ("result", "2"),
+    ]
+    assert not feed.is_over
+    await progress.end([Ended(ref=refs[2], state=ItemState.INDEXED)], 1)
+    assert [event.name for event in await feed.poll()] == ["progress", "result", "end"]
+    assert feed.is_over

@@ -1,0 +1,133 @@
+"""Times and counts of a running pipeline: over the API, by the SQL and jq of the documentation, and in the metrics."""
+
+import re
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import jq
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.documented import code_blocks
+from tests.support.inspection import query
+from tests.support.pipeline import Pipeline, wait_for
+
+ANSWER_AND_FILTER = re.compile(r"""^api "\$MILLSTREAM_URL(/[^"]+)"(?: \\\n *| )\| jq (-r )?'([^']+)'$""", re.MULTILINE)
+STATEMENTS = {block.splitlines()[0].removeprefix("-- "): block for block in code_blocks("operations.md", "sql")}
+
+
+@pytest.fixture(scope="module")
+def job(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
+    """A job of three documents, one of which has no text."""
+    urls = [f"https://example.com/{uuid.uuid4()}" for _ in range(3)]
+    texts = ["# Heron\n\nThe heron waits.", "# Otter\n\nThe otter dives.", "\x01\x02"]
+    job_id = pipeline.index([{"url": url, "markdown": text} for url, text in zip(urls, texts, strict=True)])
+    finished = pipeline.finished(job_id)
+    assert (finished["succeeded"], finished["failed"]) == (2, 1), finished
+    finished["urls"] = urls
+    rows = "SELECT 1 FROM webhook.operation_metrics WHERE job_id = $1 AND operation_type = 'batch_processing'"
+    wait_for(lambda: query(pipeline, rows, job_id), 15, "the rows of the job")
+    yield finished
+    pipeline.http.delete("/api/dead-letters", params={"job_id": job_id})
+
+
+def operations(pipeline: Pipeline, **params: Any) -> dict[str, Any]:
+    response = pipeline.http.get("/api/metrics/operations", params=params)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def test_operations_of_a_document_are_counted_by_type(pipeline: Pipeline, job: dict[str, Any]) -> None:
+    found = operations(pipeline, document_url=job["urls"][0], hours="0.5")
+    assert set(found["operations_by_type"]) == {"chunking", "document_indexing"}
+    totals = found["operations_by_type"]["document_indexing"]
+    assert (totals["total"], totals["success_count"], totals["failure_count"], totals["success_rate"]) == (1, 1, 0, 1.0)
+    duration = job["results"][0]["duration_ms"]
+    for name in ("avg", "min", "max", "p95"):
+        assert totals[f"{name}_duration_ms"] == pytest.approx(duration, abs=1.0)
+    newest = found["operations"][0]
+    assert (newest["operation_type"], newest["job_id"], newest["success"]) == ("document_indexing", job["job_id"], True)
+
+
+def test_failures_can_be_asked_for_alone(pipeline: Pipeline, job: dict[str, Any]) -> None:
+    url = job["urls"][2]
+    found = operations(pipeline, document_url=url, success="false", operation_type="document_indexing", limit=5)
+    assert [(row["document_url"], row["error_message"]) for row in found["operations"]] == [
+        (url, job["results"][2]["error"])
+    ]
+    assert operations(pipeline, document_url=url, success="true") == {"operations_by_type": {}, "operations": []}
+    assert operations(pipeline, limit=0)["operations"] == []
+
+
+@pytest.mark.parametrize(
+    "params", [{"hours": "0"}, {"hours": "many"}, {"hours": "nan"}, {"success": "yes"}, {"limit": "-1"}]
+)
+def test_a_bad_parameter_is_named(pipeline: Pipeline, params: dict[str, str]) -> None:
+    response = pipeline.http.get("/api/metrics/operations", params=params)
+    assert response.status_code == 422
+    assert next(iter(params)) in response.json()["detail"]
+
+
+def test_the_documented_filters_of_operations_work(pipeline: Pipeline, job: dict[str, Any]) -> None:
+    page = "\n".join(code_blocks("operations.md", "sh"))
+    asked = ANSWER_AND_FILTER.findall(page)
+    assert len(asked) == page.count("| jq ") == 4
+    answers = [jq.compile(program).input_value(pipeline.http.get(path).json()).all() for path, _, program in asked]
+    average, counts, by_type, failures = answers
+    assert average[0] > 0
+    assert counts[0]["total"] == counts[0]["success_count"] + counts[0]["failure_count"] >= 3
+    assert by_type[0]["embedding"] > 0
+    assert any(job["urls"][2] in line for line in failures)
+
+
+@pytest.mark.parametrize("title", STATEMENTS)
+def test_a_documented_statement_runs(pipeline: Pipeline, job: dict[str, Any], title: str) -> None:
+    assert query(pipeline, STATEMENTS[title])
+
+
+def test_documents_of_a_job_are_told_by_the_documented_statement(pipeline: Pipeline, job: dict[str, Any]) -> None:
+    rows = query(pipeline, STATEMENTS["Documents of each job, with how many succeeded; the latest jobs first"])
+    [row] = [row for row in rows if str(row["job_id"]) == job["job_id"]]
+    assert (row["documents"], row["succeeded"], row["failed"]) == (3, 2, 1)
+
+
+def samples(pipeline: Pipeline, service: str) -> dict[str, list[Any]]:
+    """All samples of a service's first process, by name."""
+    [url, *_] = [row["url"] for row in pipeline.processes if row["service"] == service]
+    found: dict[str, list[Any]] = {}
+    for family in text_string_to_metric_families(pipeline.http.get(f"{url}/metrics").text):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append(sample)
+    return found
+
+
+def test_every_service_measures_its_event_loop(pipeline: Pipeline) -> None:
+    for service in ("ingest", "chunker", "embedder", "indexer"):
+        assert samples(pipeline, service)["millstream_event_loop_lag_seconds_count"][0].value > 0
+
+
+def test_ingest_shows_the_streams_and_what_waits(pipeline: Pipeline, job: dict[str, Any]) -> None:
+    wait_for(lambda: "millstream_stream_entries" in samples(pipeline, "ingest"), 10, "the first look at the streams")
+    found = samples(pipeline, "ingest")
+    lanes = {(s.labels["stage"], s.labels["lane"]) for s in found["millstream_stream_entries"]}
+    assert lanes == {
+        (stage, lane) for stage in ("chunker", "embedder", "indexer") for lane in ("high", "normal", "low")
+    }
+    assert all(s.value >= 2 for s in found["millstream_stream_consumers"])
+    assert {s.labels["lane"] for s in found["millstream_backlog_documents"]} == {"high", "normal", "low"}
+    assert wait_for(lambda: samples(pipeline, "ingest")["millstream_dead_letters"][0].value >= 1, 10, "a dead letter")
+
+
+def test_stages_show_the_times_of_batches_documents_and_requests(pipeline: Pipeline, job: dict[str, Any]) -> None:
+    pipeline.index([{"url": f"https://example.com/{uuid.uuid4()}", "markdown": f"# Page {n}"} for n in range(40)])
+
+    def operations_of_indexer() -> Any:
+        found = samples(pipeline, "indexer").get("millstream_request_seconds_count", [])
+        seen = {s.labels["operation"] for s in found if s.labels["service"] == "qdrant" and s.value > 0}
+        return {"upsert", "delete"} <= seen
+
+    wait_for(operations_of_indexer, 30, "requests to Qdrant that are measured")
+    for name in ("batch_seconds", "document_seconds", "indexing_seconds", "waiting_seconds"):
+        assert samples(pipeline, "indexer")[f"millstream_{name}_count"][0].value > 0

@@ -1,0 +1,104 @@
+"""The front door of ingest on real Postgres, in the test's own process, and the means to freeze that Postgres."""
+
+import contextlib
+import hmac
+import json
+import os
+import signal
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from ingest.acceptance import Acceptance
+from ingest.api import AcceptApi, Rules
+from ingest.app import make_app
+from ingest.document import Limits
+from ingest.sessions import Sessions
+from shared.auth import Authenticator
+from shared.clients import PostgresPool
+from shared.http import problem_middleware
+from shared.metrics import Metrics
+from shared.settings import Secret
+from tests.support.local_stack import children
+
+TOKEN = "t" * 32
+KEY = "k" * 32
+COLLECTION = "docs"
+
+
+@contextlib.asynccontextmanager
+async def ingest_server(pool: PostgresPool, *, max_body_bytes: int = 1024 * 1024) -> AsyncIterator[str]:
+    """Serve the routes that take documents in; the URL."""
+    authenticator = Authenticator(Secret(TOKEN), Secret(KEY))
+    app = make_app(authenticator, Sessions(Secret(TOKEN)), max_body_bytes)
+    app.middlewares.insert(0, problem_middleware)
+    acceptance = Acceptance(pool, Metrics(), collection=COLLECTION, timeout=600)
+    rules = Rules(limits=Limits(), max_body_bytes=max_body_bytes, deduplication_window=3600)
+    AcceptApi(acceptance, authenticator, rules).add_routes(app)
+    async with serving(app) as url:
+        yield url
+
+
+@contextlib.asynccontextmanager
+async def serving(app: web.Application) -> AsyncIterator[str]:
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def page_event(name: str, markdown: str = "Text.") -> bytes:
+    """A webhook with one page; the same name is the same delivery."""
+    page = {"markdown": markdown, "metadata": {"url": f"https://example.com/{name}", "scrapeId": name}}
+    return json.dumps({"success": True, "type": "crawl.page", "id": "c", "webhookId": name, "data": [page]}).encode()
+
+
+def signed(body: bytes) -> dict[str, str]:
+    """The headers of a signed webhook."""
+    return {"X-Firecrawl-Signature": "sha256=" + hmac.digest(KEY.encode(), body, "sha256").hex()}
+
+
+async def post_event(session: aiohttp.ClientSession, url: str, body: bytes) -> tuple[int, Any, str | None]:
+    """Post a signed webhook: status, answer, Retry-After."""
+    async with session.post(f"{url}/api/webhook/firecrawl", data=body, headers=signed(body)) as response:
+        return response.status, await response.json(content_type=None), response.headers.get("Retry-After")
+
+
+async def postgres_processes(pool: PostgresPool) -> list[int]:
+    """The postmaster and its children: freezing the postmaster alone freezes nothing (Linux)."""
+    backend = await pool.fetchval("SELECT pg_backend_pid()")
+    postmaster = _parent(backend)
+    return [postmaster, *children(postmaster)]
+
+
+@contextlib.contextmanager
+def frozen(pids: list[int]) -> Iterator[None]:
+    """Stop the processes until the block ends."""
+    stopped = []
+    try:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+                stopped.append(pid)
+        yield
+    finally:
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def new_name() -> str:
+    return uuid.uuid4().hex
+
+
+def _parent(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("PPid:"))
