@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import itertools
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -13,14 +14,15 @@ import msgspec
 from redis.exceptions import RedisError
 
 from tests.torture.checker import Findings, check
-from tests.torture.counters import Counters
+from tests.torture.clock import OWN_CLOCK, find_library
+from tests.torture.counters import Counts, count, missing
 from tests.torture.ledger import Ledger
 from tests.torture.observation import Observer
-from tests.torture.rig import Rig
-from tests.torture.traffic import Request, requests
+from tests.torture.rig import Rig, outside_servers
+from tests.torture.traffic import Request, Traffic, mixed, poisonous, requests
 
-_END = 100.0  # seconds for everything to become terminal after the last fault
 _ACCEPT = 60.0  # seconds until a request must have been accepted
+_SCRUBBED = 20.0  # seconds until the scrubber must have come by twice
 
 
 class Size(msgspec.Struct, frozen=True):
@@ -29,10 +31,11 @@ class Size(msgspec.Struct, frozen=True):
     documents: int
     seconds: float
     faults: int
+    poison: int = 0  # documents more, which must end as dead letters
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One scenario's line."""
+    """One scenario's line; `seconds` are those from the last fault until the end was clean, or was given up."""
 
     scenario: int
     seed: int
@@ -51,15 +54,19 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 class Run:
     """One scenario under way: its ledger, its traffic and what its faults need."""
 
-    def __init__(self, rig: Rig, scenario: int, seed: int, size: Size) -> None:
+    def __init__(self, rig: Rig, number: int, seed: int, size: Size, traffic: Traffic) -> None:
         self.rig = rig
         self.size = size
-        self.random = random.Random(f"{scenario} {seed}")
+        self.traffic = traffic
+        self.random = random.Random(f"{number} {seed}")
         self.ledger = Ledger()
-        self.site = f"s{scenario}-{seed}.example"
+        self.logs = rig.logs()
+        self.observer = Observer(rig)
+        self.site = f"s{number}-{seed}{rig.token}.example"
         self.faults = 0
         self.problems: list[str] = []
         self.statuses: list[int] = []  # of every answer to a request for indexing
+        self.broken: list[str] = []  # requests that were sent and not answered
         self._seed = seed
 
     async def send(self) -> None:
@@ -67,12 +74,17 @@ class Run:
 
         One after another: the order of acceptance decides which text of a page is the last.
         """
-        traffic = list(requests(self.site, self.size.documents, self._seed))
-        pause = self.size.seconds / len(traffic)
+        good = list(requests(self.site, self.size.documents, self._seed))
+        await self.submit(
+            mixed(good, list(poisonous(self.site, self.traffic, self.size.poison)), self._seed), self.size.seconds
+        )
+
+    async def submit(self, traffic: Sequence[Request], seconds: float = 0.0) -> None:
+        """Send these requests in their order, spread over so many seconds, each until it is accepted."""
         started = time.monotonic()
         async with self.client() as client:
             for number, request in enumerate(traffic):
-                await asyncio.sleep(max(0.0, started + number * pause - time.monotonic()))
+                await asyncio.sleep(max(0.0, started + number * seconds / len(traffic) - time.monotonic()))
                 self.ledger.accept(request, await self.post(client, request))
 
     def client(self) -> httpx.AsyncClient:
@@ -80,12 +92,17 @@ class Run:
         return httpx.AsyncClient(base_url=self.rig.url, headers=headers, timeout=20.0, trust_env=False)
 
     async def post(self, client: httpx.AsyncClient, request: Request) -> str:
-        """Repeat the request until it is accepted, as a sender does; the job id."""
+        """Repeat the request until it is accepted, as a sender does, in turns with each ingest; the job id."""
         deadline = time.monotonic() + _ACCEPT
+        urls = itertools.cycle(self.rig.ingest_urls)
         while time.monotonic() < deadline:
             try:
-                answer = await self._post_once(client, request)
-            except httpx.TransportError:
+                answer = await self.post_once(client, next(urls), request)
+            except httpx.ConnectError:  # nothing was sent: a load balancer takes the next one
+                await asyncio.sleep(0.05)
+                continue
+            except httpx.TransportError as error:
+                self.broken.append(f"{type(error).__name__}: {error}")
                 await asyncio.sleep(0.1)
                 continue
             self.statuses.append(answer.status_code)
@@ -96,45 +113,103 @@ class Run:
             await asyncio.sleep(0.1)
         raise AssertionError(f"not accepted within {_ACCEPT:g} s: {request.key}")
 
-    async def _post_once(self, client: httpx.AsyncClient, request: Request) -> httpx.Response:
+    async def post_once(self, client: httpx.AsyncClient, url: str, request: Request) -> httpx.Response:
+        """Whatever this ingest answers. Raises httpx.TransportError."""
         headers = {"Idempotency-Key": request.key}
         if request.delete is not None:
-            return await client.delete("/api/documents", params={"url": request.delete}, headers=headers)
+            return await client.delete(f"{url}/api/documents", params={"url": request.delete}, headers=headers)
         body: dict[str, Any] = {"documents": [msgspec.to_builtins(page) for page in request.pages]}
-        return await client.post("/api/index/batch", json=body, headers=headers)
+        if self.traffic.lane is not None:
+            body["lane"] = self.traffic.lane
+        return await client.post(f"{url}/api/index/batch", json=body, headers=headers)
 
 
 Fault = Callable[[Run], Coroutine[Any, Any, None]]
 
 
-async def run_scenario(rig: Rig, scenario: int, fault: Fault, seed: int, size: Size) -> Result:
+class Scenario(msgspec.Struct, frozen=True):
+    """A fault and how much of it, and what must have come of it; a person reads `title`.
+
+    `clean_within` is in seconds after the last fault. A scenario with settings of its own (`environment`) gets a
+    pipeline of its own. `verify` looks at what the checker does not know of, and returns what is wrong. `owns` names
+    the servers that are killed, frozen or cut off: where they are not the run's own, the scenario is not run.
+    """
+
+    title: str
+    fault: Fault
+    short: Size
+    full: Size
+    clean_within: float = 100.0
+    minimum: Counts = Counts()
+    traffic: Traffic = Traffic()
+    environment: Mapping[str, str] = {}
+    verify: "Verify | None" = None
+    owns: frozenset[str] = frozenset()
+
+
+def obstacle(scenario: Scenario) -> str | None:
+    """Why the scenario cannot be run here, in words."""
+    if foreign := sorted(scenario.owns & outside_servers().keys()):
+        return f"it would hurt {', '.join(foreign)}"
+    if OWN_CLOCK in scenario.environment and find_library() is None:
+        return "there is no libfaketime for this machine"
+    return None
+
+
+async def run_scenario(rig: Rig, number: int, scenario: Scenario, seed: int, size: Size) -> Result:
     """Traffic and fault side by side, then the end state."""
-    started = time.monotonic()
-    run = Run(rig, scenario, seed, size)
-    counters = Counters(rig)
-    await counters.start()
-    async with asyncio.TaskGroup() as group:
-        group.create_task(run.send())
-        group.create_task(fault(run))
-    observer = Observer(rig.environment)
-    findings = await settle(observer, run)
-    await counters.stop()
-    problems = run.problems + findings.problems
-    return Result(
-        scenario=scenario, seed=seed, documents=run.ledger.documents, faults=run.faults,
-        redeliveries=counters.redeliveries, refused=counters.refused, lost=findings.lost, doubled=findings.doubled,
-        dead=findings.dead, clean=not problems,
-        seconds=round(time.monotonic() - started, 1), problems=problems,
+    await rig.ready()
+    run = Run(rig, number, seed, size, scenario.traffic)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run.send())
+            group.create_task(scenario.fault(run))
+    except* Exception as errors:
+        run.problems += [f"{type(error).__name__}: {error}" for error in errors.exceptions]
+    last_fault = time.monotonic()
+    findings = await settle(run, scenario.clean_within)
+    seconds = time.monotonic() - last_fault
+    counts = count(run.logs)
+    run.problems += findings.problems + missing(scenario.minimum, counts)
+    result = Result(
+        scenario=number, seed=seed, documents=run.ledger.documents, faults=run.faults, redeliveries=counts.redeliveries,
+        refused=counts.refused, lost=findings.lost, doubled=findings.doubled, dead=findings.dead,
+        clean=not run.problems, seconds=round(seconds, 1), problems=run.problems,
     )  # fmt: skip
+    if scenario.verify is None:
+        return result
+    problems = result.problems + await scenario.verify(run, result)
+    return msgspec.structs.replace(result, clean=not problems, problems=problems)
 
 
-async def settle(observer: Observer, run: Run) -> Findings:
-    """Wait until the site's jobs are terminal and the streams are empty, or too long; what is wrong then."""
-    deadline = time.monotonic() + _END
+Verify = Callable[[Run, Result], Coroutine[Any, Any, list[str]]]
+
+
+async def settle(run: Run, seconds: float) -> Findings:
+    """Wait until the site's jobs are terminal and the streams are empty, or too long; what is wrong then.
+
+    Points that are left hidden may stay until the scrubber has come by once.
+    """
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         # A server that was hurt last may still be starting.
         with contextlib.suppress(RedisError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            if not await observer.is_busy(run.site):
+            if not await run.observer.is_busy(run.site):
                 break
         await asyncio.sleep(0.3)
-    return check(run.ledger.expected(), await observer.observe(run.site))
+    findings = check(run.ledger.expected(), await run.observer.observe(run.site))
+    if not findings.doubled:
+        return findings
+    await _scrubbed(run)
+    return check(run.ledger.expected(), await run.observer.observe(run.site))
+
+
+async def _scrubbed(run: Run) -> None:
+    """Return after a whole pass of the scrubber that began after the call, or after too long."""
+    logs = run.rig.logs()
+    deadline = time.monotonic() + _SCRUBBED
+    while time.monotonic() < deadline:
+        # The first one to end may have begun before.
+        if [event.get("event") for event in logs.events("indexer")].count("Collection scrubbed") > 1:
+            return
+        await asyncio.sleep(0.2)

@@ -16,9 +16,12 @@ class Ledger:
         self._splitter = Splitter(load_tokenizer(None))
         self._jobs: dict[str, list[str]] = {}
         self._texts: dict[str, str | None] = {}
+        self._poison: set[str] = set()
 
     def accept(self, request: Request, job_id: str) -> None:
         self._jobs[job_id] = request.urls
+        if request.poison:
+            self._poison.update(request.urls)
         self._texts |= {page.url: page.markdown for page in request.pages}
         if request.delete is not None:
             self._texts[request.delete] = None
@@ -28,8 +31,9 @@ class Ledger:
         """Accepted items."""
         return sum(map(len, self._jobs.values()))
 
-    def expected(self, dead: frozenset[str] = frozenset()) -> Expected:
-        """What a clean end looks like; `dead` are the URLs that were sent to fail."""
+    def expected(self) -> Expected:
+        """What a clean end looks like."""
+        dead = frozenset(self._poison)
         chunks = {url: self._hashes(text) for url, text in self._texts.items() if text is not None and url not in dead}
         return Expected(jobs=self._jobs, chunks=chunks, dead=dead)
 

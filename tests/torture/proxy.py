@@ -1,7 +1,6 @@
-"""A TCP proxy for one link of the pipeline: it can lose replies, on a broken connection as a network loses them."""
+"""A TCP proxy for one link of the pipeline: loses replies, cuts, delays, or lets nothing through, as networks do."""
 
 import asyncio
-import contextlib
 import random
 
 _CHUNK = 64 * 1024
@@ -15,10 +14,18 @@ class Proxy:
         self._random = random.Random(seed)
         self._server: asyncio.Server | None = None
         self._links: set[asyncio.Task[None]] = set()
+        self._passing = asyncio.Event()
+        self._passing.set()
         self._loss = 0.0
+        self._delay = 0.0
         self.is_open = True
         self.dropped = 0  # replies that were lost
         self.port = 0
+
+    @property
+    def links(self) -> int:
+        """Connections there are."""
+        return len(self._links)
 
     async def start(self) -> None:
         """Listen; from here on `port` is right."""
@@ -40,10 +47,23 @@ class Proxy:
         self.is_open = False
         await self.break_links()
 
+    async def black_hole(self) -> None:
+        """Let nothing through, not even the end of a connection, until `heal`: then what was held back arrives late.
+
+        Connections stay open, and new ones are taken and hear nothing.
+        """
+        self._passing.clear()
+
+    async def delay(self, seconds: float) -> None:
+        """From now on each piece of data, either way, takes so long."""
+        self._delay = seconds
+
     async def heal(self) -> None:
         """Forward everything again."""
         self.is_open = True
         self._loss = 0.0
+        self._delay = 0.0
+        self._passing.set()
 
     async def break_links(self) -> None:
         """Break the connections there are; new ones are served."""
@@ -56,42 +76,40 @@ class Proxy:
         link = asyncio.create_task(self._forward(reader, writer))
         self._links.add(link)
         link.add_done_callback(self._links.discard)
+        link.add_done_callback(lambda _: writer.transport.abort())
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._passing.wait()
         if not self.is_open:
-            writer.transport.abort()
             return
         try:
             there, back = await asyncio.open_connection(*self._server_address)
         except OSError:
-            writer.transport.abort()
             return
+        ways = [asyncio.create_task(way) for way in (self._requests(reader, back), self._replies(there, writer))]
         try:
-            ways = [asyncio.create_task(_pump(reader, back)), asyncio.create_task(self._reply(there, writer))]
-            try:
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for way in ways:
-                    way.cancel()
-                await asyncio.gather(*ways, return_exceptions=True)
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
             back.transport.abort()
-            writer.transport.abort()
 
-    async def _reply(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await there.read(_CHUNK):
+    async def _requests(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
+        while data := await reader.read(_CHUNK):
+            await self._send(server, data)
+        await self._passing.wait()  # nor does the end of a connection get through
+
+    async def _replies(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        while data := await reader.read(_CHUNK):
             if self._loss and self._random.random() < self._loss:
                 self.dropped += 1
                 return
-            await _send(writer, data)
+            await self._send(client, data)
+        await self._passing.wait()
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(_CHUNK):
-            await _send(writer, data)
-
-
-async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
-    writer.write(data)
-    await writer.drain()
+    async def _send(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        await asyncio.sleep(self._delay)
+        await self._passing.wait()
+        writer.write(data)
+        await writer.drain()

@@ -1,33 +1,46 @@
-"""The table of results in docs/reliability.md, made by a run."""
+"""Results of full runs: kept in a file, and rendered as the table in docs/reliability.md. Only runs write them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import msgspec
 
 from tests.torture.driver import Result
 from tests.torture.scenarios import SCENARIOS
 
+RESULTS = Path("tests/torture/results.json")
+DOCUMENT = Path("docs/reliability.md")
 BEGIN = "<!-- torture results: begin -->"
 END = "<!-- torture results: end -->"
 
+_HEAD = """\
+| # | scenario | seed | documents | faults | redeliveries | hand-overs refused | lost | doubled | seconds to CLEAN |
+|---|---|---|---|---|---|---|---|---|---|
+"""
 
-def write_table(document: Path, results: Sequence[Result], *, is_short: bool) -> None:
-    """Replace what stands between the markers."""
+
+def line(result: Result) -> str:
+    """The result as one line of JSON, without the problems, which people read above it."""
+    row = msgspec.structs.asdict(result)
+    del row["problems"]
+    return msgspec.json.encode(row).decode()
+
+
+def record(results: Iterable[Result], path: Path = RESULTS, document: Path = DOCUMENT) -> None:
+    """Add the results to the kept ones, in place of those of the same scenario and seed, and render the table anew."""
+    kept = msgspec.json.decode(path.read_bytes(), type=list[Result]) if path.exists() else []
+    by_run = {(result.scenario, result.seed): result for result in [*kept, *results]}
+    rows = [by_run[key] for key in sorted(by_run)]
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(rows)) + b"\n")
     before, rest = document.read_text().split(BEGIN)
     _, after = rest.split(END)
-    document.write_text(before + BEGIN + "\n" + table(results, is_short=is_short) + END + after)
+    document.write_text(before + BEGIN + "\n" + table(rows) + END + after)
 
 
-def table(results: Sequence[Result], *, is_short: bool) -> str:
-    """The results as a markdown table, with how to get them again."""
-    size = " --short" if is_short else ""
-    lines = [
-        f"Made by `python -m tests.torture{size} --seed {results[0].seed} --write-table`.\n",
-        "| # | scenario | documents | faults | redeliveries | refused hand-overs | lost | doubled | clean | seconds |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {r.scenario} | {SCENARIOS[r.scenario].title} | {r.documents} | {r.faults} | {r.redeliveries} | {r.refused} "
-        f"| {r.lost} | {r.doubled} | {'yes' if r.clean else 'no'} | {r.seconds:g} |"
+def table(results: Sequence[Result]) -> str:
+    """The results as a markdown table."""
+    return _HEAD + "".join(
+        f"| {r.scenario} | {SCENARIOS[r.scenario].title} | {r.seed} | {r.documents} | {r.faults} | {r.redeliveries} "
+        f"| {r.refused} | {r.lost} | {r.doubled} | {f'{r.seconds:g}' if r.clean else 'not clean'} |\n"
         for r in results
-    ]
-    return "\n".join(lines) + "\n"
+    )

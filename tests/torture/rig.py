@@ -1,38 +1,92 @@
 """The pipeline under torture: embedded servers, two replicas of every stage, proxies before Redis and Qdrant."""
 
+import asyncio
 import contextlib
 import os
+import secrets
 import signal
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from cli.serve import apply_migrations
 from local.ports import PortBook
+from local.program import http_probe
+from local.servers import PARTS, URL_VARIABLES, python_module
 from local.services import SERVICES, Services
 from local.stack import Stack
 from tests.support.local_stack import bare_environ, children, enterable_directory, is_alive
-from tests.support.tei_stand_in import TeiStandIn
+from tests.support.tei_stand_in import StandInSettings, TeiStandIn
 from tests.support.waiting import wait_until
 from tests.torture.background import Background
+from tests.torture.clock import OWN_CLOCK, Clock, find_library, redis_with_clock
+from tests.torture.logs import Logs
 from tests.torture.proxy import Proxy
+from tests.torture.service import ORDERS, order
 
-_SETTINGS = {"WEBHOOK_LEASE": "3s", "WEBHOOK_LEASE_RENEWAL": "500ms", "WEBHOOK_DRAIN_TIMEOUT": "5s"}
+LEASE = 3.0  # seconds
+_SETTINGS = {
+    "WEBHOOK_LEASE": f"{LEASE:g}s",
+    "WEBHOOK_LEASE_RENEWAL": "500ms",
+    "WEBHOOK_DRAIN_TIMEOUT": "5s",
+    "WEBHOOK_SCRUB_INTERVAL": "1s",
+    "WEBHOOK_TEST_MODE": "true",
+}
+_TEI_SECONDS = 0.2  # of each request, so that processes have work in hand when they are hurt
+_RESTART_DELAY = 0.5
+_START_TIMEOUT = 60.0
 _PROXIED = {"redis": "WEBHOOK_REDIS_URL", "qdrant": "WEBHOOK_QDRANT_URL"}
 
 
 class Rig:
-    """A running pipeline and the means to hurt it. Everything that dies is started again after 1 s."""
+    """A running pipeline and the means to hurt it. Everything that dies is started again after half a second."""
 
-    def __init__(self, stack: Stack, background: Background, proxies: Mapping[str, Proxy]) -> None:
+    def __init__(
+        self, stack: Stack, background: Background, proxies: Mapping[str, Proxy], tei: TeiStandIn, orders: Path
+    ) -> None:
         self.environment = dict(stack.environment)  # the servers' own URLs
         self.background = background
         self.proxies = proxies
+        self.tei = tei  # to be touched in the background's thread, or by its plain methods
+        self.clock: Clock | None = None  # of Redis, where it has one of its own
         self.url = ""
+        # Servers of one's own have seen other runs: the sites of this one have other names.
+        self.token = f"-{secrets.token_hex(2)}" if outside_servers() else ""
         self._stack = stack
+        self._orders = orders
+
+    def logs(self) -> Logs:
+        """What the services log from now on."""
+        return Logs(self._stack.data_dir / "logs")
+
+    async def ready(self) -> None:
+        """Return when every service is up and ready."""
+        for url in self.stage_urls.values():
+            await _ready(url)
+
+    async def restart(self, pid: int) -> None:
+        """Have a service end as in a rolling restart, and return when its next process is ready."""
+        url = self.stage_urls[pid]
+        _signal(pid, signal.SIGTERM)
+        await wait_until(
+            lambda: pid not in self.stage_urls, timeout=_START_TIMEOUT, description=f"another process than {pid}"
+        )
+        await _ready(url)
+
+    async def arm(self, service: str, *failpoints: str) -> None:
+        """Restart as many processes of the service, each with one of the failpoints for its life."""
+        for failpoint in failpoints:
+            order(self._orders, service, failpoint)
+        await asyncio.gather(*map(self.restart, self.pids(service)[: len(failpoints)]))
 
     def pids(self, *services: str) -> list[int]:
         """The processes of these services or servers."""
         return [row.pid for row in self._stack.fleet.rows if row.service in services]
+
+    @property
+    def ingest_urls(self) -> list[str]:
+        """Where requests can be sent."""
+        return [row.url for row in self._stack.fleet.rows if row.service == "ingest"]
 
     @property
     def stage_urls(self) -> dict[int, str]:
@@ -65,30 +119,66 @@ class Rig:
         return cut
 
 
+def outside_servers() -> dict[str, str]:
+    """The URLs of servers that were given to be used instead of embedded ones, by part: see docs/reliability.md."""
+    variables = {part: f"MILLSTREAM_TORTURE_{part.upper()}_URL" for part in ("redis", "postgres", "qdrant")}
+    return {part: os.environ[name] for part, name in variables.items() if os.environ.get(name)}
+
+
 @contextlib.asynccontextmanager
-async def running_rig(seed: int) -> AsyncIterator[Rig]:
-    """Start everything, and stop it when the block ends."""
+async def running_rig(seed: int, settings: Mapping[str, str] | None = None) -> AsyncIterator[Rig]:
+    """Start everything, with these settings more than the usual ones, and stop it when the block ends."""
     with Background() as background, enterable_directory() as directory:
-        tei = TeiStandIn(seed=seed)
+        tei = TeiStandIn(StandInSettings(latency_s=_TEI_SECONDS), seed=seed)
         background.run(tei.start())
-        environ = bare_environ(WEBHOOK_TEI_URL=tei.url, **_SETTINGS)
+        orders = directory / "orders"
+        orders.mkdir()
+        outside = {URL_VARIABLES[part]: url for part, url in outside_servers().items()}
+        environ = bare_environ(
+            WEBHOOK_TEI_URL=tei.url, **_SETTINGS, **outside, **dict(settings or {}), **{ORDERS: str(orders)}
+        )
         try:
-            async with Stack(directory / "data", environ) as stack:
+            async with _servers(directory / "data", environ) as (stack, clock):
                 await apply_migrations(stack.environment["WEBHOOK_DATABASE_URL"])
                 proxies = {part: _proxy(stack.environment[name], seed) for part, name in _PROXIED.items()}
-                rig = Rig(stack, background, proxies)
+                rig = Rig(stack, background, proxies, tei, orders)
+                rig.clock = clock
                 for part, proxy in proxies.items():
                     background.run(proxy.start())
                     stack.environment[_PROXIED[part]] = _through(rig.environment[_PROXIED[part]], proxy)
                 # Not the usual one, which another pipeline may be about to take.
                 port = PortBook(directory / "ports.json").take("ingest")
-                async with Services(stack, replicas=dict.fromkeys(SERVICES, 2), ingest_port=port) as services:
+                replicas = dict.fromkeys(SERVICES, 2)
+                async with Services(stack, replicas=replicas, ingest_port=port, command=_command) as services:
                     rig.url = services.url
                     yield rig
                 for proxy in proxies.values():
                     background.run(proxy.stop())
         finally:
             background.run(tei.stop())
+
+
+@contextlib.asynccontextmanager
+async def _servers(directory: Path, environ: Mapping[str, str]) -> AsyncIterator[tuple[Stack, Clock | None]]:
+    library = find_library() if OWN_CLOCK in environ else None
+    parts = [part for part in PARTS if library is None or part != "redis"]
+    async with Stack(directory, environ, parts=parts, restart_delay=_RESTART_DELAY) as stack:
+        if library is None:
+            yield stack, None
+        else:
+            async with redis_with_clock(stack, library) as clock:
+                yield stack, clock
+
+
+async def _ready(url: str) -> None:
+    is_ready = http_probe(f"{url}/readyz")
+    async with asyncio.timeout(_START_TIMEOUT):
+        while not await is_ready():  # noqa: ASYNC110 - a process gives no event
+            await asyncio.sleep(0.05)
+
+
+def _command(service: str) -> tuple[str, ...]:
+    return python_module("tests.torture.service", service)
 
 
 def _proxy(url: str, seed: int) -> Proxy:

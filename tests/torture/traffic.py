@@ -1,7 +1,7 @@
 """Seeded traffic: small pages, some of which change, change back or go. The same seed gives the same requests."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -24,12 +24,20 @@ class Page(msgspec.Struct, frozen=True):
     markdown: str
 
 
+class Traffic(msgspec.Struct, frozen=True, kw_only=True):
+    """What is special about a scenario's documents."""
+
+    lane: str | None = None  # None: the lane that ingest gives them
+    poison: tuple[str, ...] = ()  # texts of the documents that must end as dead letters, taken in turns
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One request to ingest: pages to index in this order, or one URL to delete."""
 
     key: str  # repeated with a repeat, so that it is accepted once
     pages: tuple[Page, ...] = ()
     delete: str | None = None
+    poison: bool = False  # its pages must end as dead letters
 
     @property
     def urls(self) -> list[str]:
@@ -62,6 +70,24 @@ def requests(site: str, documents: int, seed: int) -> Iterator[Request]:
         size = min(left, draw.randint(1, _BATCH))
         yield Request(key=key, pages=tuple(_next_page(site, revisions, draw) for _ in range(size)))
         left -= size
+
+
+def poisonous(site: str, traffic: Traffic, documents: int) -> Iterator[Request]:
+    """So many documents that must end as dead letters, each in a request of its own."""
+    for number in range(documents):
+        text = traffic.poison[number % len(traffic.poison)]
+        bad = Page(f"https://{site}/poison-{number}", f"# Poison {number}\n\n{text}\n")
+        yield Request(key=f"{site}-poison-{number}", pages=(bad,), poison=True)
+
+
+def mixed(requests: Sequence[Request], poison: Sequence[Request], seed: int) -> list[Request]:
+    """`requests` in their order with `poison` at random places in between."""
+    draw = random.Random(seed)
+    places = sorted(draw.randint(0, len(requests)) for _ in poison)
+    mixture = list(requests)
+    for place, request in zip(reversed(places), reversed(poison), strict=True):
+        mixture.insert(place, request)
+    return mixture
 
 
 def _next_page(site: str, revisions: list[int], draw: random.Random) -> Page:

@@ -50,6 +50,7 @@ def test_a_clean_end_state_has_no_findings() -> None:
         ({"dead": (B, A)}, 0, 0, "a is a dead letter that was not planned"),
         ({"dead": (B, B)}, 0, 0, "b is a dead letter that was not planned"),
         ({"dead": ()}, 0, 0, "b should be a dead letter"),
+        ({"left_consumers": ("chunker:h:1:a",)}, 0, 0, "consumer chunker:h:1:a was left"),
     ],
 )
 def test_each_kind_of_violation_is_found(change: dict[str, Any], lost: int, doubled: int, finding: str) -> None:

@@ -1,0 +1,44 @@
+"""Faults that several scenarios share, and what makes them meet work."""
+
+import asyncio
+import time
+
+from tests.support.waiting import wait_until
+from tests.torture.driver import Run
+
+_PATIENCE = 5.0  # seconds of looking for work
+
+
+async def meet_work(run: Run) -> None:
+    """Return as soon as a stage has entries in work: a fault that finds none shows nothing, and is a problem."""
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        if any(pending for _, pending in (await run.observer.backlog()).values()):
+            return
+        await asyncio.sleep(0.02)
+    run.problems.append("nothing was in work when a fault was done")
+
+
+async def pause_between(run: Run) -> None:
+    """Wait so long that the scenario's faults are spread over its traffic, each with some before and after it."""
+    await asyncio.sleep(run.size.seconds / (run.size.faults + 1))
+
+
+async def accepted(run: Run, share: float) -> None:
+    """Return when ingest has accepted this share of the scenario's documents."""
+    await wait_until(
+        lambda: run.ledger.documents >= share * run.size.documents,
+        timeout=run.size.seconds + _PATIENCE,
+        description=f"{share:.0%} of the traffic",
+    )
+
+
+async def lose_replies(run: Run, part: str, share: float) -> None:
+    proxy = run.rig.proxies[part]
+    dropped = proxy.dropped
+    run.rig.background.run(proxy.lose_replies(share))
+    try:
+        await asyncio.sleep(run.size.seconds)
+    finally:
+        run.rig.background.run(proxy.heal())
+    run.faults += proxy.dropped - dropped

@@ -1,0 +1,22 @@
+"""The scenarios by number: what is done to the pipeline while documents go through it. Numbers are stable."""
+
+from collections.abc import Mapping
+
+from tests.torture.driver import Scenario
+from tests.torture.scenarios import (
+    crashes,
+    failpoints,
+    load,
+    overtaking,
+    postgres_faults,
+    qdrant_faults,
+    redis_faults,
+    requests,
+    staged,
+    tei_faults,
+)
+
+_MODULES = (
+    crashes, failpoints, redis_faults, postgres_faults, tei_faults, qdrant_faults, overtaking, requests, load, staged
+)  # fmt: skip
+SCENARIOS: Mapping[int, Scenario] = dict(sorted((n, s) for module in _MODULES for n, s in module.SCENARIOS.items()))

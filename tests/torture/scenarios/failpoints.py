@@ -1,0 +1,139 @@
+"""A process is killed at every failpoint, one after another, with documents on their way that come by there."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+import httpx
+from redis.asyncio import Redis
+
+from shared.failpoints import POINTS
+from shared.messages import Lane
+from shared.streams import StageName
+from tests.torture.driver import Run, Scenario, Size, settle
+from tests.torture.service import REFUSED_TEXT, tripping_text
+from tests.torture.traffic import Page, Request, page, requests
+
+_HIT = 30.0  # seconds until somebody must have come to a failpoint
+_CLEAN = 60.0
+_UNREADABLE = 2  # entries
+_ASKS = 20  # times each ingest process
+
+
+async def kill_at_failpoints(run: Run) -> None:
+    """Each failpoint in turn: arm it, send what comes by there, see that it killed somebody and that all ends clean."""
+    points = list(POINTS)
+    run.random.shuffle(points)
+    for point in points[: run.size.faults]:
+        await _Case(run, point).play()
+
+
+class _Case:
+    """One failpoint."""
+
+    def __init__(self, run: Run, point: str) -> None:
+        self._run = run
+        self._point = point
+        self._part, self._moment = point.split(".")
+        self._service = "ingest" if self._part == "dispatch" else self._part
+        self._site = f"{run.site}/{self._part}-{self._moment}"
+        self._logs = run.logs
+
+    async def play(self) -> None:
+        run = self._run
+        self._logs = run.rig.logs()
+        prepare, provoke = _SPECIAL.get(self._moment, (_nothing, _nothing))
+        await prepare(self)
+        await run.rig.arm(self._service, *self._orders())
+        await run.submit(list(requests(self._site, run.size.documents, seed=run.random.randrange(10**6))))
+        await provoke(self)
+        if not await self._was_hit():
+            run.problems.append(f"nobody came to {self._point}")
+        run.faults += 1
+        await self.settle()
+        await run.rig.ready()
+
+    def _orders(self) -> list[str]:
+        """Both processes get it; but an entry is split or reclaimed only where another process died with it."""
+        first = f"{self._part}.handled:kill@1" if self._moment in _SECOND_HAND else f"{self._point}:kill@1"
+        return [first, f"{self._point}:kill@1"]
+
+    async def _was_hit(self) -> bool:
+        for _ in range(int(_HIT / 0.1)):
+            if any(event.get("point") == self._point for event in self._logs.events(self._service)):
+                return True
+            await asyncio.sleep(0.1)
+        return False
+
+    async def settle(self) -> None:
+        findings = await settle(self._run, _CLEAN)
+        self._run.problems += [f"{self._point}: {problem}" for problem in findings.problems]
+
+    async def send(self, *texts: str, poison: bool = False) -> None:
+        """Documents with these texts, one in each request."""
+        pages = [Page(f"https://{self._site}/{number}", text) for number, text in enumerate(texts, 10**6)]
+        await self._run.submit(
+            [Request(key=f"{each.url} {self._moment}", pages=(each,), poison=poison) for each in pages]
+        )
+
+    async def send_again(self) -> None:
+        """Texts that are indexed already."""
+        await self.settle()
+        numbers = range(10**7, 10**7 + 4)
+        for time in ("first", "again"):
+            sent = [Request(key=f"{self._site}-{n}-{time}", pages=(page(self._site, n, 0),)) for n in numbers]
+            await self._run.submit(sent)
+            await self.settle()
+
+    async def trip(self) -> None:
+        await self.send(*[f"# Page {n}\n\n{tripping_text(self._part)}\n" for n in range(4)])
+
+    async def send_refused(self) -> None:
+        await self.send(*[f"# Page {n}\n\n{REFUSED_TEXT}\n" for n in range(4)], poison=True)
+        await self.settle()
+
+    async def replay(self) -> None:
+        """Ask for it until there is an answer: the first process that is asked dies over it."""
+        async with self._run.client() as client:
+            for url in self._run.rig.ingest_urls * _ASKS:
+                try:
+                    answer = await client.post(f"{url}/api/dead-letters/replay", json={"code": "refused"})
+                except httpx.TransportError:
+                    await asyncio.sleep(0.5)
+                    continue
+                answer.raise_for_status()
+                return
+        self._run.problems.append("the replay was never answered")
+
+    async def add_unreadable(self) -> None:
+        """Entries that nobody can read; their raw dead letters are looked at and dropped."""
+        stream = StageName(self._part).stream(Lane.NORMAL)
+        async with Redis.from_url(self._run.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
+            for number in range(_UNREADABLE):
+                await redis.xadd(stream, {"h": f"unreadable {number}", "b": ""})
+        await self._was_hit()
+        await self._run.rig.ready()
+        async with self._run.client() as client:
+            while any(map(any, (await self._run.observer.backlog()).values())):  # noqa: ASYNC110 - Redis gives no event
+                await asyncio.sleep(0.1)
+            answer = await client.delete("/api/dead-letters", params={"code": "malformed"})
+            if answer.json()["dropped"] != _UNREADABLE:
+                self._run.problems.append(f"{_UNREADABLE} unreadable entries are {answer.text}")
+
+
+async def _nothing(_: _Case) -> None:
+    """Ordinary traffic comes by there."""
+
+
+_SECOND_HAND = {"splitting", "split", "reclaimed"}
+_Step = Callable[[_Case], Awaitable[None]]
+# What is done before the failpoint is armed, and with it armed.
+_SPECIAL: Mapping[str, tuple[_Step, _Step]] = {
+    "unchanged": (_nothing, _Case.send_again),
+    "postponed": (_nothing, _Case.trip),
+    "replayed": (_Case.send_refused, _Case.replay),
+    "buried": (_nothing, _Case.add_unreadable),
+}
+
+SCENARIOS = {
+    2: Scenario("kill -9 at every failpoint", kill_at_failpoints, Size(20, 1, 2), Size(50, 1, len(POINTS))),
+}

@@ -1,0 +1,64 @@
+"""Who is hurt: processes that have work in hand, so that a kill is always in the midst of something."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from shared.runtime.entry import Place
+from shared.runtime.janitor import Janitor
+from shared.streams import StageName
+from tests.torture.driver import Run
+
+_NO_LEASE = 0.02  # seconds
+_PATIENCE = 3.0  # seconds of looking for a process with work
+
+
+async def seize(run: Run, services: Sequence[str]) -> int:
+    """Freeze a random process of these services that holds entries, and return its pid; any, if none does for long.
+
+    It is frozen first and looked at then: what it held at the look is what it holds.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        pid = run.random.choice(run.rig.pids(*services))
+        is_frozen = run.rig.freeze([pid])
+        if is_frozen and (time.monotonic() > deadline or pid in await holders(run)):
+            return pid
+        run.rig.thaw([pid])
+        await asyncio.sleep(0.02)
+
+
+async def holders(run: Run) -> set[int]:
+    """The processes that have pending entries; none while Redis is away."""
+    found: set[int] = set()
+    with contextlib.suppress(RedisError, OSError):
+        async with Redis.from_url(run.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
+            for stage in StageName:
+                for stream in stage.streams:
+                    consumers: Any = await redis.xinfo_consumers(stream, stage)
+                    found |= {pid_of(consumer["name"]) for consumer in consumers if consumer["pending"]}
+    return found
+
+
+@contextlib.asynccontextmanager
+async def janitors(run: Run) -> AsyncIterator[None]:
+    """A janitor for each stage that tidies all the time, and takes a consumer for dead at once."""
+    async with Redis.from_url(run.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
+        places = [Place(stage=stage, consumer="torture", lease=_NO_LEASE) for stage in StageName]
+        tasks = [asyncio.create_task(Janitor(redis, place).run()) for place in places]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+
+def pid_of(consumer: bytes) -> int:
+    """The process of a consumer named service:host:pid:bootid."""
+    return int(consumer.split(b":")[-2])
