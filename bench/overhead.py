@@ -26,12 +26,13 @@ from cli.sample import pages
 from cli.sample_run import post_crawl, wait_for_crawl
 from cli.serve import apply_migrations
 from embedder.batcher import EmbeddingBatcher
-from embedder.isolation import IsolatingEmbedder
-from embedder.limiter import WeightedLimiter
-from embedder.packing import TextInput, capacity_of
+from embedder.isolation import Practice
+from embedder.packing import Capacity, TextInput, capacity_of
+from embedder.servers import Common, Server, Servers
 from local.services import Services
 from local.stack import API_SECRET, WEBHOOK_SECRET, Stack
 from shared.messages import Chunk
+from shared.metrics import Metrics
 from shared.tei import TeiClient
 from shared.tokenizer import load_tokenizer
 
@@ -72,9 +73,14 @@ async def compare(
 async def embed_alone(url: str, documents: list[tuple[Chunk, ...]]) -> float:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=80)) as session:
         client = TeiClient(session, url)
-        capacity = capacity_of(await client.info(), 80)
-        embedder = IsolatingEmbedder(client, await client.probe(), observe=lambda _call: None)
-        async with EmbeddingBatcher(embedder, capacity, WeightedLimiter(capacity.inputs_in_flight)) as batcher:
+        dimension = await client.probe()
+
+        async def introduce() -> Capacity:
+            return capacity_of(await client.info(), 80)
+
+        common = Common(practice=Practice(dimension=dimension), metrics=Metrics(), observe=lambda _call: None)
+        server = Server(client.name, client, introduce, common)
+        async with Servers([server], dimension) as servers, EmbeddingBatcher(servers) as batcher:
             started = time.monotonic()
             texts = [[TextInput(chunk.embedded_text, chunk.tokens) for chunk in chunks] for chunks in documents]
             await asyncio.gather(*(batcher.embed(each) for each in texts))

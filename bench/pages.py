@@ -1,0 +1,57 @@
+"""The pages that the benchmarks send: 2,039 pages of real documentation, up to 64 KB each (licences: bench/data)."""
+
+import gzip
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from chunker.cleaning import clean
+from chunker.splitting import Splitter
+from shared.tokenizer import load_tokenizer
+
+# What makes a chunk's text all that is embedded, so that every contestant can embed the same.
+BARE_CHUNKS = {"WEBHOOK_CHUNK_OVERLAP_TOKENS": "0", "WEBHOOK_CHUNK_PREFIX_TOKENS": "0"}
+
+_FILE = Path(__file__).parent / "data" / "pages.jsonl.gz"
+_SEED = 20
+
+Page = dict[str, Any]  # url, markdown, metadata, as Firecrawl scraped it
+
+
+class ChunkedPage(msgspec.Struct, frozen=True):
+    """What every contestant embeds and stores of a page."""
+
+    url: str
+    chunks: list[str]
+
+
+def load_pages(count: int | None = None) -> list[Page]:
+    """The first `count` of the pages in an order that mixes sites, lengths and languages; always the same."""
+    with gzip.open(_FILE, "rt") as lines:
+        pages = [json.loads(line) for line in lines]
+    random.Random(_SEED).shuffle(pages)
+    return pages[:count]
+
+
+def chunked(pages: Sequence[Page]) -> list[ChunkedPage]:
+    """The pages split as a pipeline with `BARE_CHUNKS` splits them."""
+    splitter = Splitter(load_tokenizer(None), overlap_tokens=0, prefix_tokens=0)
+    return [
+        ChunkedPage(page["url"], [chunk.text for chunk in splitter.split(clean(page["markdown"]), "")])
+        for page in pages
+    ]
+
+
+def with_changed_paragraphs(pages: Sequence[Page], share: float) -> list[Page]:
+    """The pages with a sentence more in this share of their paragraphs of prose, drawn with a fixed seed."""
+    draw = random.Random(_SEED)
+
+    def changed(paragraph: str) -> str:
+        is_prose = paragraph[:1].isalpha() and "\n" not in paragraph
+        return f"{paragraph} This was changed." if is_prose and draw.random() < share else paragraph
+
+    return [{**page, "markdown": "\n\n".join(map(changed, page["markdown"].split("\n\n")))} for page in pages]
