@@ -20,7 +20,7 @@ PORTS = {"ingest": 50108, "chunker": 50109, "embedder": 50110, "indexer": 50111}
 PINNED = re.compile(r"[\w./-]+:v?(cpu-)?\d+\.\d+(\.\d+)?")
 SECRETS = ["POSTGRES_PASSWORD", "WEBHOOK_API_SECRET", "WEBHOOK_QDRANT_API_KEY", "WEBHOOK_SECRET"]
 # What makes no sense in a container that others should trust.
-NOT_OFFERED = {"WEBHOOK_TEST_MODE"}
+NOT_OFFERED = {"WEBHOOK_TEST_MODE", "WEBHOOK_FAILPOINT"}
 
 
 @pytest.fixture(scope="module")

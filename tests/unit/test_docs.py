@@ -9,7 +9,11 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 import pytest
+from prometheus_client.metrics import MetricWrapperBase
 
+from ingest.described_routes import ROUTES
+from ingest.openapi import openapi_document
+from shared.metrics import Metrics
 from shared.settings import RETIRED, blocks, known_variables, load
 
 ROOT = Path(__file__).parents[2]
@@ -20,6 +24,13 @@ TAKEN = re.compile(r"(\d+), or a free one if it is taken")
 
 
 ROUTE = re.compile(r"""add_(get|post|put|patch|delete)\(\s*"(/[^"]*)\"""")
+PAGE_ROUTES = {
+    ("GET", "/"),
+    ("GET", "/static/{name}"),
+    ("POST", "/session"),
+    ("DELETE", "/session"),
+    ("GET", "/api/pipeline/events"),
+}
 HEADING = re.compile(r"^### (?P<method>[A-Z]+) (?P<path>/\S*)$", re.MULTILINE)
 
 
@@ -29,6 +40,14 @@ class Setting(NamedTuple):
     name: str
     default: str
     services: set[str]
+
+
+class Metric(NamedTuple):
+    """One metric in the sources, or one row of docs/metrics.md."""
+
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
 
 
 class Event(NamedTuple):
@@ -157,12 +176,60 @@ def test_events_have_the_documented_level_and_fields() -> None:
     assert not wrong
 
 
-def test_every_route_is_documented_once_and_none_besides() -> None:
+def documented_metrics() -> dict[str, Metric]:
+    found = {}
+    for name, kind, unit, labels, services, meaning in rows("metrics.md", 6):
+        assert unit
+        assert services
+        assert name not in found
+        found[name.strip("`")] = Metric(kind, tuple(filter(None, labels.split(", "))), meaning)
+    return found
+
+
+def declared_metrics() -> dict[str, Metric]:
+    collectors = [each for each in Metrics().registry._collector_to_names if isinstance(each, MetricWrapperBase)]
+    return {
+        f"{family.name}_total" if family.type == "counter" else family.name: Metric(
+            family.type, tuple(collector._labelnames), family.documentation
+        )
+        for collector in collectors
+        for family in collector.describe()
+    }
+
+
+def test_every_metric_is_documented_with_its_type_labels_and_help() -> None:
+    assert documented_metrics() == declared_metrics()
+
+
+def test_metrics_are_named_as_prometheus_wants_it() -> None:
+    for name, metric in declared_metrics().items():
+        assert name.startswith("millstream_")
+        assert name.endswith("_total") == (metric.kind == "counter")
+        assert "ms" not in name.split("_")
+
+
+def served_routes() -> set[tuple[str, str]]:
     sources = [path for name in ("ingest", "indexer", "shared") for path in (ROOT / name).rglob("*.py")]
-    served = {(method.upper(), path) for source in sources for method, path in ROUTE.findall(source.read_text())}
+    return {(method.upper(), path) for source in sources for method, path in ROUTE.findall(source.read_text())}
+
+
+def test_every_route_is_documented_once_and_none_besides() -> None:
     documented = HEADING.findall((ROOT / "docs/api.md").read_text())
     assert len(set(documented)) == len(documented)
-    assert set(documented) == served
+    assert set(documented) == served_routes()
+
+
+def test_the_openapi_document_has_every_route_but_those_of_the_page() -> None:
+    described = [(route.method, route.path) for route in ROUTES]
+    assert len(set(described)) == len(described)
+    assert set(described) == served_routes() - PAGE_ROUTES
+
+
+def test_every_schema_that_the_openapi_document_names_is_in_it() -> None:
+    document = openapi_document()
+    named = set(re.findall(r"#/components/schemas/(\w+)", msgspec.json.encode(document).decode()))
+    assert named <= set(document["components"]["schemas"])
+    assert {"JobPage", "Problem", "StreamStates"} <= named
 
 
 def test_links_between_pages_lead_somewhere() -> None:
