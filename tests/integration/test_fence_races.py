@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import msgspec
 import pytest
+import pytest_asyncio
 from qdrant_client import AsyncQdrantClient
 from qdrant_client.models import PointStruct
 
@@ -40,6 +41,8 @@ SEQUENCES = ["ABA", "ABC", "A-A", "AB-", "AAB", "BAA"]
 CHUNKS = {"A": 4, "B": 2, "C": 3}
 DELETE = "-"
 
+_AT_ONCE = 50  # races; more would only wait for the ten connections to Postgres
+_TIMEOUT = 100.0  # seconds; before pytest's, which would leave the races running under the next tests
 _DELAY = 0.02  # seconds, at most, before and after a step
 _CANCELLED = 0.2  # of the runs of a copy
 _LATE = 0.05  # of the upserts
@@ -76,13 +79,13 @@ class Race:
 
     async def _insist(self, version: int, content: str) -> None:
         """As a stage does: what was cancelled or met an outage is delivered again."""
-        while True:
-            run = asyncio.create_task(self._process(version, content))
-            if self.random.random() < _CANCELLED:
-                await asyncio.wait({run}, timeout=self.random.uniform(0, 10 * _DELAY))
-                run.cancel()
-            with contextlib.suppress(DependencyError, asyncio.CancelledError):
-                return await run
+        is_done = False
+        while not is_done:
+            patience = self.random.uniform(0, 10 * _DELAY) if self.random.random() < _CANCELLED else None
+            with contextlib.suppress(DependencyError, TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._process(version, content)
+                is_done = True
 
     async def _process(self, version: int, content: str) -> None:
         if content == DELETE:
@@ -142,7 +145,7 @@ class Stored(msgspec.Struct, frozen=True, order=True):
     text: str
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def client(tmp_path: Path) -> AsyncIterator[AsyncQdrantClient]:
     """A client of a server with an empty collection."""
     with running_qdrant(tmp_path / "data") as settings:
@@ -160,16 +163,21 @@ async def stored(client: AsyncQdrantClient) -> list[Stored]:
 
 
 async def run_races(races: Sequence[Race], scrubber: Scrubber) -> None:
-    """All at once, with a scrubber beside them."""
+    """Some dozens at once, with a scrubber beside them."""
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def run(race: Race) -> None:
+        async with turns:
+            await race.run()
 
     async def scrub() -> None:
         while True:
             await scrubber.scrub(TARGET)
             await asyncio.sleep(_DELAY)
 
-    async with asyncio.TaskGroup() as group:
+    async with asyncio.timeout(_TIMEOUT), asyncio.TaskGroup() as group:
         scrubbing = group.create_task(scrub())
-        await asyncio.gather(*(race.run() for race in races))
+        await asyncio.gather(*(run(race) for race in races))
         scrubbing.cancel()
 
 
