@@ -119,8 +119,8 @@ class Run:
         if request.delete is not None:
             return await client.delete(f"{url}/api/documents", params={"url": request.delete}, headers=headers)
         body: dict[str, Any] = {"documents": [msgspec.to_builtins(page) for page in request.pages]}
-        if self.traffic.lane is not None:
-            body["lane"] = self.traffic.lane
+        if lane := request.lane or self.traffic.lane:
+            body["lane"] = lane
         return await client.post(f"{url}/api/index/batch", json=body, headers=headers)
 
 
@@ -165,7 +165,7 @@ async def run_scenario(rig: Rig, number: int, scenario: Scenario, seed: int, siz
             group.create_task(run.send())
             group.create_task(scenario.fault(run))
     except* Exception as errors:
-        run.problems += [f"{type(error).__name__}: {error}" for error in errors.exceptions]
+        run.problems += sorted(set(_told(errors)))
     last_fault = time.monotonic()
     findings = await settle(run, scenario.clean_within)
     seconds = time.monotonic() - last_fault
@@ -180,6 +180,13 @@ async def run_scenario(rig: Rig, number: int, scenario: Scenario, seed: int, siz
         return result
     problems = result.problems + await scenario.verify(run, result)
     return msgspec.structs.replace(result, clean=not problems, problems=problems)
+
+
+def _told(error: BaseException) -> list[str]:
+    """What went wrong, without the groups around it."""
+    if isinstance(error, BaseExceptionGroup):
+        return [line for each in error.exceptions for line in _told(each)]
+    return [f"{type(error).__name__}: {error}"]
 
 
 Verify = Callable[[Run, Result], Coroutine[Any, Any, list[str]]]

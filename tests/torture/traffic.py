@@ -38,6 +38,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     pages: tuple[Page, ...] = ()
     delete: str | None = None
     poison: bool = False  # its pages must end as dead letters
+    lane: str | None = None  # None: that of the scenario's traffic
 
     @property
     def urls(self) -> list[str]:

@@ -69,7 +69,7 @@ async def kill_postgres(run: Run) -> None:
     """kill -9 Postgres while many requests are under way, each of which is repeated until it is accepted."""
     for number in range(run.size.faults):
         await pause_between(run)
-        async with asyncio.TaskGroup() as group, run.client() as client:
+        async with run.client() as client, asyncio.TaskGroup() as group:
             for request in _burst(run, number):
                 group.create_task(_send(run, client, request))
             await meet_work(run)

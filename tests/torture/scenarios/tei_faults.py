@@ -1,6 +1,8 @@
-"""TEI that answers with vectors that are none."""
+"""TEI that refuses, hangs, goes away, or answers with vectors that are none."""
 
 import asyncio
+import itertools
+import time
 
 import numpy as np
 from qdrant_client.models import FieldCondition, Filter, MatchValue
@@ -8,9 +10,57 @@ from qdrant_client.models import FieldCondition, Filter, MatchValue
 from indexer.collection import DENSE
 from tests.support.tei_stand_in import Fault, StandInSettings
 from tests.torture.driver import Result, Run, Scenario, Size
+from tests.torture.traffic import Request, page
+
+_OUTAGE = (Fault.OVERLOADED, Fault.UNAVAILABLE, Fault.HANG)
+_OUTAGE_SHARE = 0.6
+_TIMEOUT = "2s"  # of a request to TEI, so that what hangs comes to its time
+_STORM = 1.5  # times the normal rate
+_WINDOW = 2.0  # seconds over which a rate is taken
+_LOOK = 0.1  # seconds
+_BURST = 60  # requests of several pages at once: more than the embedders have in hand
+_PAGES = 4  # in each of them
 
 _GARBAGE = (Fault.NULL, Fault.NAN, Fault.ZERO, Fault.MISSING, Fault.RAGGED, Fault.WRONG_DIMENSION, Fault.CUT)
 _SHARE = 0.1
+
+
+async def fail_in_many_ways(run: Run) -> None:
+    """Let TEI refuse, answer 503 or hang for a while, and see that it is not stormed when it is well again.
+
+    Its highest rate of inputs with much to do and nothing wrong is what it is compared with.
+    """
+    tei = run.rig.tei
+    before, failed = await _peak_rate(run, _burst(run, 0)), tei.counts.failed + tei.counts.overloaded
+    tei.fail_always(*_OUTAGE, share=_OUTAGE_SHARE)
+    try:
+        await run.submit(_burst(run, 1), run.size.seconds)
+    finally:
+        run.faults += tei.counts.failed + tei.counts.overloaded - failed
+        tei.heal()
+    after = await _peak_rate(run, _burst(run, 2))
+    if after > _STORM * before:
+        run.problems.append(f"{after:.0f} inputs a second when TEI was well again, {before:.0f} are normal")
+
+
+def _burst(run: Run, number: int) -> list[Request]:
+    """Requests for pages of their own."""
+    numbers = itertools.count(10**6 + number * _BURST * _PAGES)
+    pages = [[page(run.site, next(numbers), 0) for _ in range(_PAGES)] for _ in range(_BURST)]
+    return [Request(key=each[0].url, pages=tuple(each)) for each in pages]
+
+
+async def _peak_rate(run: Run, traffic: list[Request]) -> float:
+    """The most inputs a second that TEI was sent in any window until the traffic was through."""
+    looks: list[tuple[float, int]] = []
+    sending = asyncio.create_task(run.submit(traffic))
+    while not sending.done() or await run.observer.is_busy(run.site):
+        looks.append((time.monotonic(), run.rig.tei.counts.inputs))
+        await asyncio.sleep(_LOOK)
+    await sending
+    span = int(_WINDOW / _LOOK)
+    rates = [(there - here) / (then - now) for (now, here), (then, there) in zip(looks, looks[span:], strict=False)]
+    return max(rates, default=0.0)
 
 
 async def answer_garbage(run: Run) -> None:
@@ -42,6 +92,10 @@ async def stored_no_garbage(run: Run, _: Result) -> list[str]:
 
 
 SCENARIOS = {
+    13: Scenario(
+        "TEI refuses, hangs and goes away", fail_in_many_ways, Size(40, 6, 0), Size(1000, 60, 0),
+        environment={"WEBHOOK_TEI_TIMEOUT": _TIMEOUT},
+    ),
     14: Scenario(
         "garbage from TEI", answer_garbage, Size(60, 6, 0), Size(500, 60, 0), verify=stored_no_garbage,
     ),

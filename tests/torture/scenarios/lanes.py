@@ -1,0 +1,102 @@
+"""A flood in the high lane over a long queue in the low one: neither may starve the other."""
+
+import asyncio
+import itertools
+import statistics
+import time
+
+import asyncpg
+import httpx
+import msgspec
+
+from tests.torture.driver import Result, Run, Scenario, Size
+from tests.torture.faults import accepted
+from tests.torture.traffic import Request, Traffic, page
+
+_SENDERS = 16  # each sends its next document when the one before is indexed: a flood that never stops
+_LOW_SHARE = 0.08  # of what is indexed meanwhile; the weights are 6 : 1
+_SLOWER = 2.0  # times what a high document takes without the queue
+_FEW = 300  # documents; a 95th percentile of fewer is noise
+_INDEXED = """
+SELECT lane, count(*) FROM webhook.job_items
+WHERE domain = $1 AND finished_at BETWEEN now() - make_interval(secs => $2) AND now() GROUP BY lane
+"""
+_IS_LOW_QUEUED = """
+SELECT EXISTS (SELECT FROM webhook.job_items WHERE domain = $1 AND lane = 'low' AND state = 'queued')
+"""
+
+
+class Flood:
+    """Documents of the high lane, as many at once as there are senders; `seconds` has how long each took."""
+
+    def __init__(self, run: Run, first: int) -> None:
+        self.seconds: list[float] = []
+        self._run = run
+        self._numbers = itertools.count(first)
+
+    async def last(self, seconds: float) -> None:
+        """Send for so long, and return when all that was sent is indexed."""
+        end = time.monotonic() + seconds
+        async with self._run.client() as client, asyncio.TaskGroup() as group:
+            for _ in range(_SENDERS):
+                group.create_task(self._send_until(end, client))
+
+    async def _send_until(self, end: float, client: httpx.AsyncClient) -> None:
+        while (started := time.monotonic()) < end:
+            each = page(self._run.site, next(self._numbers), 0)
+            request = Request(key=each.url, pages=(each,), lane="high")
+            job_id = await self._run.post(client, request)
+            self._run.ledger.accept(request, job_id)
+            status = "queued"
+            while status in {"queued", "running"}:
+                answer = await client.get(f"/api/jobs/{job_id}", params={"wait": "10"})
+                status = msgspec.json.decode(answer.content)["status"]
+            self.seconds.append(time.monotonic() - started)
+
+
+async def flood_high(run: Run) -> None:
+    """Let the low lane fill, flood the high one, and do the same again when the low one is empty."""
+    await accepted(run, 1.0)
+    flood, alone = Flood(run, 10**6), Flood(run, 2 * 10**6)
+    await flood.last(run.size.seconds)
+    run.faults += 1
+    run.problems += await _low_was_starved(run)
+    while await run.observer.is_busy(run.site):  # noqa: ASYNC110 - the servers give no event
+        await asyncio.sleep(0.2)
+    await alone.last(run.size.seconds / 2)
+    run.problems += _high_was_slow(flood.seconds, alone.seconds)
+
+
+async def _low_was_starved(run: Run) -> list[str]:
+    connection = await asyncpg.connect(run.rig.environment["WEBHOOK_DATABASE_URL"])
+    try:
+        if not await connection.fetchval(_IS_LOW_QUEUED, run.site):
+            return ["the low lane was empty before the flood was over"]
+        rows = await connection.fetch(_INDEXED, run.site, run.size.seconds)
+    finally:
+        await connection.close()
+    indexed: dict[str, int] = {row["lane"]: row["count"] for row in rows}
+    share = indexed.get("low", 0) / sum(indexed.values())
+    return [f"the low lane had {share:.1%} of what was indexed: {indexed}"] if share < _LOW_SHARE else []
+
+
+def _high_was_slow(flood: list[float], alone: list[float]) -> list[str]:
+    if min(len(flood), len(alone)) < _FEW:
+        return []
+    slow, usual = (statistics.quantiles(seconds, n=20)[-1] for seconds in (flood, alone))
+    if slow <= _SLOWER * usual:
+        return []
+    return [f"95% of the high documents took up to {slow:.2f} s, without the low ones {usual:.2f} s"]
+
+
+async def was_fair(run: Run, _: Result) -> list[str]:
+    """Whether everything was accepted at once."""
+    return [f"ingest answered {status}" for status in run.statuses if status != httpx.codes.ACCEPTED]
+
+
+SCENARIOS = {
+    21: Scenario(
+        "a flood of high over a queue of low", flood_high, Size(400, 6, 0), Size(10_000, 60, 0),
+        clean_within=300, traffic=Traffic(lane="low"), verify=was_fair,
+    ),
+}  # fmt: skip
