@@ -193,7 +193,7 @@ Verify = Callable[[Run, Result], Coroutine[Any, Any, list[str]]]
 
 
 async def settle(run: Run, seconds: float) -> Findings:
-    """Wait until the site's jobs are terminal and the streams are empty, or too long; what is wrong then.
+    """Wait until jobs are terminal, streams empty and dead consumers gone, or too long; what is wrong then.
 
     Points that are left hidden may stay until the scrubber has come by once.
     """
@@ -201,7 +201,7 @@ async def settle(run: Run, seconds: float) -> Findings:
     while time.monotonic() < deadline:
         # A server that was hurt last may still be starting.
         with contextlib.suppress(RedisError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            if not await run.observer.is_busy(run.site):
+            if not (await run.observer.is_busy(run.site) or await run.observer.left_consumers()):
                 break
         await asyncio.sleep(0.3)
     findings = check(run.ledger.expected(), await run.observer.observe(run.site))

@@ -66,7 +66,7 @@ class Observer:
             await connection.close()
         return Observed(
             jobs=jobs, points=await self._points(site, targets), live=live, backlog=await self.backlog(), dead=dead,
-            left_consumers=await self._left_consumers(),
+            left_consumers=await self.left_consumers(),
         )  # fmt: skip
 
     async def backlog(self) -> dict[str, tuple[int, int]]:
@@ -89,7 +89,8 @@ class Observer:
                     found[name] = min(row["idle"] / 1000, found.get(name, row["idle"] / 1000))
         return found
 
-    async def _left_consumers(self) -> list[str]:
+    async def left_consumers(self) -> list[str]:
+        """Consumers of processes that are gone, and should be, too."""
         live = self._rig.pids(*StageName)
         return [
             name

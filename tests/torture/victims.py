@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from shared.runtime.entry import Place
 from shared.runtime.janitor import Janitor
 from shared.streams import StageName
+from tests.support.local_stack import is_alive
 from tests.torture.driver import Run
 
 _NO_LEASE = 0.02  # seconds
@@ -26,7 +27,7 @@ async def seize(run: Run, services: Sequence[str]) -> int:
     deadline = time.monotonic() + _PATIENCE
     while True:
         pid = run.random.choice(run.rig.pids(*services))
-        is_frozen = run.rig.freeze([pid])
+        is_frozen = run.rig.freeze([pid]) and is_alive(pid)  # what was just killed is listed until it is replaced
         if is_frozen and (time.monotonic() > deadline or pid in await holders(run)):
             return pid
         run.rig.thaw([pid])
