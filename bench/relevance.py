@@ -96,7 +96,7 @@ class Deployment:
         settings = load(_TeiOnly, self.environment).tei
         async with aiohttp.ClientSession() as session:
             tei = TeiClient(session, settings.tei_url, api_key=settings.tei_api_key)
-            return np.concatenate([await tei.embed([text]) for text in texts])
+            return np.stack([await tei.embed_query(text) for text in texts])
 
     async def dense_index(self, collection: RetrievalCollection) -> DenseIndex:
         """The stored vectors of a collection, to be searched by hand."""

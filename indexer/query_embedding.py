@@ -48,7 +48,7 @@ class QueryEmbedder:
         started = self._clock()
         try:
             async with asyncio.timeout(TRY_S if len(self._clients) > 1 else None):
-                vectors: Vectors = (await client.embed([text]))[0]
+                return await client.embed_query(text)
         except TimeoutError as error:
             self._avoid(client)
             raise DependencyError("tei", f"no answer of {client.name} within {TRY_S:g} s") from error
@@ -58,7 +58,6 @@ class QueryEmbedder:
         finally:
             self._in_flight[client] -= 1
             self._observe(self._clock() - started)
-        return vectors
 
     def _avoid(self, client: TeiClient) -> None:
         self._avoided_until[client] = self._clock() + AVOIDED_S

@@ -61,10 +61,14 @@ async def http(settings: Any, registry: FakeRegistry, tei: FakeTei) -> AsyncIter
         assert await PointStore(client).upsert(TARGET, found) == {}
     engine = SearchEngine(sources_of(client, tei), registry, SearchOptions(default_collection="docs"))
     app = web.Application(middlewares=[problem_middleware])
-    add_search_routes(app, engine, lambda request: request.headers.get("Authorization") == "Bearer right")
+    add_search_routes(app, engine, is_authentic, lambda *_: None)
     async with TestClient(TestServer(app), headers={"Authorization": "Bearer right"}) as http:
         yield http
     await client.close()
+
+
+def is_authentic(request: web.Request) -> bool:
+    return request.headers.get("Authorization") == "Bearer right"
 
 
 async def search(http: Http, **request: Any) -> dict[str, Any]:
