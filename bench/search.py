@@ -3,7 +3,7 @@
 The embedded stack with all its defaults, beside the searcher on one machine. 5 hybrid searches a second for a minute by
 POST /api/search of ingest, each for the title of another page, so that every query is embedded; time counts from when a
 search was due. In the second minute the pipeline indexes pages again, with a sentence more in every paragraph. The
-collection holds every page four times, under different hosts: equal texts are embedded once, the rest is as with others.
+collection holds every page four times, under different hosts: equal texts are embedded once.
 """
 
 import asyncio
