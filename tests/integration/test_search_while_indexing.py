@@ -33,7 +33,7 @@ from tests.support.qdrant_process import running_qdrant
 from tests.support.search_fakes import FakeTei
 from tests.support.stage_harness import COLLECTION, Servers
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(400)]
 
 REVISIONS = 200
 OTHERS = 30  # pages that stay as they are
