@@ -29,6 +29,7 @@ from bench.relevance_report import CollectionReport, report_of, write_results
 from cli.client import ApiClient
 from cli.sample.webhooks import SIGNATURE_HEADER, sign
 from cli.serve import apply_migrations
+from indexer.search_contract import MAX_QUERY_CHARACTERS
 from local.services import Services
 from local.stack import API_SECRET, WEBHOOK_SECRET, Stack
 from shared.qdrant import make_client
@@ -75,7 +76,7 @@ class Deployment:
 
         def rank(query: Query) -> Ranking:
             request = {
-                "query": query.text, "mode": mode, "limit": DEPTH, "collapse": "document",
+                "query": query.text[:MAX_QUERY_CHARACTERS], "mode": mode, "limit": DEPTH, "collapse": "document",
                 "collection": collection.index_name,
             }  # fmt: skip
             answer = self._whole_answer(request)
