@@ -39,6 +39,7 @@ class Search(msgspec.Struct, frozen=True):
 
     whole_ms: float
     parts_ms: Mapping[str, float]
+    is_degraded: bool  # TEI took over 5 s
 
     @property
     def lasting_ms(self) -> dict[str, float]:
@@ -66,6 +67,7 @@ async def measure() -> Report:
         "chunks": chunks,
         "p50_ms": rounded(rows[0]["indexing p50 ms"]),
         "p95_ms": rounded(rows[0]["indexing p95 ms"]),
+        "degraded": sum(search.is_degraded for search in busy),
         "alone_p50_ms": rounded(rows[0]["alone p50 ms"]),
         "alone_p95_ms": rounded(rows[0]["alone p95 ms"]),
         "share": {part: rounded(share) for part, share in shares.items()},
@@ -111,9 +113,7 @@ async def _paced(pipeline: Pipeline, queries: Iterator[str], count: int) -> list
         async with session.post("/api/search", json={"query": query}) as answer:
             found = await answer.json()
             parts = {part: float(ms) for part, ms in _TIMED.findall(answer.headers["Server-Timing"])}
-        if found["degraded"]:
-            raise AssertionError(f"{query!r} was answered by one side alone")
-        return Search((time.monotonic() - due) * 1000, parts)
+        return Search((time.monotonic() - due) * 1000, parts, found["degraded"])
 
     async with pipeline.session() as session:
         asked = enumerate(itertools.islice(queries, count))
