@@ -11,7 +11,7 @@ from shared.errors import DependencyError
 from shared.jobs.registry import Registry
 from shared.jobs.targets import Targets
 
-ANSWER_S = 2.0  # what a search waits for Postgres, before it answers without
+ANSWER_S = 3.0  # what a search waits for Postgres, before it answers without
 AVOIDED_S = 5.0  # how long Postgres is not asked after that
 
 T = TypeVar("T")

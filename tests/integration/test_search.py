@@ -90,6 +90,14 @@ async def test_an_answer_has_the_fields_of_the_contract(http: Http) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("mode", "parts"), [("hybrid", {"embedding", "dense", "keyword"}), ("keyword", {"keyword"})])
+async def test_an_answer_says_what_it_waited_for(http: Http, mode: str, parts: set[str]) -> None:
+    response = await http.post("/api/search", json={"query": "acquire a lock", "mode": mode})
+    timed = dict(re.findall(r"(\w+);dur=([\d.]+)", response.headers["Server-Timing"]))
+    assert set(timed) == parts | {"registry", "texts", "total"}
+    assert all(0 <= float(ms) <= float(timed["total"]) for ms in timed.values())
+
+
 async def test_the_words_of_the_query_are_found_and_marked(http: Http) -> None:
     answer = await search(http, query="acquiring locks", mode="bm25")
     assert answer["mode"] == "keyword"

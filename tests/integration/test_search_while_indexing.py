@@ -113,7 +113,7 @@ async def indexer(servers: Servers, client: AsyncQdrantClient) -> Indexer:
 
 @pytest.fixture
 def searchers(servers: Servers, client: AsyncQdrantClient) -> list[Searcher]:
-    visibility = RegistryVisibility(servers.pool)
+    visibility = RegistryVisibility(servers.pool, answer_s=60)
     keyword: list[KeywordIndex] = [QdrantKeywordIndex(client), RankBm25Index(client, visibility)]
     options = SearchOptions(default_collection=COLLECTION)
     return [

@@ -91,6 +91,9 @@ def test_the_search_api_alone_answers_like_the_indexer(pipeline: Pipeline) -> No
         )
         assert answer.json()["results"][0]["url"] == url
         assert httpx.post(f"{search_url}/api/search", json={"query": word}, trust_env=False).status_code == 401
+    forwarded = pipeline.http.post("/api/search", json={"query": word})
+    assert forwarded.headers["Content-Type"] == answer.headers["Content-Type"]
+    assert "total;dur=" in forwarded.headers["Server-Timing"]
 
 
 def test_while_postgres_hangs_search_answers_with_the_newest_version_and_says_so(pipeline: Pipeline) -> None:
