@@ -6,17 +6,13 @@ times, in test_visibility.py.
 
 import asyncio
 import itertools
-import uuid
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 import pytest_asyncio
 from qdrant_client import AsyncQdrantClient
 
-from indexer.collection import ensure_collection
 from indexer.fence import Candidate, Fence
-from indexer.keyword import KeywordParameters
 from indexer.keyword_index import KeywordIndex, QdrantKeywordIndex
 from indexer.rank_bm25_index import RankBm25Index
 from indexer.search import SearchEngine, SearchOptions
@@ -27,17 +23,14 @@ from indexer.window import Sources
 from shared import ids
 from shared.jobs.registry import Registration, Registry
 from shared.jobs.targets import Targets
-from shared.qdrant import make_client
-from tests.support.documents import DIMENSION, points
-from tests.support.qdrant_process import running_qdrant
+from tests.support.documents import points
 from tests.support.search_fakes import FakeTei
-from tests.support.stage_harness import COLLECTION, Servers
+from tests.support.stage_harness import COLLECTION, TARGET, Servers
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(400)]
 
 REVISIONS = 200
 OTHERS = 30  # pages that stay as they are
-TARGET = f"{COLLECTION}_1"
 URL = "https://walrus.example/"
 
 
@@ -90,21 +83,10 @@ def page(revision: int) -> list[str]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def client(tmp_path: Path) -> AsyncIterator[AsyncQdrantClient]:
-    with running_qdrant(tmp_path / "data") as settings:
-        opened = make_client(settings)
-        await ensure_collection(
-            opened, TARGET, dimension=DIMENSION, generation=str(uuid.uuid4()), keyword=KeywordParameters()
-        )
-        yield opened
-        await opened.close()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def indexer(servers: Servers, client: AsyncQdrantClient) -> Indexer:
+async def indexer(servers: Servers, qdrant: AsyncQdrantClient) -> Indexer:
     """With pages in the collection that are always the same."""
     await Targets(servers.pool).ensure(COLLECTION)
-    indexer = Indexer(servers, client)
+    indexer = Indexer(servers, qdrant)
     for number in range(OTHERS):
         await indexer.put(f"https://others.example/{number}", [f"Another walrus, number {number}"])
     await indexer.put(URL, page(0))
@@ -112,13 +94,13 @@ async def indexer(servers: Servers, client: AsyncQdrantClient) -> Indexer:
 
 
 @pytest.fixture
-def searchers(servers: Servers, client: AsyncQdrantClient) -> list[Searcher]:
+def searchers(servers: Servers, qdrant: AsyncQdrantClient) -> list[Searcher]:
     visibility = RegistryVisibility(servers.pool, answer_s=60)
-    keyword: list[KeywordIndex] = [QdrantKeywordIndex(client), RankBm25Index(client, visibility)]
+    keyword: list[KeywordIndex] = [QdrantKeywordIndex(qdrant), RankBm25Index(qdrant, visibility)]
     options = SearchOptions(default_collection=COLLECTION)
     return [
         Searcher(
-            SearchEngine(Sources(client=client, keyword=index, embed_query=FakeTei().embed_query), visibility, options),
+            SearchEngine(Sources(client=qdrant, keyword=index, embed_query=FakeTei().embed_query), visibility, options),
             mode,
         )
         for index, mode in itertools.product(keyword, (Mode.HYBRID, Mode.KEYWORD))
