@@ -29,13 +29,14 @@ run: install
 test: install
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-# Long runs that CI does not do: every fault at full size, and the fence model fifty times over.
+# Long runs that CI does not do: every fault at full size, the fence model fifty times over, a page five times as often.
 # `make torture SCENARIO=4 SEED=7` runs one; `make torture JOBS=2 RECORD=1` two at a time, for the table in the docs.
 torture: install
 	$(BIN)/python -m tests.torture $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(JOBS),--jobs $(JOBS)) $(if $(RECORD),--record)
 ifeq ($(SCENARIO),)
 	MILLSTREAM_FENCE_RUNS=20000 $(BIN)/pytest tests/unit/indexer/test_fence_model.py --timeout 3600
+	MILLSTREAM_REVISIONS=200 $(BIN)/pytest tests/integration/test_visibility.py
 endif
 
 bench: install $(if $(filter throughput,$(NAME)),$(PEERS)/.installed)

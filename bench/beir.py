@@ -69,7 +69,7 @@ def _load(folder: Path) -> RetrievalCollection:
         name=folder.resolve().name,
         documents=[document for document in documents if not document.is_empty],
         empty=sum(document.is_empty for document in documents),
-        queries=[query for query in _lines(folder, "queries.jsonl", Query) if query.id in qrels],
+        queries=[query for query in _lines(folder, "queries.jsonl", Query) if query.id in qrels and query.text.strip()],
         qrels=qrels,
     )
 
@@ -81,8 +81,8 @@ def _read_qrels(folder: Path) -> Qrels:
     with path.open(encoding="utf-8", newline="") as lines:
         next(lines, None)
         for query_id, document_id, score in filter(None, csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)):
-            if int(score) > 0:
-                qrels.setdefault(query_id, {})[document_id] = int(score)
+            if (relevance := int(float(score))) > 0:
+                qrels.setdefault(query_id, {})[document_id] = relevance
     return qrels
 
 

@@ -29,6 +29,7 @@ from bench.relevance_report import CollectionReport, report_of, write_results
 from cli.client import ApiClient
 from cli.sample.webhooks import SIGNATURE_HEADER, sign
 from cli.serve import apply_migrations
+from indexer.search_contract import MAX_QUERY_CHARACTERS
 from local.services import Services
 from local.stack import API_SECRET, WEBHOOK_SECRET, Stack
 from shared.qdrant import make_client
@@ -75,7 +76,7 @@ class Deployment:
 
         def rank(query: Query) -> Ranking:
             request = {
-                "query": query.text, "mode": mode, "limit": DEPTH, "collapse": "document",
+                "query": query.text[:MAX_QUERY_CHARACTERS], "mode": mode, "limit": DEPTH, "collapse": "document",
                 "collection": collection.index_name,
             }  # fmt: skip
             answer = self._whole_answer(request)
@@ -96,7 +97,7 @@ class Deployment:
         settings = load(_TeiOnly, self.environment).tei
         async with aiohttp.ClientSession() as session:
             tei = TeiClient(session, settings.tei_url, api_key=settings.tei_api_key)
-            return np.concatenate([await tei.embed([text]) for text in texts])
+            return np.stack([await tei.embed_query(text) for text in texts])
 
     async def dense_index(self, collection: RetrievalCollection) -> DenseIndex:
         """The stored vectors of a collection, to be searched by hand."""

@@ -8,10 +8,9 @@ import msgspec
 from bench.baselines import Ranking
 from bench.beir import RetrievalCollection
 from bench.measures import ndcg, paired_interval, recall
+from bench.report import RESULTS, SEARCH_PAGE, write_figures
 
-RESULTS = Path(__file__).parent / "results" / "relevance.json"
-PAGE = Path(__file__).parent.parent / "docs" / "search.md"
-BEGIN, END = "<!-- figures: make bench NAME=relevance -->", "<!-- end of figures -->"
+_RESULTS = RESULTS / "relevance.json"
 
 PAIRS = (("keyword", "bm25s"), ("hybrid", "rrf"), ("hybrid", "keyword"), ("hybrid", "semantic"))
 
@@ -67,14 +66,13 @@ def report_of(
     )  # fmt: skip
 
 
-def write_results(reports: Sequence[CollectionReport], results: Path = RESULTS, page: Path = PAGE) -> None:
+def write_results(reports: Sequence[CollectionReport], results: Path = _RESULTS, page: Path = SEARCH_PAGE) -> None:
     """Keep the figures, replacing those of the same collections, and put the table of all into the page."""
     kept = msgspec.json.decode(results.read_bytes(), type=list[CollectionReport]) if results.exists() else []
     merged = sorted(({r.name: r for r in kept} | {r.name: r for r in reports}).values(), key=lambda r: r.name)
     results.parent.mkdir(exist_ok=True)
     results.write_bytes(msgspec.json.format(msgspec.json.encode(merged), indent=2) + b"\n")
-    before, _, rest = page.read_text().partition(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n{_table(merged)}\n{END}{rest.partition(END)[2]}")
+    write_figures("relevance", _table(merged), page)
 
 
 def _table(reports: Sequence[CollectionReport]) -> str:

@@ -14,6 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
+SEARCH_PAGE = Path(__file__).parent.parent / "docs" / "search.md"
+
+_END = "<!-- end of figures -->"
 
 Row = dict[str, Any]
 
@@ -27,14 +30,23 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     plot: Callable[[Axes], None]
 
 
-def run(name: str, measure: Callable[[], Coroutine[Any, Any, Report]]) -> None:
-    """The main function of a benchmark."""
+def run(name: str, measure: Callable[[], Coroutine[Any, Any, Report]], page: Path | None = None) -> None:
+    """The main function of a benchmark; `page` is where its table goes, too."""
     report = asyncio.run(measure())
     RESULTS.mkdir(exist_ok=True)
     kept = {"figures": report.figures, "conditions": {**machine(), "note": report.note}, "rows": list(report.rows)}
     (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=2) + "\n")
     _draw(RESULTS / f"{name}.png", report.plot)
+    if page is not None:
+        write_figures(name, table(report.rows), page)
     sys.stdout.write(table(report.rows) + "\n" + json.dumps(report.figures) + "\n")
+
+
+def write_figures(name: str, figures: str, page: Path) -> None:
+    """Put a benchmark's figures between its marks in a page, in the place of those before."""
+    begin = f"<!-- figures: make bench NAME={name} -->"
+    before, _, rest = page.read_text().partition(begin)
+    page.write_text(f"{before}{begin}\n{figures}\n{_END}{rest.partition(_END)[2]}")
 
 
 def machine() -> dict[str, Any]:

@@ -137,11 +137,15 @@ class Pipeline:
             if status != "succeeded":
                 raise AssertionError(f"{page['url']} ended as {status}")
 
-        headers = {"Authorization": f"Bearer {self._environment[API_SECRET]}"}
-        async with aiohttp.ClientSession(self.url, headers=headers) as session:
+        async with self.session() as session:
             started = time.monotonic()
             await asyncio.gather(*(index(page) for page in pages))
             return time.monotonic() - started
+
+    def session(self) -> aiohttp.ClientSession:
+        """A session of one who knows the API secret. Close it."""
+        headers = {"Authorization": f"Bearer {self._environment[API_SECRET]}"}
+        return aiohttp.ClientSession(self.url, headers=headers)
 
     async def is_busy(self) -> bool:
         """Whether any job is open."""

@@ -5,7 +5,8 @@ Pure, and linear in the length of the text: it runs before the splitter in the s
 
 import re
 import unicodedata
-from collections.abc import Iterable
+
+from shared.characters import character_class
 
 MAX_MARKS = 30
 MAX_LINE_CHARACTERS = 50_000
@@ -39,21 +40,11 @@ def clean(markdown: str) -> str:
     return _BLANK_LINES.sub("\n\n", text).strip()
 
 
-def _ranges(characters: Iterable[str]) -> str:
-    """A regular expression class of sorted characters; `re` is ten times faster with ranges above plane 0."""
-    ranges: list[list[str]] = []
-    for character in characters:
-        if ranges and ord(ranges[-1][1]) + 1 == ord(character):
-            ranges[-1][1] = character
-        else:
-            ranges.append([character, character])
-    return "[" + "".join(f"{first}-{last}" for first, last in ranges) + "]"
-
-
-# `re` has no class of combining marks. All stand below plane 2.
+# Those that NFC reorders. All stand below plane 2.
 _MARKS = tuple(mark for mark in map(chr, range(0x300, 0x20000)) if unicodedata.combining(mark))
 _MARK_SET = frozenset(_MARKS)
-_EXCESS_MARKS = re.compile(rf"{_ranges(_MARKS)}{_ranges(_MARKS)}{{{MAX_MARKS},}}")
+_MARK = character_class(_MARKS)
+_EXCESS_MARKS = re.compile(rf"{_MARK}{_MARK}{{{MAX_MARKS},}}")
 
 
 def _normalize(text: str) -> str:

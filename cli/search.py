@@ -1,5 +1,6 @@
 """`millstream search`: asks the index."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -7,6 +8,9 @@ from rich.text import Text
 
 from cli.client import ApiClient
 from cli.output import Json, console, emit
+
+# Pages may bring what moves a terminal's cursor or renames its window. One character for one: highlights stay right.
+_UNPRINTABLE = dict.fromkeys((*range(32), *range(127, 160)), "�") | {ord("\n"): " ", ord("\t"): " "}
 
 
 def search(
@@ -42,17 +46,24 @@ def show_results(answer: dict[str, Any]) -> None:
     """Print hits for a person: title, url and the text around the first highlight."""
     for rank, result in enumerate(answer["results"], 1):
         path = " > ".join([result["title"] or result["url"], *result["headings"]])
-        console.print(Text.assemble((f"{rank}. ", "dim"), (path, "bold"), (f"  {result['score']:.4f}", "dim")))
-        console.print(Text(f"   {result['url']}", style="cyan"))
-        console.print(_excerpt(result["text"], result["highlights"]))
+        console.print(
+            Text.assemble((f"{rank}. ", "dim"), (_printable(path), "bold"), (f"  {result['score']:.4f}", "dim"))
+        )
+        console.print(Text(f"   {_printable(result['url'])}", style="cyan"))
+        console.print(excerpt(result["text"], result["highlights"]))
     note = ", degraded" if answer["degraded"] else ""
     console.print(f"{answer['total']} hits in {answer['took_ms']:.0f} ms{note}", style="dim")
 
 
-def _excerpt(text: str, highlights: list[tuple[int, int]], width: int = 240) -> Text:
+def excerpt(text: str, highlights: Sequence[tuple[int, int]], width: int = 240) -> Text:
+    """The text around the first highlight on one line, its highlights marked; they count characters of `text`."""
     start = max(0, highlights[0][0] - 60) if highlights else 0
-    excerpt = Text(text[start : start + width].replace("\n", " "))
+    excerpt = Text(_printable(text[start : start + width]))
     for begin, end in highlights:
         if begin >= start and end <= start + width:
             excerpt.stylize("bold yellow", begin - start, end - start)
     return Text("   ") + excerpt
+
+
+def _printable(text: str) -> str:
+    return text.translate(_UNPRINTABLE)

@@ -11,6 +11,8 @@ import msgspec
 from qdrant_client.models import SparseVector
 from qdrant_edge import Bm25, Bm25Config
 
+from shared.characters import character_class, marks
+
 TOKENIZER = "word+cjk-bigrams/english"
 
 # With b = 0 and a huge k a value is the term's count: tf (k + 1) / (k + tf), exact up to 5,000 and more.
@@ -20,7 +22,8 @@ _COUNTING = Bm25Config(k=1e12, b=0.0, avg_len=1.0)
 _CJK = "\u3005\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
 _CJK += "\uac00-\ud7a3\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003134f"
 _CJK_RUN = re.compile(f"[{_CJK}]+")
-_WORD = re.compile(f"[{_CJK}]+|(?:(?![{_CJK}])[^\\W_])+")
+# Marks are no letters to `re`, but most of them are to the tokenizer: without them Hindi or Thai words fall apart.
+_WORD = re.compile(f"[{_CJK}]+|(?:(?![{_CJK}])[^\\W_])(?:(?![{_CJK}])(?:[^\\W_]|{character_class(marks())}))*")
 
 
 class KeywordParameters(msgspec.Struct, frozen=True, kw_only=True):

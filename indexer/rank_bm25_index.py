@@ -59,6 +59,7 @@ class _StoredChunk(msgspec.Struct, frozen=True, kw_only=True):
 class _Chunk(msgspec.Struct, frozen=True):
     hit: Hit  # without a score
     filtered: Filtered
+    terms: Mapping[int, int]  # how often each stands in it
 
 
 class RankBm25Index:
@@ -98,14 +99,26 @@ class RankBm25Index:
             read_at, live = await self._changes.changes(target, index.read_at)
             changed = {id_: version for id_, version in live.items() if index.versions.get(id_) != version}
             for ids in _groups(list(changed), _DOCUMENTS_OF_REQUEST):
-                found = await self._stored(target, [id_ for id_ in ids if changed[id_] is not None])
+                found = await self._live_chunks(target, {id_: changed[id_] for id_ in ids})
                 for id_ in ids:
-                    index.remove(id_)
-                for payload, chunk_id in found:
-                    self._add(index, changed, payload, chunk_id)
+                    # One that was live and has no points any more was overtaken since. What is known of it stays, so
+                    # that search has a hit of it, sees that it is old, and asks again.
+                    if id_ in found or changed[id_] is None:
+                        index.remove(id_)
+                    for chunk in found.get(id_, ()):
+                        index.add(chunk)
             index.read_at = read_at - OVERLAP
             index.warn_if_large(target)
         return index
+
+    async def _live_chunks(self, target: str, live: Mapping[str, int | None]) -> dict[str, list[_Chunk]]:
+        """The chunks of these versions, by document; a version that is not stored is missing."""
+        found: dict[str, list[_Chunk]] = {}
+        for payload, id_ in await self._stored(target, [id_ for id_, version in live.items() if version is not None]):
+            stored = msgspec.convert(payload, _StoredChunk)
+            if stored.version == live[stored.document_id]:
+                found.setdefault(stored.document_id, []).append(self._chunk(payload, stored, id_))
+        return found
 
     async def _stored(self, target: str, document_ids: list[str]) -> list[tuple[dict[str, Any], str]]:
         """Payload and id of all points of these documents."""
@@ -122,14 +135,12 @@ class RankBm25Index:
                 break
         return found
 
-    def _add(self, index: "_TargetIndex", live: Mapping[str, int | None], payload: dict[str, Any], id_: str) -> None:
-        chunk = msgspec.convert(payload, _StoredChunk)
-        if chunk.version == live[chunk.document_id]:
-            hit = Hit(
-                id=id_, document_id=chunk.document_id, version=chunk.version, chunk_index=chunk.chunk_index, score=0
-            )
-            terms = self._encoder.encode_query(chunk.prefix + chunk.text)
-            index.add(_Chunk(hit, msgspec.convert(payload, Filtered)), _counts(terms))
+    def _chunk(self, payload: dict[str, Any], stored: _StoredChunk, id_: str) -> _Chunk:
+        hit = Hit(
+            id=id_, document_id=stored.document_id, version=stored.version, chunk_index=stored.chunk_index, score=0
+        )
+        terms = self._encoder.encode_query(stored.prefix + stored.text)
+        return _Chunk(hit, msgspec.convert(payload, Filtered), _counts(terms))
 
 
 class _TargetIndex:
@@ -144,11 +155,11 @@ class _TargetIndex:
         self._numbers: dict[str, set[int]] = {}  # of the chunks of a document
         self._has_warned = False
 
-    def add(self, chunk: _Chunk, terms: Mapping[int, int]) -> None:
+    def add(self, chunk: _Chunk) -> None:
         document_id = chunk.hit.document_id
         self._numbers.setdefault(document_id, set()).add(len(self._chunks))
         self._chunks.append(chunk)
-        self._bm25.add(terms)
+        self._bm25.add(chunk.terms)
         self.versions[document_id] = chunk.hit.version
 
     def remove(self, document_id: str) -> None:

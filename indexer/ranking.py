@@ -22,12 +22,19 @@ def live_hits(hits: Sequence[Hit], live: Mapping[str, int | None]) -> list[Hit]:
     return [hit for hit in hits if live.get(hit.document_id) == hit.version]
 
 
-def overtaken_documents(hits: Iterable[Hit], live: Mapping[str, int | None]) -> set[str]:
-    """Documents that are live, but not in any version that was hit: a newer one came in between."""
-    seen: dict[str, set[int]] = {}
-    for hit in hits:
-        seen.setdefault(hit.document_id, set()).add(hit.version)
-    return {document for document, versions in seen.items() if live.get(document) not in {None, *versions}}
+def overtaken_documents(sides: Iterable[Sequence[Hit]], live: Mapping[str, int | None]) -> dict[str, int]:
+    """Live version of each document that a side has hits of, but none of that version.
+
+    Either a newer version came in between, or it does not match and an older one was left behind.
+    """
+    overtaken: dict[str, int] = {}
+    for side in sides:
+        shown = {hit.document_id for hit in live_hits(side, live)}
+        for hit in side:
+            version = live.get(hit.document_id)
+            if version is not None and hit.document_id not in shown:
+                overtaken[hit.document_id] = version
+    return overtaken
 
 
 def newest_versions(hits: Iterable[Hit]) -> dict[str, int | None]:

@@ -4,8 +4,7 @@ Qdrant may hold points of several versions of a document; the registry alone dec
 reader. The two are read one after the other, so a document that changes in between is asked for again.
 """
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -15,11 +14,12 @@ from indexer import ranking
 from indexer.keyword import KeywordEncoder, KeywordParameters
 from indexer.ranking import Hit
 from indexer.search_contract import Collapse, Mode, SearchRequest, SearchResponse, SearchResult
+from indexer.search_timing import Part, SearchTiming
 from indexer.window import Question, Sources, Window, WindowReader
 from shared.errors import DependencyError
 from shared.qdrant import MissingCollectionError, qdrant_errors
 
-MAX_ROUNDS = 3
+MAX_ROUNDS = 5  # of one search; more than two are seen only while one page changes many times a second
 
 Payload = Mapping[str, Any]
 
@@ -50,36 +50,31 @@ class _Page(msgspec.Struct, frozen=True, kw_only=True):
     payloads: Mapping[str, Payload]
     total: int
     is_degraded: bool
-    is_settled: bool  # no document changed while it was read
+    is_whole: bool  # no point vanished before its text was read
+    overtaken: Mapping[str, int]  # what was decided while the hits were read: live version by document id
 
 
 class SearchEngine:
     """Answers searches; holds no state of a search, so one serves a whole process."""
 
-    def __init__(
-        self,
-        sources: Sources,
-        visibility: Visibility,
-        options: SearchOptions,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
+    def __init__(self, sources: Sources, visibility: Visibility, options: SearchOptions) -> None:
         self._sources = sources
         self._visibility = visibility
         self._options = options
-        self._clock = clock
         self._encoder = KeywordEncoder(KeywordParameters())  # a query's terms do not depend on the parameters
         self._last_target: dict[str, str] = {}  # by collection, for when Postgres is away
 
-    async def search(self, request: SearchRequest) -> SearchResponse:
-        """Answer one search; a collection that does not exist yet has no results.
+    async def search(self, request: SearchRequest, timing: SearchTiming | None = None) -> SearchResponse:
+        """Answer one search, and note in `timing` what it waited for; a collection that is not there has no results.
 
         Without Postgres the newest version of a document stands for the live one, and without TEI a hybrid
         search answers by keywords; both are `degraded`. Raises DependencyError when Qdrant is away, or TEI
         for a semantic search; RejectedError if TEI refuses the query.
         """
-        started = self._clock()
+        timing = timing or SearchTiming()
         terms = self._encoder.encode_query(request.query)
-        target, is_degraded = await self._target(request.collection or self._options.default_collection)
+        with timing.of(Part.REGISTRY):
+            target, is_degraded = await self._target(request.collection or self._options.default_collection)
         page = _NOTHING
         if target is not None:
             question = Question(
@@ -89,13 +84,13 @@ class SearchEngine:
                 terms=terms,
                 filters=request.filters,
             )
-            page = await self._settled_page(question, request)
+            page = await self._settled_page(question, request, timing)
         return SearchResponse(
             results=tuple(self._results(page, terms)),
             total=page.total,
             query=request.query,
             mode=request.mode,
-            took_ms=round((self._clock() - started) * 1000, 3),
+            took_ms=round(timing.elapsed_s * 1000, 3),
             degraded=is_degraded or page.is_degraded,
         )
 
@@ -110,30 +105,35 @@ class SearchEngine:
             self._last_target[collection] = target
         return target, False
 
-    async def _settled_page(self, question: Question, request: SearchRequest) -> _Page:
-        reader = WindowReader(self._sources, question)
+    async def _settled_page(self, question: Question, request: SearchRequest, timing: SearchTiming) -> _Page:
+        reader = WindowReader(self._sources, question, timing)
         page = _NOTHING
         try:
             for _ in range(MAX_ROUNDS):
-                page = await self._page(await reader.read(), question, request)
-                if page.is_settled:
+                known = page.overtaken
+                page = await self._page(await reader.read(), question.target, request, timing)
+                # A version that was live before the hits were read could have been hit: it does not match.
+                if page.is_whole and page.overtaken.items() <= known.items():
                     break
         except MissingCollectionError:
             return _NOTHING
         return page
 
-    async def _page(self, window: Window, question: Question, request: SearchRequest) -> _Page:
+    async def _page(self, window: Window, target: str, request: SearchRequest, timing: SearchTiming) -> _Page:
         hits = [hit for side in window.sides for hit in side]
-        live, is_guess = await self._live_versions(question.target, hits)
+        with timing.of(Part.REGISTRY):
+            live, is_guess = await self._live_versions(target, hits)
         ranked = self._ranked([ranking.live_hits(side, live) for side in window.sides], request)
         page = ranked[request.offset : request.offset + request.limit]
-        payloads = await self._payloads(question.target, page)
+        with timing.of(Part.TEXTS):
+            payloads = await self._payloads(target, page)
         return _Page(
             hits=page,
             payloads=payloads,
             total=len(ranked),
             is_degraded=window.is_degraded or is_guess,
-            is_settled=len(payloads) == len(page) and not ranking.overtaken_documents(hits, live),
+            is_whole=len(payloads) == len(page),
+            overtaken=ranking.overtaken_documents(window.sides, live),
         )
 
     def _results(self, page: _Page, terms: SparseVector) -> Iterator[SearchResult]:
@@ -167,7 +167,7 @@ class SearchEngine:
         return {str(record.id): record.payload or {} for record in records}
 
 
-_NOTHING = _Page(hits=(), payloads={}, total=0, is_degraded=False, is_settled=True)
+_NOTHING = _Page(hits=(), payloads={}, total=0, is_degraded=False, is_whole=True, overtaken={})
 
 
 def _result(hit: Hit, payload: Payload, highlights: Sequence[tuple[int, int]]) -> SearchResult:

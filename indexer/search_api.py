@@ -59,7 +59,12 @@ async def _make_app(process: Process, client: AsyncQdrantClient, settings: Setti
         return authenticator.check_bearer(request.headers.get("Authorization")) is Verdict.ALLOWED
 
     app = web.Application(client_max_size=1024 * 1024)
-    add_search_routes(app, SearchEngine(sources, visibility, options), is_authentic)
+    add_search_routes(
+        app,
+        SearchEngine(sources, visibility, options),
+        is_authentic,
+        lambda part, seconds: process.metrics.search_seconds.labels(part).observe(seconds),
+    )
     return app
 
 

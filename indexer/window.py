@@ -14,6 +14,7 @@ from indexer.filters import qdrant_filter
 from indexer.keyword_index import RANKED_BY, KeywordIndex, KeywordQuestion, hit_of
 from indexer.ranking import WINDOW, Hit
 from indexer.search_contract import Mode, SearchFilters
+from indexer.search_timing import Part, SearchTiming
 from shared.errors import DependencyError, RejectedError
 from shared.qdrant import qdrant_errors
 
@@ -50,9 +51,10 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
 class WindowReader:
     """Reads the window of one question, as often as it is asked to; embeds the query once."""
 
-    def __init__(self, sources: Sources, question: Question) -> None:
+    def __init__(self, sources: Sources, question: Question, timing: SearchTiming) -> None:
         self._sources = sources
         self._question = question
+        self._timing = timing
         self._embedding: list[float] | None = None
         self._is_degraded = False
 
@@ -89,20 +91,23 @@ class WindowReader:
     async def _keyword(self) -> Sequence[Hit]:
         if not self._question.terms.indices:
             return []  # stop words alone make no terms
-        return await self._sources.keyword.search(
-            KeywordQuestion(target=self._question.target, terms=self._question.terms, filters=self._question.filters)
+        question = KeywordQuestion(
+            target=self._question.target, terms=self._question.terms, filters=self._question.filters
         )
+        with self._timing.of(Part.KEYWORD):
+            return await self._sources.keyword.search(question)
 
     async def _embed(self) -> list[float]:
         limit = self._sources.embed_timeout_s
         try:
-            async with asyncio.timeout(limit):
-                return [float(value) for value in await self._sources.embed_query(self._question.text)]
+            with self._timing.of(Part.EMBEDDING):
+                async with asyncio.timeout(limit):
+                    return [float(value) for value in await self._sources.embed_query(self._question.text)]
         except TimeoutError as error:
             raise DependencyError("tei", f"no embedding within {limit} s") from error
 
     async def _nearest(self, vector: list[float]) -> list[Hit]:
-        with qdrant_errors():
+        with self._timing.of(Part.DENSE), qdrant_errors():
             found = await self._sources.client.query_points(
                 self._question.target,
                 query=vector,

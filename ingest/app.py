@@ -15,6 +15,8 @@ from shared.http import REQUEST_ID, ProblemError
 from shared.jobs.accept import IdempotencyConflictError
 from shared.settings import Secret
 
+_PASSED_ON = ("Content-Type", "Retry-After", "Server-Timing")  # of the search API's answers
+
 WEBHOOK_PREFIX = "/api/webhook/"  # signed or Bearer: its handler checks, since a signature needs the body
 
 
@@ -69,6 +71,7 @@ class SearchForwarder:
             headers["Content-Type"] = request.headers["Content-Type"]
         try:
             async with self._session.post(self._url, data=await request.read(), headers=headers) as answer:
-                return web.Response(body=await answer.read(), status=answer.status, content_type=answer.content_type)
+                passed = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
+                return web.Response(body=await answer.read(), status=answer.status, headers=passed)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise DependencyError("search", f"the search API does not answer: {error}") from error

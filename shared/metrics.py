@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 _BATCH_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
 _WAITING_SECONDS = (0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400)
 _LAG_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_SEARCH_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -54,6 +55,13 @@ class Metrics:
             _REQUEST_SECONDS,
             "service",
             "operation",
+        )
+        self.search_seconds = _histogram(
+            registry,
+            "search_seconds",
+            "Time of one search, all of it or what it waited for.",
+            _SEARCH_SECONDS,
+            "part",
         )
         self.accepted = _counter(registry, "accepted_documents_total", "Documents accepted by ingest.", "lane")
         self.released = _counter(registry, "released_documents_total", "Documents released to the streams.", "lane")

@@ -180,8 +180,16 @@ class TeiClient:
         Raises InputRejectedError, TeiOverloadedError, TeiBackendError, TeiBreakdownError, and DependencyError for
         all else, among it an answer with vectors that are missing or not of `dimension`.
         """
+        return await self._embed(texts, dimension, is_cut=False)
+
+    async def embed_query(self, text: str) -> Vectors:
+        """Embed one text: `float32[dimension]`; what is beyond the model's window is left out. Raises as `embed`."""
+        vectors: Vectors = (await self._embed([text], None, is_cut=True))[0]
+        return vectors
+
+    async def _embed(self, texts: Sequence[str], dimension: int | None, *, is_cut: bool) -> Vectors:
         try:
-            body = msgspec.json.encode({"inputs": texts, "truncate": False, "normalize": True})
+            body = msgspec.json.encode({"inputs": texts, "truncate": is_cut, "normalize": True})
         except UnicodeEncodeError as error:
             raise InputRejectedError("the text is not valid Unicode: it has a lone surrogate") from error
         return decode_vectors(await self._exchange("POST", "/embed", body), len(texts), dimension)

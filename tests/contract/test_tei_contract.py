@@ -102,6 +102,12 @@ async def test_a_text_above_the_window_is_rejected_and_never_truncated(
         await client.embed([*neighbours, "word " * 600])
 
 
+async def test_of_a_query_above_the_window_its_beginning_counts(client: TeiClient) -> None:
+    long, beginning = await client.embed_query("word " * 600), await client.embed_query("word " * 590)
+    np.testing.assert_allclose(long, beginning, atol=1e-5)
+    np.testing.assert_allclose(await client.embed_query("short"), (await client.embed(["short"]))[0], atol=1e-5)
+
+
 async def test_too_many_texts_are_rejected(client: TeiClient) -> None:
     with pytest.raises(InputRejectedError, match="batch size 33"):
         await client.embed(["text"] * 33)

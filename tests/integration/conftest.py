@@ -1,14 +1,22 @@
-"""What the integration tests share: bare Redis and Postgres."""
+"""What the integration tests share: bare Redis and Postgres, and a Qdrant."""
 
+import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest_asyncio
+from qdrant_client import AsyncQdrantClient
 
 from cli.serve import apply_migrations
+from indexer.collection import ensure_collection
+from indexer.keyword import KeywordParameters
 from local.stack import Stack
 from shared.clients import postgres_pool, redis_command
+from shared.qdrant import make_client
+from tests.support.documents import DIMENSION
 from tests.support.local_stack import bare_environ, enterable_directory
-from tests.support.stage_harness import Servers
+from tests.support.qdrant_process import running_qdrant
+from tests.support.stage_harness import TARGET, Servers
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -34,3 +42,15 @@ async def servers(redis_and_postgres: Servers) -> Servers:
     )
     await redis_and_postgres.pool.execute(f"TRUNCATE {', '.join(row['name'] for row in tables)}")
     return redis_and_postgres
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def qdrant(tmp_path: Path) -> AsyncIterator[AsyncQdrantClient]:
+    """A client of a server of its own with one collection, which is empty."""
+    with running_qdrant(tmp_path / "data") as settings:
+        client = make_client(settings)
+        await ensure_collection(
+            client, TARGET, dimension=DIMENSION, generation=str(uuid.uuid4()), keyword=KeywordParameters()
+        )
+        yield client
+        await client.close()

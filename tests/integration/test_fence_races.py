@@ -9,34 +9,26 @@ is left.
 import asyncio
 import contextlib
 import random
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import msgspec
 import pytest
-import pytest_asyncio
 from qdrant_client import AsyncQdrantClient
 from qdrant_client.models import PointStruct
 
-from indexer.collection import ensure_collection
 from indexer.fence import Candidate, Fence
-from indexer.keyword import KeywordParameters
 from indexer.scrubber import Scrubber
 from indexer.store import PointStore, StoredDocument, StoredVersion
 from shared import ids
 from shared.errors import DependencyError, RejectedError
 from shared.jobs.registry import Decided, Registration, Registry, Seen
-from shared.qdrant import make_client
-from tests.support.documents import DIMENSION, points
-from tests.support.qdrant_process import running_qdrant
-from tests.support.stage_harness import Servers
+from tests.support.documents import points
+from tests.support.stage_harness import TARGET, Servers
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
 
 RACES = 200
-TARGET = "docs_1"
 SEQUENCES = ["ABA", "ABC", "A-A", "AB-", "AAB", "BAA"]
 CHUNKS = {"A": 4, "B": 2, "C": 3}
 DELETE = "-"
@@ -145,20 +137,8 @@ class Stored(msgspec.Struct, frozen=True, order=True):
     text: str
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def client(tmp_path: Path) -> AsyncIterator[AsyncQdrantClient]:
-    """A client of a server with an empty collection."""
-    with running_qdrant(tmp_path / "data") as settings:
-        opened = make_client(settings)
-        await ensure_collection(
-            opened, TARGET, dimension=DIMENSION, generation=str(uuid.uuid4()), keyword=KeywordParameters()
-        )
-        yield opened
-        await opened.close()
-
-
-async def stored(client: AsyncQdrantClient) -> list[Stored]:
-    found, _ = await client.scroll(TARGET, limit=100_000, with_payload=["document_id", "version", "text"])
+async def stored(qdrant: AsyncQdrantClient) -> list[Stored]:
+    found, _ = await qdrant.scroll(TARGET, limit=100_000, with_payload=["document_id", "version", "text"])
     return sorted(Stored(**record.payload) for record in found if record.payload)
 
 
@@ -183,16 +163,16 @@ async def run_races(races: Sequence[Race], scrubber: Scrubber) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_after_hundreds_of_races_the_newest_versions_are_stored_and_nothing_else(
-    servers: Servers, client: AsyncQdrantClient, seed: int
+    servers: Servers, qdrant: AsyncQdrantClient, seed: int
 ) -> None:
-    registry, store = Registry(servers.pool), PointStore(client)
+    registry, store = Registry(servers.pool), PointStore(qdrant)
     races = [Race(number, seed, registry, store) for number in range(RACES)]
     scrubber = Scrubber(registry, store)
     await run_races(races, scrubber)
-    left = len(await stored(client))
+    left = len(await stored(qdrant))
     scrubbed = await scrubber.scrub(TARGET)
     live = await registry.live_versions(TARGET, [race.document_id for race in races])
-    found = await stored(client)
+    found = await stored(qdrant)
     assert left - scrubbed.removed == len(found)
     assert found == sorted(
         Stored(race.document_id, version, f"{content} {chunk}")

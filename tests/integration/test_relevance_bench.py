@@ -9,7 +9,7 @@ import pytest
 from bench.baselines import fuse
 from bench.beir import load_collections
 from bench.relevance import Deployment, measure
-from bench.relevance_report import BEGIN, END, write_results
+from bench.relevance_report import write_results
 from tests.support.pipeline import Pipeline
 
 pytestmark = pytest.mark.timeout(180)
@@ -57,13 +57,14 @@ async def test_a_collection_is_measured_by_all_systems_and_the_figures_are_writt
     assert all(d.low <= d.mean <= d.high for d in report.differences.values())
 
     results, page = folder / "results.json", folder / "page.md"
-    page.write_text(f"Before.\n\n{BEGIN}\nold\n{END}\n\nAfter.\n")
+    begin, end = "<!-- figures: make bench NAME=relevance -->", "<!-- end of figures -->"
+    page.write_text(f"Before.\n\n{begin}\nold\n{end}\n\nAfter.\n")
     for _ in range(2):
         write_results([report], results, page)
     assert [each["name"] for each in json.loads(results.read_text())] == ["tiny-relevance"]
     assert page.read_text().count("| tiny-relevance |") == 1
-    assert page.read_text().startswith(f"Before.\n\n{BEGIN}\n| collection |")
-    assert page.read_text().endswith(f"{END}\n\nAfter.\n")
+    assert page.read_text().startswith(f"Before.\n\n{begin}\n| collection |")
+    assert page.read_text().endswith(f"{end}\n\nAfter.\n")
     assert "old" not in page.read_text()
 
 

@@ -61,10 +61,14 @@ async def http(settings: Any, registry: FakeRegistry, tei: FakeTei) -> AsyncIter
         assert await PointStore(client).upsert(TARGET, found) == {}
     engine = SearchEngine(sources_of(client, tei), registry, SearchOptions(default_collection="docs"))
     app = web.Application(middlewares=[problem_middleware])
-    add_search_routes(app, engine, lambda request: request.headers.get("Authorization") == "Bearer right")
+    add_search_routes(app, engine, is_authentic, lambda *_: None)
     async with TestClient(TestServer(app), headers={"Authorization": "Bearer right"}) as http:
         yield http
     await client.close()
+
+
+def is_authentic(request: web.Request) -> bool:
+    return request.headers.get("Authorization") == "Bearer right"
 
 
 async def search(http: Http, **request: Any) -> dict[str, Any]:
@@ -84,6 +88,14 @@ async def test_an_answer_has_the_fields_of_the_contract(http: Http) -> None:
         "id", "url", "title", "description", "text", "score", "chunk_index", "start", "end", "headings", "highlights",
         "metadata",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("mode", "parts"), [("hybrid", {"embedding", "dense", "keyword"}), ("keyword", {"keyword"})])
+async def test_an_answer_says_what_it_waited_for(http: Http, mode: str, parts: set[str]) -> None:
+    response = await http.post("/api/search", json={"query": "acquire a lock", "mode": mode})
+    timed = dict(re.findall(r"(\w+);dur=([\d.]+)", response.headers["Server-Timing"]))
+    assert set(timed) == parts | {"registry", "texts", "total"}
+    assert all(0 <= float(ms) <= float(timed["total"]) for ms in timed.values())
 
 
 async def test_the_words_of_the_query_are_found_and_marked(http: Http) -> None:

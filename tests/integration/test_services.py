@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from local.ports import PortBook
+from tests.support.ingest_server import frozen
 from tests.support.inspection import query
-from tests.support.local_stack import bare_environ, enterable_directory
+from tests.support.local_stack import bare_environ, children, enterable_directory
 from tests.support.pipeline import MILLSTREAM, Pipeline, wait_for
 
 pytestmark = pytest.mark.timeout(240)
@@ -90,6 +91,24 @@ def test_the_search_api_alone_answers_like_the_indexer(pipeline: Pipeline) -> No
         )
         assert answer.json()["results"][0]["url"] == url
         assert httpx.post(f"{search_url}/api/search", json={"query": word}, trust_env=False).status_code == 401
+    forwarded = pipeline.http.post("/api/search", json={"query": word})
+    assert forwarded.headers["Content-Type"] == answer.headers["Content-Type"]
+    assert "total;dur=" in forwarded.headers["Server-Timing"]
+
+
+def test_while_postgres_hangs_search_answers_with_the_newest_version_and_says_so(pipeline: Pipeline) -> None:
+    word = f"axolotl{uuid.uuid4().hex[:8]}"
+    pipeline.finished(pipeline.index([{"url": f"https://example.com/{word}", "markdown": f"The {word} regrows."}]))
+
+    def search() -> tuple[list[str], bool]:
+        answer = pipeline.http.post("/api/search", json={"query": word, "mode": "keyword"}).raise_for_status().json()
+        return [result["text"] for result in answer["results"]], answer["degraded"]
+
+    assert search() == ([f"The {word} regrows."], False)
+    (postmaster,) = pipeline.pids("postgres")
+    with frozen([postmaster, *children(postmaster)]):
+        assert search() == ([f"The {word} regrows."], True)
+    wait_for(lambda: search() == ([f"The {word} regrows."], False), 60, "search that asks Postgres again")
 
 
 def test_the_keyword_index_in_memory_follows_what_is_indexed_in_every_search_process(pipeline: Pipeline) -> None:

@@ -37,6 +37,7 @@ from shared.settings import RuntimeSettings, Seconds
 from shared.streams import StageName
 
 COLLECTION = "docs"
+TARGET = f"{COLLECTION}_1"
 
 Handle = Callable[[Work], Awaitable[Outcome]]
 

@@ -286,6 +286,11 @@ class TeiStandIn:
             error = f"`inputs` must have less than {self.settings.max_input_length} tokens. Given: {longest}"
             raise TeiError(status, f"Input validation error: {error}", "Validation")
 
+    def _cut(self, text: str) -> str:
+        words = text.split()
+        room = self.settings.max_input_length - SPECIAL_TOKENS
+        return text if len(words) <= room else " ".join(words[:room])
+
     async def _outcome(self, request: web.Request, fault: Fault | None, texts: list[str]) -> web.StreamResponse:
         if fault is Fault.BACKEND:
             raise TeiError(424, "Inference failed: the backend did not answer", "Backend")
@@ -296,7 +301,7 @@ class TeiStandIn:
             await self._recovered.wait()
         if fault is Fault.RESET and request.transport is not None:
             request.transport.abort()
-        vectors = vectors_of(texts, self.settings.dimension)
+        vectors = vectors_of([self._cut(text) for text in texts], self.settings.dimension)
         if fault in {None, Fault.HANG}:
             self.counts.succeeded += 1
             return web.Response(body=msgspec.json.encode(vectors.tolist()), content_type="application/json")

@@ -10,8 +10,8 @@ CORPUS = b"""{"_id": "1", "title": "Foxes", "text": "A fox."}
 
 {"_id": "3", "title": null, "text": "Untitled."}
 """
-QUERIES = '{"_id": "q1", "text": "fox"}\n{"_id": "q2", "text": "nobody judged this one"}\n'
-QRELS = 'query-id\tcorpus-id\tscore\nq1\t1\t2\nq1\t"3\t0\nq3\t1\t0\n\n'
+QUERIES = '{"_id": "q1", "text": "fox"}\n{"_id": "q2", "text": "nobody judged this one"}\n{"_id": "q4", "text": " "}\n'
+QRELS = 'query-id\tcorpus-id\tscore\nq1\t1\t2\nq1\t"3\t0\nq3\t1\t0\nq4\t1\t1.0\n\n'
 
 
 def write(folder: Path, qrels: str = "qrels.tsv") -> Path:
@@ -29,7 +29,7 @@ def test_a_collection_has_its_documents_and_the_queries_that_have_an_answer(tmp_
     assert collection.documents == [Document("1", "A fox.", "Foxes"), Document("3", "Untitled.", None)]
     assert collection.empty == 1
     assert [query.id for query in collection.queries] == ["q1"]
-    assert collection.qrels == {"q1": {"1": 2}}
+    assert collection.qrels == {"q1": {"1": 2}, "q4": {"1": 1}}
 
 
 def test_a_folder_of_collections_is_read_in_order_and_files_may_be_gzipped(tmp_path: Path) -> None:

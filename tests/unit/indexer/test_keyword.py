@@ -90,6 +90,10 @@ def test_a_script_without_spaces_does_not_change_the_words_beside_it() -> None:
         ("the of", "the state of the art", []),
         ("HTTP 404", "An HTTP/1.1 404 answer", ["HTTP", "404"]),
         ("依存性注入", "これは依存性注入です", ["依存性注入"]),
+        ("हिन्दी", "🙂 यह हिन्दी है", ["हिन्दी"]),
+        ("ที่", "คน ที่ มา", ["ที่"]),
+        ("cafés", "Le café 🙂, les cafés", ["café", "cafés"]),
+        ("<b>", "a <b>bold</b> & <i>b</i>", ["b", "b", "b"]),
         ("", "nothing", []),
     ],
 )

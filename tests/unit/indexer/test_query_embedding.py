@@ -22,12 +22,12 @@ class Client(TeiClient):
         self.gate.set()
         self.asked = 0
 
-    async def embed(self, texts: object, dimension: int | None = None) -> Vectors:
+    async def embed_query(self, text: str) -> Vectors:
         self.asked += 1
         await self.gate.wait()
         if self.error:
             raise self.error
-        return np.full((1, 2), self.number, np.float32)
+        return np.full(2, self.number, np.float32)
 
 
 class Rig:
@@ -81,9 +81,24 @@ async def test_a_query_that_is_refused_is_refused_by_one(rig: Rig) -> None:
     assert rig.second.asked == 0
 
 
-async def test_a_frozen_server_costs_one_query_a_moment(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_frozen_server_costs_one_query_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(query_embedding, "TRY_S", 0.01)
+    rig = Rig()
     rig.first.gate.clear()
     assert await rig.answer("query") == rig.second.number
     assert await rig.answer("query") == rig.second.number
     assert rig.first.asked == 1
+
+
+async def test_while_all_servers_are_frozen_the_next_queries_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query_embedding, "TRY_S", 0.01)
+    rig = Rig()
+    for server in (rig.first, rig.second):
+        server.gate.clear()
+    for _ in range(3):
+        with pytest.raises(DependencyError):
+            await rig.embed("query")
+    assert (rig.first.asked, rig.second.asked) == (1, 1)
+    rig.now += query_embedding.AVOIDED_S
+    rig.second.gate.set()
+    assert await rig.answer("query") == rig.second.number

@@ -70,6 +70,21 @@ async def test_a_change_that_is_committed_late_is_seen_within_the_overlap(client
     assert await versions(index, "fox") == [1]
 
 
+async def test_a_version_whose_points_are_gone_already_is_waited_for_with_the_one_before(client: MemoryQdrant) -> None:
+    registry = Registry()
+    index = RankBm25Index(client, registry)
+    await put(client, ["fox"], 1)
+    registry.decide(URL, 1, NOON)
+    assert await versions(index, "fox") == [1]
+    registry.decide(URL, 2, NOON)  # it was, but the next one is stored and has taken its points away
+    await put(client, ["fox", "fox again"], 3)
+    assert await versions(index, "fox") == [1]  # search sees that this is old, and asks again
+    registry.decide(URL, 3, NOON)
+    assert await versions(index, "fox") == [3, 3]
+    registry.decide(URL, None, NOON)
+    assert await versions(index, "fox") == []
+
+
 async def test_only_what_changed_is_read_again(client: MemoryQdrant) -> None:
     registry = Registry()
     index = RankBm25Index(client, registry)

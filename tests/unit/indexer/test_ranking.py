@@ -102,7 +102,9 @@ def test_only_the_live_version_of_a_known_document_is_visible() -> None:
 def test_only_a_live_document_whose_live_version_was_not_hit_is_asked_for_again() -> None:
     found = [hit("new", version=1), hit("settled", version=1), hit("settled", version=2), hit("deleted"), hit("gone")]
     live = {"new": 2, "settled": 2, "deleted": None}
-    assert ranking.overtaken_documents(found, live) == {"new"}
+    assert ranking.overtaken_documents([found], live) == {"new": 2}
+    assert ranking.overtaken_documents([found, [hit("settled", version=1)]], live) == {"new": 2, "settled": 2}
+    assert ranking.overtaken_documents([found, []], live) == {"new": 2}
 
 
 @given(hits)

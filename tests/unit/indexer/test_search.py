@@ -7,7 +7,8 @@ from qdrant_client import models
 
 from indexer.collection import ensure_collection
 from indexer.keyword import KeywordParameters
-from indexer.keyword_index import QdrantKeywordIndex
+from indexer.keyword_index import KeywordQuestion, QdrantKeywordIndex
+from indexer.ranking import Hit
 from indexer.search import MAX_ROUNDS, SearchEngine, SearchOptions
 from indexer.search_contract import Collapse, Mode, SearchFilters, SearchRequest, SearchResponse
 from indexer.store import PointStore
@@ -121,14 +122,54 @@ async def test_points_that_vanish_after_ranking_are_asked_for_again(client: Memo
     assert texts_of(response) == ["a new fox"]
 
 
-async def test_asking_again_ends_after_three_rounds_and_keeps_the_others(client: MemoryQdrant) -> None:
+async def test_asking_again_ends_some_time_and_keeps_the_others(client: MemoryQdrant) -> None:
     await put(client, A, ["a stale fox"], version=1)
     await put(client, B, ["a settled fox"], version=1)
-    registry = FakeRegistry(TARGET, {A: 2, B: 1})
+    registry = FakeRegistry(TARGET, *({A: version, B: 1} for version in range(2, 20)))
     response = await engine(client, registry).search(SearchRequest(query="fox"))
     assert texts_of(response) == ["a settled fox"]
-    assert registry.times_read == MAX_ROUNDS == 3
+    assert registry.times_read == MAX_ROUNDS
     assert not response.degraded
+
+
+async def test_a_version_that_was_left_behind_is_asked_for_again_only_once(client: MemoryQdrant) -> None:
+    await put(client, A, ["a left fox"], version=1)
+    await put(client, A, ["a badger"], version=2)
+    registry = FakeRegistry(TARGET, {A: 2})
+    response = await engine(client, registry).search(SearchRequest(query="fox", mode=Mode.KEYWORD))
+    assert (response.results, registry.times_read) == ((), 2)
+
+
+async def test_a_document_that_only_one_side_saw_change_is_asked_for_again(client: MemoryQdrant) -> None:
+    """The keyword side is read while the query is embedded: long before the dense side."""
+    await put(client, A, ["an old fox"], version=1)
+    tei = FakeTei()
+
+    async def embed_late(text: str) -> list[float]:
+        await keyword.read.wait()
+        await put(client, A, ["a new fox"], version=2)
+        await client.delete(TARGET, [ids.point_id(ids.document_id("docs", A), 1, 0)])
+        return await tei.embed_query(text)
+
+    keyword = Noticing(client)
+    sources = Sources(client=client, keyword=keyword, embed_query=embed_late)
+    search = SearchEngine(sources, FakeRegistry(TARGET, {A: 2}), SearchOptions(default_collection="docs"))
+    response = await search.search(SearchRequest(query="fox"))
+    assert texts_of(response) == ["a new fox"]
+    assert response.results[0].score == pytest.approx(2 / 61)
+
+
+class Noticing(QdrantKeywordIndex):
+    """Says when it has been read."""
+
+    def __init__(self, client: MemoryQdrant) -> None:
+        super().__init__(client)
+        self.read = asyncio.Event()
+
+    async def search(self, question: KeywordQuestion) -> Sequence[Hit]:
+        found = await super().search(question)
+        self.read.set()
+        return found
 
 
 async def test_without_postgres_the_newest_version_answers_and_says_so(client: MemoryQdrant) -> None:
