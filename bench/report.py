@@ -14,7 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
-SEARCH_PAGE = Path(__file__).parent.parent / "docs" / "search.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PERFORMANCE_PAGE = DOCS / "performance.md"
+SEARCH_PAGE = DOCS / "search.md"
 
 _END = "<!-- end of figures -->"
 
@@ -30,15 +32,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     plot: Callable[[Axes], None]
 
 
-def run(name: str, measure: Callable[[], Coroutine[Any, Any, Report]], page: Path | None = None) -> None:
-    """The main function of a benchmark; `page` is where its table goes, too."""
+def run(name: str, measure: Callable[[], Coroutine[Any, Any, Report]], page: Path = PERFORMANCE_PAGE) -> None:
+    """The main function of a benchmark; `page` is where its figures go, too."""
     report = asyncio.run(measure())
     RESULTS.mkdir(exist_ok=True)
     kept = {"figures": report.figures, "conditions": {**machine(), "note": report.note}, "rows": list(report.rows)}
     (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=2) + "\n")
     _draw(RESULTS / f"{name}.png", report.plot)
-    if page is not None:
-        write_figures(name, table(report.rows), page)
+    write_figures(name, f"{table(report.rows)}\n\n```json\n{json.dumps(report.figures)}\n```", page)
     sys.stdout.write(table(report.rows) + "\n" + json.dumps(report.figures) + "\n")
 
 
