@@ -23,6 +23,7 @@ async def measure() -> Report:
     async with stand_in("tei", "--mode", "tei") as tei, stand_in("qdrant") as qdrant:
         settings = {"WEBHOOK_TEI_URL": tei.url, "WEBHOOK_QDRANT_URL": qdrant.url, **BARE_CHUNKS}
         async with running_pipeline(settings) as pipeline:
+            await pipeline.keep_no_embeddings()
             await _times(pipeline, small[:3])
             alone = await _times(pipeline, small[:_DOCUMENTS])
             await pipeline.send(pages[:_FLOOD], lane="low")

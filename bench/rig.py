@@ -29,6 +29,10 @@ from local.stack import API_SECRET, WEBHOOK_SECRET, Stack
 _SENDERS = 16  # webhooks on their way at once
 _POLL_S = 0.05
 _OPEN_JOBS = "SELECT EXISTS (SELECT FROM webhook.jobs WHERE finished_at IS NULL)"
+_FORGET = """
+CREATE FUNCTION webhook.forget() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER forget BEFORE INSERT ON webhook.embedding_cache FOR EACH ROW EXECUTE FUNCTION webhook.forget()
+"""
 _ENDS = (
     "SELECT state, count(*) FROM webhook.job_items JOIN webhook.jobs USING (job_id) WHERE jobs.crawl_id = $1 GROUP BY 1"
 )
@@ -74,6 +78,10 @@ class Pipeline:
         self.redis_url = services.environment["WEBHOOK_REDIS_URL"]
         self._stack = stack
         self._environment = {**stack.environ, **services.environment}
+
+    async def keep_no_embeddings(self) -> None:
+        """From now on the same text is embedded each time it comes."""
+        await self.connection.execute(_FORGET)
 
     def usage(self) -> dict[str, Usage]:
         """By service, over its replicas."""

@@ -27,6 +27,7 @@ async def measure() -> Report:
     async with stand_in("tei", "--mode", "fixed") as tei, stand_in("qdrant") as qdrant:
         settings = {"WEBHOOK_TEI_URL": tei.url, "WEBHOOK_QDRANT_URL": qdrant.url, **BARE_CHUNKS}
         async with running_pipeline(settings) as pipeline:
+            await pipeline.keep_no_embeddings()
             await _at_once(pipeline, documents[:1])  # the first makes the collection
             rounds = [[await _compare(pipeline, documents[:count]) for count in _COUNTS] for _ in range(_ROUNDS)]
     rows = [_row(count, column) for count, column in zip(_COUNTS, zip(*rounds, strict=True), strict=True)]
