@@ -9,6 +9,7 @@ from ingest.acceptance import Acceptance
 from ingest.api import AcceptApi, Rules
 from ingest.app import SearchForwarder, make_app
 from ingest.batching import FIRST_STAGE
+from ingest.callbacks import CallbackSender, callback_session
 from ingest.dashboard import Dashboard
 from ingest.dead_letters_api import DeadLettersApi
 from ingest.dispatch import Dispatcher
@@ -20,6 +21,7 @@ from ingest.jobs_api import JobsApi
 from ingest.openapi import OpenApi
 from ingest.operations_api import OperationsApi
 from ingest.pipeline_api import PipelineApi
+from ingest.public_address import public_connector
 from ingest.qdrant_check import check_qdrant
 from ingest.sessions import Sessions
 from ingest.settings import Settings
@@ -27,6 +29,7 @@ from ingest.streams_api import StreamsApi
 from ingest.watch import PipelineWatch
 from shared.auth import Authenticator
 from shared.inspection import StreamInspector
+from shared.jobs.callbacks import Callbacks
 from shared.jobs.control import JobControl
 from shared.jobs.store import JobStore
 from shared.runtime.gate import Gate, marks
@@ -49,16 +52,12 @@ async def serve(process: Process, settings: Settings) -> None:
     sessions = Sessions(ingest.api_secret)
     app = make_app(authenticator, sessions, ingest.max_body_bytes)
     Dashboard(authenticator, sessions).add_routes(app)
-    acceptance = Acceptance(
-        process.pool,
-        process.metrics,
-        collection=settings.collection.qdrant_collection,
-        timeout=settings.runtime.indexing_job_timeout,
-    )
+    acceptance = _acceptance(process, settings)
     rules = Rules(
         limits=Limits(max_document_bytes=ingest.max_document_bytes),
         max_body_bytes=ingest.max_body_bytes,
         deduplication_window=ingest.deduplication_window,
+        may_call_private=ingest.callback_allow_private,
     )
     AcceptApi(acceptance, authenticator, rules).add_routes(app)
     DocumentsApi(process.pool, acceptance, collection=settings.collection.qdrant_collection).add_routes(app)
@@ -76,6 +75,10 @@ async def serve(process: Process, settings: Settings) -> None:
     app.router.add_post("/api/search", SearchForwarder(session, ingest.search_url, ingest.api_secret).post_search)
     await process.listen(app, settings.process.host, Port(50108, ingest.ingest_port))
 
+    callbacks = await process.stack.enter_async_context(
+        callback_session(public_connector(allow_private=ingest.callback_allow_private))
+    )
+
     log.info("Service pool initialized", search_url=ingest.search_url)
     process.health.is_ready = True
     async with asyncio.TaskGroup() as group:  # a bug in one of them ends the process, which is then restarted
@@ -84,10 +87,25 @@ async def serve(process: Process, settings: Settings) -> None:
             group.create_task(_housekeeper(process, settings).run(), name="housekeeper"),
             group.create_task(throughput.run(), name="throughput"),
             group.create_task(watch.run(), name="watch"),
+            group.create_task(_callback_sender(process, settings, callbacks).run(), name="callbacks"),
         ]
         await process.stop.wait()
         for task in tasks:
             task.cancel()
+
+
+def _acceptance(process: Process, settings: Settings) -> Acceptance:
+    return Acceptance(
+        process.pool,
+        process.metrics,
+        collection=settings.collection.qdrant_collection,
+        timeout=settings.runtime.indexing_job_timeout,
+        tracing=process.tracing,
+    )
+
+
+def _callback_sender(process: Process, settings: Settings, session: aiohttp.ClientSession) -> CallbackSender:
+    return CallbackSender(Callbacks(process.pool), session, settings.ingest.secret, process.metrics)
 
 
 def _housekeeper(process: Process, settings: Settings) -> Housekeeper:

@@ -34,6 +34,10 @@ class LaneAndCollection(msgspec.Struct):
     collection: str | None = None
 
 
+class IndexQuery(LaneAndCollection):
+    callback_url: str | None = None
+
+
 class JobsQuery(msgspec.Struct):
     status: JobStatus | None = None
     crawl_id: str | None = None
@@ -93,6 +97,7 @@ class DocumentsRequest(msgspec.Struct):
     documents: list[Any]  # each as DocumentRequest; a bad one is rejected, the others go on
     lane: Lane | None = None
     collection: str | None = None
+    callback_url: str | None = None
 
 
 class WebhookRequest(msgspec.Struct):
@@ -165,8 +170,8 @@ _MAKES_JOB = (400, 413, 422)
 ROUTES = (
     _route("POST /api/webhook/firecrawl", "Take a webhook of Firecrawl", {202: Accepted, 200: Acknowledged},
            _MAKES_JOB, query=LaneAndCollection, body=WebhookRequest),
-    _route("POST /api/index", "Index one document", _TAKEN, _MAKES_JOB, query=LaneAndCollection, body=DocumentRequest),
-    _route("POST /api/index/batch", "Index many documents", _TAKEN, _MAKES_JOB, query=LaneAndCollection,
+    _route("POST /api/index", "Index one document", _TAKEN, _MAKES_JOB, query=IndexQuery, body=DocumentRequest),
+    _route("POST /api/index/batch", "Index many documents", _TAKEN, _MAKES_JOB, query=IndexQuery,
            body=DocumentsRequest),
     _route("GET /api/documents", "Where is my page", {200: FoundDocument}, (404, 422), query=DocumentQuery),
     _route("GET /api/stats", "Counts of everything, or of one crawl", {200: (Stats, CrawlStats)}, (404, 422),

@@ -118,7 +118,7 @@ async def test_a_documents_letter_shows_why_it_failed_and_the_beginning_of_its_t
     letter = await DeadLetters(servers.pool).get(letter_id)
     assert letter is not None
     assert (letter.job_id, letter.position, letter.url, letter.version) == (job_id, 0, refs[0].url, refs[0].version)
-    assert (letter.stage, letter.code, letter.error) == (CHUNKER, "too_long", "too_long [it] broke")
+    assert (str(letter.stage), letter.code, letter.error) == ("chunker", "too_long", "too_long [it] broke")
     assert (letter.attempts, letter.deliveries, letter.replayed_at) == (1, 2, None)
     assert (letter.text_characters, letter.text) == (700, "ä" * 500)
     assert (letter.header, letter.header_bytes, letter.body_bytes) == (None, 0, 0)
