@@ -34,7 +34,7 @@ from shared.jobs.control import JobControl
 from shared.jobs.store import JobStore
 from shared.runtime.gate import Gate, marks
 from shared.runtime.process import Port, Process, run_process
-from shared.settings import check_secret
+from shared.settings import IngestSettings, check_secret
 from shared.tei_servers import check_any, tei_clients
 from shared.throughput import Throughput
 
@@ -75,10 +75,7 @@ async def serve(process: Process, settings: Settings) -> None:
     app.router.add_post("/api/search", SearchForwarder(session, ingest.search_url, ingest.api_secret).post_search)
     await process.listen(app, settings.process.host, Port(50108, ingest.ingest_port))
 
-    callbacks = await process.stack.enter_async_context(
-        callback_session(public_connector(allow_private=ingest.callback_allow_private))
-    )
-
+    sender = await _callback_sender(process, settings.ingest)
     log.info("Service pool initialized", search_url=ingest.search_url)
     process.health.is_ready = True
     async with asyncio.TaskGroup() as group:  # a bug in one of them ends the process, which is then restarted
@@ -87,7 +84,7 @@ async def serve(process: Process, settings: Settings) -> None:
             group.create_task(_housekeeper(process, settings).run(), name="housekeeper"),
             group.create_task(throughput.run(), name="throughput"),
             group.create_task(watch.run(), name="watch"),
-            group.create_task(_callback_sender(process, settings, callbacks).run(), name="callbacks"),
+            group.create_task(sender.run(), name="callbacks"),
         ]
         await process.stop.wait()
         for task in tasks:
@@ -104,8 +101,10 @@ def _acceptance(process: Process, settings: Settings) -> Acceptance:
     )
 
 
-def _callback_sender(process: Process, settings: Settings, session: aiohttp.ClientSession) -> CallbackSender:
-    return CallbackSender(Callbacks(process.pool), session, settings.ingest.secret, process.metrics)
+async def _callback_sender(process: Process, settings: IngestSettings) -> CallbackSender:
+    session = callback_session(public_connector(allow_private=settings.callback_allow_private))
+    await process.stack.enter_async_context(session)
+    return CallbackSender(Callbacks(process.pool), session, settings.secret, process.metrics)
 
 
 def _housekeeper(process: Process, settings: Settings) -> Housekeeper:
