@@ -1,6 +1,6 @@
 """Traces: one for each request that brings a job, from there through all stages to the index.
 
-Off unless the variables of OpenTelemetry say so, and then its SDK is not imported. What is on is in `open_telemetry.py`.
+Off unless the variables of OpenTelemetry say so; its SDK is not imported then. What is on is in `open_telemetry.py`.
 A trace crosses the streams as `traceparent` (W3C) of every document.
 """
 
