@@ -1,0 +1,99 @@
+"""One trace from the webhook to the index, across four processes and the streams; and the job's end told in it."""
+
+import json
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from shared.messages import Lane, decode_header
+from shared.streams import StageName
+from tests.support.collector import CollectedSpan, Collector, running_collector
+from tests.support.pipeline import Pipeline, pages, running_pipeline, wait_for
+from tests.support.stage_harness import Servers, accept_documents, entries_of, make_dispatcher
+
+SERVICES = ["ingest", "chunker", "embedder", "indexer"]
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with running_collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def traced(collector: Collector) -> Iterator[Pipeline]:
+    with running_pipeline(
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        OTEL_BSP_SCHEDULE_DELAY="100",
+        WEBHOOK_CALLBACK_ALLOW_PRIVATE="true",
+        WEBHOOK_LOG_FORMAT="json",
+    ) as pipeline:
+        yield pipeline
+
+
+def trace_of(collector: Collector, trace_id: str) -> list[CollectedSpan]:
+    return [span for span in collector.spans if span.trace_id == trace_id]
+
+
+def stages_of(collector: Collector, job_id: str) -> list[CollectedSpan]:
+    return [span for span in collector.spans if job_id in span.job_ids]
+
+
+def logged_traces(pipeline: Pipeline, service: str, job_id: str) -> set[str | None]:
+    """The traces that a service's log lines about a job are in."""
+    files = (pipeline.data_dir / "logs").glob(f"{service}*.log")
+    lines = [json.loads(line) for path in files for line in path.read_text().splitlines() if job_id in line]
+    return {line.get("trace_id") for line in lines}
+
+
+def test_a_webhook_and_what_follows_from_it_is_one_trace(traced: Pipeline, collector: Collector) -> None:
+    crawl_id = f"crawl-{uuid.uuid4()}"
+    [job_id] = traced.crawl(pages()[:1], crawl_id)
+    assert traced.finished(job_id)["status"] == "succeeded"
+    wait_for(lambda: len(stages_of(collector, job_id)) == 3, 15, "the spans of all stages")
+    [trace_id] = {span.trace_id for span in stages_of(collector, job_id)}
+    wait_for(lambda: len(trace_of(collector, trace_id)) == len(SERVICES), 15, "the span of the request")
+    spans = {span.service: span for span in trace_of(collector, trace_id)}
+    request, chunker, embedder, indexer = (spans[f"millstream-{service}"] for service in SERVICES)
+    assert (request.name, request.parent_id) == ("POST /api/webhook/firecrawl", "")
+    assert [span.parent_id for span in (chunker, embedder, indexer)] == [
+        request.span_id,
+        chunker.span_id,
+        embedder.span_id,
+    ]
+    for service in SERVICES[1:]:
+        assert logged_traces(traced, service, job_id) <= {trace_id}
+    assert logged_traces(traced, "indexer", job_id) == {trace_id}
+
+
+def test_a_traced_request_goes_on_in_its_trace_to_the_receiver_of_the_callback(
+    traced: Pipeline, collector: Collector
+) -> None:
+    trace_id = uuid.uuid4().hex
+    answer = traced.http.post(
+        "/api/index",
+        params={"callback_url": f"{collector.url}/done"},
+        json={"url": f"https://example.com/{uuid.uuid4()}", "markdown": "The okapi listens."},
+        headers={"traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"},
+    )
+    assert answer.status_code == 202
+    wait_for(lambda: [path for path, *_ in list(collector.posts) if path == "/done"], 30, "the callback")
+    [(_, headers, body)] = [post for post in collector.posts if post[0] == "/done"]
+    assert headers["traceparent"].split("-")[1] == trace_id
+    assert headers["X-Millstream-Signature"].startswith("sha256=")
+    job = json.loads(body)["job"]
+    assert (job["job_id"], job["status"]) == (answer.json()["job_id"], "succeeded")
+    wait_for(lambda: len(trace_of(collector, trace_id)) == len(SERVICES), 15, "the spans of all services")
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_release_carries_the_trace_of_each_documents_request(servers: Servers) -> None:
+    origins = [f"00-{uuid.uuid4().hex}-00f067aa0ba902b7-01", None]
+    jobs = {await accept_documents(servers, 1, traceparent=origin): origin for origin in origins}
+    dispatcher = make_dispatcher(servers)
+    await dispatcher.check_marker()
+    assert await dispatcher.release_some() == 2
+    [(_, fields)] = await entries_of(servers, StageName.CHUNKER.stream(Lane.NORMAL))
+    header = decode_header(fields[b"h"])
+    assert {ref.job_id: ref.traceparent or None for ref in header.documents} == jobs
