@@ -75,6 +75,11 @@ class DocumentQuery(msgspec.Struct):
     collection: str | None = None
 
 
+class DeleteQuery(DocumentQuery):
+    lane: Lane | None = None
+    callback_url: str | None = None
+
+
 class StatsQuery(msgspec.Struct):
     crawl_id: str | None = None
 
@@ -178,7 +183,7 @@ ROUTES = (
            query=StatsQuery),
     _route("POST /api/prune", "Remove what a crawl did not see again", {202: Pruned, 200: Pruned},
            (400, 404, 409, 413, 422), body=PruneRequest),
-    _route("DELETE /api/documents", "Remove a document from search", _TAKEN, (422,), query=DocumentQuery),
+    _route("DELETE /api/documents", "Remove a document from search", _TAKEN, (422,), query=DeleteQuery),
     _route("GET /api/jobs", "List jobs", {200: JobList}, (422,), query=JobsQuery),
     _route("GET /api/jobs/{job_id}", "One job with its results", {200: JobPage}, (404, 422), query=JobQuery),
     _route("GET /api/jobs/{job_id}/events", "A job as server-sent events", {200: JobEvent, 204: type(None)}, (404, 422),

@@ -33,10 +33,10 @@ released AS (
   FROM picked p WHERE i.job_id = p.job_id AND i.position = p.position
   RETURNING i.*)
 SELECT r.job_id::text, r.position, r.source, r.domain, r.document_id::text, r.version, r.url, r.action, r.crawl_id,
-       coalesce(r.target, t.target) AS target, j.traceparent, s.last_source, s.sources
+       coalesce(r.target, t.target) AS target, s.last_source, s.sources,
+       (SELECT traceparent FROM webhook.jobs j WHERE j.job_id = r.job_id) AS traceparent
 FROM (SELECT max(name) AS last_source, count(name) AS sources FROM source) s
 LEFT JOIN released r ON true
-LEFT JOIN webhook.jobs j ON j.job_id = r.job_id
 LEFT JOIN webhook.targets t ON t.collection = r.collection AND t.live
 ORDER BY target, r.action, r.domain, r.source, r.job_id, r.position
 """
