@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -23,7 +24,7 @@ from shared.runtime.stage import Dead, Outcome, Retry, Work
 from shared.streams import StageName
 from shared.tracing import BatchTrace, Tracing
 
-_CLOSE_SECONDS = 2.0  # a collector that is away must not hold the end of the process up
+_PATIENCE = 2.0  # a collector that is away must not hold the end of the process up
 _MOST_URLS = 32  # on one span
 
 _propagator = TraceContextTextMapPropagator()
@@ -42,8 +43,10 @@ def exporting_provider(service: str, instance: str, environ: Mapping[str, str]) 
 class OpenTelemetry(Tracing):
     """The traces of a process."""
 
-    def __init__(self, provider: TracerProvider) -> None:
+    def __init__(self, provider: TracerProvider, *, patience: float = _PATIENCE) -> None:
+        """`patience`: seconds that the last spans may take."""
         self._provider = provider
+        self._patience = patience
         self._tracer = provider.get_tracer("millstream")
         self.middlewares = [self._request_middleware()]
 
@@ -72,8 +75,18 @@ class OpenTelemetry(Tracing):
                     span.end()
 
     async def close(self) -> None:
+        loop, sent = asyncio.get_running_loop(), asyncio.Event()
+
+        def send() -> None:
+            self._provider.shutdown()
+            with contextlib.suppress(RuntimeError):  # the loop has ended, too
+                loop.call_soon_threadsafe(sent.set)
+
+        # Not in one of the loop's threads: those are waited for at the end, and a collector may hang.
+        threading.Thread(target=send, name="last spans", daemon=True).start()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.to_thread(self._provider.shutdown), _CLOSE_SECONDS)
+            async with asyncio.timeout(self._patience):
+                await sent.wait()
 
     def _part(self, stage: StageName, entry_id: str, header: Header, origin: str, whole: Span) -> Span:
         documents = [ref for ref in header.documents if ref.traceparent == origin]

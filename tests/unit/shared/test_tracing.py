@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,7 @@ import structlog
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from msgspec import UNSET
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
@@ -48,6 +49,20 @@ class Traced:
         for span in self._exporter.get_finished_spans():
             found.setdefault(span.name, []).append(span)
         return found
+
+
+class Hanging(SpanProcessor):
+    """Its end waits for `release`."""
+
+    def __init__(self, release: threading.Event) -> None:
+        self.is_asked = threading.Event()
+        self.is_ended = False
+        self._release = release
+
+    def shutdown(self) -> None:
+        self.is_asked.set()
+        self._release.wait(30)
+        self.is_ended = True
 
 
 @pytest.fixture
@@ -215,6 +230,19 @@ def test_log_lines_have_the_trace_of_their_job_or_else_of_the_batch(traced: Trac
     batch = trace_of(traced.spans["chunker batch"][0])
     assert [line.get("trace_id") for line in lines] == [TRACES[1], batch, None]
     assert not any("trace_ids" in line for line in lines)
+
+
+async def test_a_collector_that_hangs_does_not_hold_the_end_up() -> None:
+    release = threading.Event()
+    hanging = Hanging(release)
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(hanging)
+    try:
+        await OpenTelemetry(provider, patience=0.05).close()
+        assert hanging.is_asked.wait(10)
+        assert not hanging.is_ended
+    finally:
+        release.set()
 
 
 async def test_a_request_goes_on_in_its_senders_trace_and_says_how_it_ended(traced: Traced) -> None:
