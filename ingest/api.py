@@ -126,7 +126,7 @@ class AcceptApi:
 
     def _order(self, request: web.Request, kind: JobKind, body: bytes, *, lane: Lane, **options: Any) -> Order:
         options["collection"] = options.get("collection") or collection_query(request)
-        options["callback_url"] = self._callable(options.get("callback_url") or callback_query(request))
+        options["callback_url"] = self._allowed_callback(options.get("callback_url") or callback_query(request))
         return Order(
             kind=kind,
             lane=lane_query(request) or lane,
@@ -141,7 +141,7 @@ class AcceptApi:
     ) -> web.Response:
         return _accepted(await self._acceptance.index(order, documents, request[DEADLINE].start))
 
-    def _callable(self, callback_url: str | None) -> str | None:
+    def _allowed_callback(self, callback_url: str | None) -> str | None:
         """Refuse what may not be called, as far as the URL tells; a name is judged when it is called."""
         if callback_url is None or self._rules.may_call_private:
             return callback_url

@@ -18,6 +18,7 @@ from shared.errors import DependencyError
 from shared.jobs.callbacks import Callback, Callbacks
 from shared.jobs.store import Job
 from shared.metrics import Metrics
+from shared.runtime.policy import storable
 from shared.settings import Secret
 
 log = structlog.get_logger()
@@ -89,15 +90,15 @@ class CallbackSender:
         """Send what is due, some at once; how many were tried. Raises DependencyError when Postgres is away."""
         claimed = await self._callbacks.claim(_AT_ONCE, _LEASE)
         results = await asyncio.gather(*map(self._send, claimed), return_exceptions=True)
-        for error in filter(None, results):  # the others have had their turn
-            raise error
+        if errors := [each for each in results if each is not None]:
+            raise errors[0]  # not before the others have had their turn
         return len(claimed)
 
     async def _send(self, callback: Callback) -> None:
         job_id, attempts = callback.job.job_id, callback.attempts
         try:
             await self._post(callback)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, NotTakenError) as error:
+        except Exception as error:  # whatever a receiver answers, it is no bug of ours
             await self._fail(callback, error)
         else:
             await self._callbacks.told(callback)
@@ -152,7 +153,7 @@ def _reason(error: Exception) -> str:
         return f"no answer within {_SECONDS:g} s"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"cannot connect to {error.host}: {error.os_error}"
-    return str(error) or type(error).__name__
+    return storable(str(error)) or type(error).__name__
 
 
 def _is_hopeless(error: Exception) -> bool:

@@ -132,6 +132,22 @@ async def test_a_receiver_that_is_away_is_tried_again(servers: Servers, sender: 
     assert letter.error.startswith("cannot connect to 127.0.0.1")
 
 
+@pytest.mark.parametrize("garbage", [b"", b"\x00\xff\xfe\r\n\r\n", b"HTTP/9 \xed\xa0\x80\x00\r\n\r\n"])
+async def test_a_receiver_that_answers_nonsense_is_tried_again_and_given_up(
+    servers: Servers, sender: CallbackSender, garbage: bytes
+) -> None:
+    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(garbage)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        await finished_job(servers, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        for _ in range(AT_ONCE.tries):
+            assert await sender.send_due() == 1
+    [letter] = await letters(servers)
+    assert letter.error
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
 async def test_an_address_inside_is_never_connected_to_and_given_up_at_once(
     servers: Servers, receiver: Receiver, host: str

@@ -1,17 +1,21 @@
 """One trace from the webhook to the index, across four processes and the streams; and the job's end told in it."""
 
 import json
+import re
 import uuid
 from collections.abc import Iterator
 
+import jq
 import pytest
 
 from shared.messages import Lane, decode_header
 from shared.streams import StageName
 from tests.support.collector import CollectedSpan, Collector, running_collector
+from tests.support.documented import code_blocks
 from tests.support.pipeline import Pipeline, pages, running_pipeline, wait_for
 from tests.support.stage_harness import Servers, accept_documents, entries_of, make_dispatcher
 
+DOCUMENTED = "".join(code_blocks("tracing.md", "sh"))
 SERVICES = ["ingest", "chunker", "embedder", "indexer"]
 
 
@@ -40,11 +44,13 @@ def stages_of(collector: Collector, job_id: str) -> list[CollectedSpan]:
     return [span for span in collector.spans if job_id in span.job_ids]
 
 
-def logged_traces(pipeline: Pipeline, service: str, job_id: str) -> set[str | None]:
-    """The traces that a service's log lines about a job are in."""
-    files = (pipeline.data_dir / "logs").glob(f"{service}*.log")
-    lines = [json.loads(line) for path in files for line in path.read_text().splitlines() if job_id in line]
-    return {line.get("trace_id") for line in lines}
+def logged(pipeline: Pipeline, trace_id: str) -> list[dict[str, str]]:
+    """What the filter of docs/tracing.md finds in the logs of all services."""
+    [(program, example)] = re.findall(r"""^jq -R '(.+"([0-9a-f]{32})".+)'$""", DOCUMENTED, re.MULTILINE)
+    wanted = jq.compile(program.replace(example, trace_id))
+    files = [path for service in SERVICES for path in (pipeline.data_dir / "logs").glob(f"{service}*.log")]
+    lines = [line for path in files for line in path.read_text().splitlines()]
+    return [answer for line in lines for answer in wanted.input_value(line).all()]
 
 
 def test_a_webhook_and_what_follows_from_it_is_one_trace(traced: Pipeline, collector: Collector) -> None:
@@ -62,9 +68,11 @@ def test_a_webhook_and_what_follows_from_it_is_one_trace(traced: Pipeline, colle
         chunker.span_id,
         embedder.span_id,
     ]
-    for service in SERVICES[1:]:
-        assert logged_traces(traced, service, job_id) <= {trace_id}
-    assert logged_traces(traced, "indexer", job_id) == {trace_id}
+    wait_for(
+        lambda: "Batch processing complete" in {line["event"] for line in logged(traced, trace_id)}, 15, "the logs"
+    )
+    assert {line["job_id"] for line in logged(traced, trace_id)} <= {job_id, None}
+    assert {line["service"] for line in logged(traced, trace_id)} >= set(SERVICES[1:])
 
 
 def test_a_traced_request_goes_on_in_its_trace_to_the_receiver_of_the_callback(
