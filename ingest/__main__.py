@@ -72,7 +72,8 @@ async def serve(process: Process, settings: Settings) -> None:
     PipelineApi(watch, process.pool, process.stop).add_routes(app)
     OperationsApi(process.pool).add_routes(app)
     DeadLettersApi(process.pool).add_routes(app)
-    app.router.add_post("/api/search", SearchForwarder(session, ingest.search_url, ingest.api_secret).post_search)
+    search = SearchForwarder(session, ingest.search_url, ingest.api_secret, process.tracing)
+    app.router.add_post("/api/search", search.post_search)
     await process.listen(app, settings.process.host, Port(50108, ingest.ingest_port))
 
     sender = await _callback_sender(process, settings.ingest)

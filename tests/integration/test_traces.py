@@ -12,10 +12,13 @@ from shared.messages import Lane, decode_header
 from shared.streams import StageName
 from tests.support.collector import CollectedSpan, Collector, running_collector
 from tests.support.documented import code_blocks
-from tests.support.pipeline import Pipeline, pages, running_pipeline, wait_for
+from tests.support.inspection import query
+from tests.support.pipeline import Pipeline, kill, pages, running_pipeline, wait_for
 from tests.support.stage_harness import Servers, accept_documents, entries_of, make_dispatcher
 
 DOCUMENTED = "".join(code_blocks("tracing.md", "sh"))
+# Not claimed any more, which would be for a minute.
+POSTPONED = "SELECT FROM webhook.jobs WHERE job_id = $1 AND callback_due_at < now() + interval '11 seconds'"
 SERVICES = ["ingest", "chunker", "embedder", "indexer"]
 
 
@@ -38,6 +41,22 @@ def traced(collector: Collector) -> Iterator[Pipeline]:
 
 def trace_of(collector: Collector, trace_id: str) -> list[CollectedSpan]:
     return [span for span in collector.spans if span.trace_id == trace_id]
+
+
+def traceparent(trace_id: str) -> str:
+    return f"00-{trace_id}-00f067aa0ba902b7-01"
+
+
+def index(pipeline: Pipeline, callback_url: str, trace_id: str) -> str:
+    """Send one document in a trace; its job."""
+    answer = pipeline.http.post(
+        "/api/index",
+        params={"callback_url": callback_url},
+        json={"url": f"https://example.com/{uuid.uuid4()}", "markdown": "The okapi listens."},
+        headers={"traceparent": traceparent(trace_id)},
+    )
+    assert answer.status_code == 202
+    return str(answer.json()["job_id"])
 
 
 def stages_of(collector: Collector, job_id: str) -> list[CollectedSpan]:
@@ -79,25 +98,43 @@ def test_a_traced_request_goes_on_in_its_trace_to_the_receiver_of_the_callback(
     traced: Pipeline, collector: Collector
 ) -> None:
     trace_id = uuid.uuid4().hex
-    answer = traced.http.post(
-        "/api/index",
-        params={"callback_url": f"{collector.url}/done"},
-        json={"url": f"https://example.com/{uuid.uuid4()}", "markdown": "The okapi listens."},
-        headers={"traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"},
-    )
-    assert answer.status_code == 202
-    wait_for(lambda: [path for path, *_ in list(collector.posts) if path == "/done"], 30, "the callback")
-    [(_, headers, body)] = [post for post in collector.posts if post[0] == "/done"]
+    job_id = index(traced, f"{collector.url}/done", trace_id)
+    [(headers, body)] = wait_for(lambda: collector.posts_to("/done"), 30, "the callback")
     assert headers["traceparent"].split("-")[1] == trace_id
     assert headers["X-Millstream-Signature"].startswith("sha256=")
     job = json.loads(body)["job"]
-    assert (job["job_id"], job["status"]) == (answer.json()["job_id"], "succeeded")
+    assert (job["job_id"], job["status"]) == (job_id, "succeeded")
     wait_for(lambda: len(trace_of(collector, trace_id)) == len(SERVICES), 15, "the spans of all services")
+
+
+def test_a_search_is_one_trace_too(traced: Pipeline, collector: Collector) -> None:
+    trace_id = uuid.uuid4().hex
+    traced.http.post("/api/search", json={"query": "okapi"}, headers={"traceparent": traceparent(trace_id)})
+    wait_for(lambda: len(trace_of(collector, trace_id)) == 2, 15, "both services' spans")
+    assert {(span.service, span.name) for span in trace_of(collector, trace_id)} == {
+        ("millstream-ingest", "POST /api/search"),
+        ("millstream-indexer", "POST /api/search"),
+    }
+
+
+def test_a_callback_that_was_not_taken_is_told_by_the_next_ingest(traced: Pipeline, collector: Collector) -> None:
+    path = f"/{uuid.uuid4()}"
+    collector.later.add(path)
+    job_id = index(traced, f"{collector.url}{path}", uuid.uuid4().hex)
+    wait_for(lambda: collector.posts_to(path) and query(traced, POSTPONED, job_id), 30, "a first try, and its failure")
+    [victim] = traced.pids("ingest")
+    kill(victim)
+    before = len(collector.posts_to(path))
+    collector.later.clear()
+    wait_for(lambda: len(collector.posts_to(path)) > before, 90, "another try")  # a claim that died is good for 60 s
+    tries = collector.posts_to(path)
+    assert len({headers["X-Millstream-Delivery"] for headers, _ in tries}) == 1
+    assert len({body for _, body in tries}) == 1
 
 
 @pytest.mark.asyncio(loop_scope="session")
 async def test_a_release_carries_the_trace_of_each_documents_request(servers: Servers) -> None:
-    origins = [f"00-{uuid.uuid4().hex}-00f067aa0ba902b7-01", None]
+    origins = [traceparent(uuid.uuid4().hex), None]
     jobs = {await accept_documents(servers, 1, traceparent=origin): origin for origin in origins}
     dispatcher = make_dispatcher(servers)
     await dispatcher.check_marker()

@@ -23,20 +23,25 @@ class CollectedSpan(msgspec.Struct, frozen=True):
 
 
 class Collector(http.server.ThreadingHTTPServer):
-    """Answers 200 to every POST."""
+    """Answers 200 to every POST, but 503 to those that are told to come later."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.later: set[str] = set()  # paths
         self.posts: list[tuple[str, dict[str, str], bytes]] = []  # path, headers, body
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
+    def posts_to(self, wanted: str) -> list[tuple[dict[str, str], bytes]]:
+        """Headers and body of each POST to a path."""
+        return [(headers, body) for path, headers, body in list(self.posts) if path == wanted]
+
     @property
     def spans(self) -> list[CollectedSpan]:
         """All spans that have come."""
-        return [span for path, _, body in list(self.posts) if path == TRACES_PATH for span in _decode(body)]
+        return [span for _, body in self.posts_to(TRACES_PATH) for span in _decode(body)]
 
 
 @contextlib.contextmanager
@@ -57,7 +62,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.posts.append((self.path, dict(self.headers), body))
-        self.send_response(200)
+        self.send_response(503 if self.path in self.server.later else 200)
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - named so in the base class
