@@ -15,7 +15,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import Link, Span, SpanKind, StatusCode
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from structlog.contextvars import bound_contextvars
 
@@ -25,7 +25,7 @@ from shared.streams import StageName
 from shared.tracing import BatchTrace, Tracing
 
 _PATIENCE = 2.0  # a collector that is away must not hold the end of the process up
-_MOST_URLS = 32  # on one span
+_MOST_LISTED = 32  # jobs, and urls, on one span
 
 _propagator = TraceContextTextMapPropagator()
 
@@ -61,10 +61,11 @@ class OpenTelemetry(Tracing):
         """
         origins = list(dict.fromkeys(ref.traceparent for ref in header.documents if ref.traceparent))
         parent = header.traceparent or (origins[0] if len(origins) == 1 else None)
-        elsewhere = [origin for origin in origins if parent is None or _trace_id(origin) != _trace_id(parent)]
+        elsewhere = [origin for origin in origins if _place(origin).trace_id != _place(parent).trace_id]
         with self._tracer.start_as_current_span(
             f"{stage} batch" if elsewhere else str(stage), context=_context_of(parent), kind=SpanKind.CONSUMER,
-            links=[_link(origin) for origin in elsewhere], attributes=_attributes(header.documents, entry_id, header),
+            attributes=_attributes(header.documents, entry_id, header),
+            links=[Link(_place(origin)) for origin in elsewhere],
         ) as whole:  # fmt: skip
             parts = {origin: self._part(stage, entry_id, header, origin, whole) for origin in elsewhere}
             try:
@@ -147,12 +148,9 @@ def _context_of(traceparent: str | None) -> Context:
     return _propagator.extract({"traceparent": traceparent} if traceparent else {})
 
 
-def _link(traceparent: str) -> Link:
-    return Link(trace.get_current_span(_context_of(traceparent)).get_span_context())
-
-
-def _trace_id(traceparent: str) -> str:
-    return traceparent.split("-")[1]
+def _place(traceparent: str | None) -> SpanContext:
+    """Which span of which trace; one that is not valid for None, and for a text that is none."""
+    return trace.get_current_span(_context_of(traceparent)).get_span_context()
 
 
 def _id_of(span: Span) -> str:
@@ -166,8 +164,8 @@ def _attributes(documents: Sequence[DocumentRef], entry_id: str, header: Header)
         "messaging.batch.message_count": len(documents),
         "millstream.lane": str(header.lane),
         "millstream.target": header.target,
-        "millstream.job_ids": list(dict.fromkeys(ref.job_id for ref in documents))[:_MOST_URLS],
-        "millstream.urls": [ref.url for ref in documents[:_MOST_URLS]],
+        "millstream.job_ids": list(dict.fromkeys(ref.job_id for ref in documents))[:_MOST_LISTED],
+        "millstream.urls": [ref.url for ref in documents[:_MOST_LISTED]],
     }
 
 

@@ -66,7 +66,7 @@ class Worker:
                 keeper.cancel()
 
     async def work(self, entry: Entry) -> None:
-        """The way of one entry through the stage. Left early, without a trace, if its lease is lost."""
+        """The way of one entry through the stage. Left early, with nothing changed, if its lease is lost."""
         with self.leases.hold(entry):
             try:
                 header = decode_header(entry.header)

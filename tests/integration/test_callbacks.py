@@ -222,14 +222,19 @@ DOCUMENT = {"url": "https://example.com/", "markdown": "Text."}
 
 
 @pytest.mark.parametrize(
-    ("path", "document"),
-    [("/api/index", DOCUMENT), ("/api/index/batch", {"documents": [DOCUMENT]})],
+    ("method", "path", "document"),
+    [
+        ("POST", "/api/index", DOCUMENT),
+        ("POST", "/api/index/batch", {"documents": [DOCUMENT]}),
+        ("DELETE", "/api/documents", None),
+    ],
 )
-async def test_a_callback_is_accepted_with_its_job(servers: Servers, path: str, document: dict[str, Any]) -> None:
+async def test_a_callback_is_accepted_with_its_job(servers: Servers, method: str, path: str, document: Any) -> None:
     wanted = "https://receiver.example/done?token=1"
+    query = {"callback_url": wanted, "url": DOCUMENT["url"]}
     async with ingest_server(servers.pool) as url, aiohttp.ClientSession() as session:
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        async with session.post(url + path, params={"callback_url": wanted}, json=document, headers=headers) as answer:
+        async with session.request(method, url + path, params=query, json=document, headers=headers) as answer:
             assert answer.status == 202
     assert await servers.pool.fetchval("SELECT callback_url FROM webhook.jobs") == wanted
 

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 import structlog
 from aiohttp import web
@@ -194,6 +195,13 @@ def test_a_batch_message_that_nobody_traced_begins_a_trace(traced: Traced) -> No
         pass
     [span] = traced.spans["chunker"]
     assert span.parent is None
+
+
+def test_what_is_no_trace_stops_no_document(traced: Traced) -> None:
+    broken = msgspec.structs.replace(ref(0), traceparent="broken")
+    with traced.tracing.batch(CHUNKER, "1-0", header_of(broken, ref(1))) as trace:
+        trace.note([Work(ref=broken)], [Dead("too_long", "it is too long")])
+    assert TRACES[1] in map(trace_of, traced.spans["chunker"])
 
 
 def test_a_document_that_fails_marks_its_own_trace_and_no_other(traced: Traced) -> None:
