@@ -9,6 +9,7 @@ from ingest.acceptance import Acceptance
 from ingest.api import AcceptApi, Rules
 from ingest.app import SearchForwarder, make_app
 from ingest.batching import FIRST_STAGE
+from ingest.callbacks import CallbackSender, callback_session
 from ingest.dashboard import Dashboard
 from ingest.dead_letters_api import DeadLettersApi
 from ingest.dispatch import Dispatcher
@@ -20,6 +21,7 @@ from ingest.jobs_api import JobsApi
 from ingest.openapi import OpenApi
 from ingest.operations_api import OperationsApi
 from ingest.pipeline_api import PipelineApi
+from ingest.public_address import public_connector
 from ingest.qdrant_check import check_qdrant
 from ingest.sessions import Sessions
 from ingest.settings import Settings
@@ -27,11 +29,12 @@ from ingest.streams_api import StreamsApi
 from ingest.watch import PipelineWatch
 from shared.auth import Authenticator
 from shared.inspection import StreamInspector
+from shared.jobs.callbacks import Callbacks
 from shared.jobs.control import JobControl
 from shared.jobs.store import JobStore
 from shared.runtime.gate import Gate, marks
 from shared.runtime.process import Port, Process, run_process
-from shared.settings import check_secret
+from shared.settings import IngestSettings, check_secret
 from shared.tei_servers import check_any, tei_clients
 from shared.throughput import Throughput
 
@@ -49,16 +52,12 @@ async def serve(process: Process, settings: Settings) -> None:
     sessions = Sessions(ingest.api_secret)
     app = make_app(authenticator, sessions, ingest.max_body_bytes)
     Dashboard(authenticator, sessions).add_routes(app)
-    acceptance = Acceptance(
-        process.pool,
-        process.metrics,
-        collection=settings.collection.qdrant_collection,
-        timeout=settings.runtime.indexing_job_timeout,
-    )
+    acceptance = _acceptance(process, settings)
     rules = Rules(
         limits=Limits(max_document_bytes=ingest.max_document_bytes),
         max_body_bytes=ingest.max_body_bytes,
         deduplication_window=ingest.deduplication_window,
+        may_call_private=ingest.callback_allow_private,
     )
     AcceptApi(acceptance, authenticator, rules).add_routes(app)
     DocumentsApi(process.pool, acceptance, collection=settings.collection.qdrant_collection).add_routes(app)
@@ -73,9 +72,11 @@ async def serve(process: Process, settings: Settings) -> None:
     PipelineApi(watch, process.pool, process.stop).add_routes(app)
     OperationsApi(process.pool).add_routes(app)
     DeadLettersApi(process.pool).add_routes(app)
-    app.router.add_post("/api/search", SearchForwarder(session, ingest.search_url, ingest.api_secret).post_search)
+    search = SearchForwarder(session, ingest.search_url, ingest.api_secret, process.tracing)
+    app.router.add_post("/api/search", search.post_search)
     await process.listen(app, settings.process.host, Port(50108, ingest.ingest_port))
 
+    sender = await _callback_sender(process, settings.ingest)
     log.info("Service pool initialized", search_url=ingest.search_url)
     process.health.is_ready = True
     async with asyncio.TaskGroup() as group:  # a bug in one of them ends the process, which is then restarted
@@ -84,10 +85,27 @@ async def serve(process: Process, settings: Settings) -> None:
             group.create_task(_housekeeper(process, settings).run(), name="housekeeper"),
             group.create_task(throughput.run(), name="throughput"),
             group.create_task(watch.run(), name="watch"),
+            group.create_task(sender.run(), name="callbacks"),
         ]
         await process.stop.wait()
         for task in tasks:
             task.cancel()
+
+
+def _acceptance(process: Process, settings: Settings) -> Acceptance:
+    return Acceptance(
+        process.pool,
+        process.metrics,
+        collection=settings.collection.qdrant_collection,
+        timeout=settings.runtime.indexing_job_timeout,
+        tracing=process.tracing,
+    )
+
+
+async def _callback_sender(process: Process, settings: IngestSettings) -> CallbackSender:
+    session = callback_session(public_connector(allow_private=settings.callback_allow_private))
+    await process.stack.enter_async_context(session)
+    return CallbackSender(Callbacks(process.pool), session, settings.secret, process.metrics)
 
 
 def _housekeeper(process: Process, settings: Settings) -> Housekeeper:

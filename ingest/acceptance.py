@@ -17,6 +17,7 @@ from shared.jobs.payloads import encode_payload
 from shared.jobs.targets import Targets
 from shared.messages import Action, Lane, Page, StoredDocument
 from shared.metrics import Metrics
+from shared.tracing import OFF, Tracing
 
 log = structlog.get_logger()
 
@@ -47,12 +48,15 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 class Acceptance:
     """Accepts work. Raises DependencyError when Postgres is away, IdempotencyConflictError for a key."""
 
-    def __init__(self, pool: PostgresPool, metrics: Metrics, *, collection: str, timeout: float) -> None:
+    def __init__(
+        self, pool: PostgresPool, metrics: Metrics, *, collection: str, timeout: float, tracing: Tracing = OFF
+    ) -> None:
         self._pool = pool
         self._targets = Targets(pool)
         self._metrics = metrics
         self._collection = collection
         self._timeout = timeout
+        self._tracing = tracing
         self._known_collections: set[str] = set()
 
     async def index(
@@ -95,7 +99,7 @@ class Acceptance:
         return NewJob(
             job_id=job_id, kind=order.kind, lane=order.lane, collection=order.collection or self._collection,
             timeout=self._timeout, crawl_id=order.crawl_id, callback_url=order.callback_url,
-            request_id=order.request_id,
+            request_id=order.request_id, traceparent=self._tracing.traceparent(),
         )  # fmt: skip
 
     def _item(self, order: Order, document: Document | RejectedDocument, source: str) -> NewItem:

@@ -12,10 +12,12 @@ from aiohttp import web
 from ingest.acceptance import Acceptance, Accepted, Order
 from ingest.bodies import Bodies
 from ingest.bulk import BulkRequest, parse_batch, parse_ndjson, parse_single
+from ingest.canonical import canonical_url, domain_of
 from ingest.deadline import DEADLINE
 from ingest.document import Document, Limits, RejectedDocument
 from ingest.firecrawl import DeliveryKind, EventKind, WebhookEvent, parse_webhook
-from ingest.queries import collection_query, lane_query, unprocessable, url_query
+from ingest.public_address import ForbiddenAddressError, may_be_public
+from ingest.queries import callback_query, collection_query, lane_query, unprocessable, url_query
 from shared.auth import Authenticator, Verdict
 from shared.errors import RejectedError
 from shared.http import REQUEST_ID, ProblemError, json_response
@@ -41,6 +43,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     max_body_bytes: int
     deduplication_window: float  # seconds
+    may_call_private: bool = False  # private addresses by callbacks
 
 
 class AcceptApi:
@@ -108,10 +111,9 @@ class AcceptApi:
                 parse_ndjson(body, request.query, self._limits) if is_lines else parse_batch(body, self._limits)
             )
             bulk = await _parse(request, body, parse)
-            if bulk.callback_url is not None:
-                raise unprocessable("callback_url: completion webhooks are not sent by this release; poll the job")
             order = self._order(
                 request, JobKind.INDEX_BATCH, body, lane=bulk.lane or Lane.LOW, collection=bulk.collection,
+                callback_url=bulk.callback_url,
             )  # fmt: skip
             return await self._accept(request, order, bulk.documents)
 
@@ -124,6 +126,7 @@ class AcceptApi:
 
     def _order(self, request: web.Request, kind: JobKind, body: bytes, *, lane: Lane, **options: Any) -> Order:
         options["collection"] = options.get("collection") or collection_query(request)
+        options["callback_url"] = self._allowed_callback(options.get("callback_url") or callback_query(request))
         return Order(
             kind=kind,
             lane=lane_query(request) or lane,
@@ -137,6 +140,14 @@ class AcceptApi:
         self, request: web.Request, order: Order, documents: Sequence[Document | RejectedDocument]
     ) -> web.Response:
         return _accepted(await self._acceptance.index(order, documents, request[DEADLINE].start))
+
+    def _allowed_callback(self, callback_url: str | None) -> str | None:
+        """Refuse what may not be called, as far as the URL tells; a name is judged when it is called."""
+        if callback_url is None or self._rules.may_call_private:
+            return callback_url
+        if not may_be_public(domain_of(canonical_url(callback_url))):
+            raise unprocessable(f"callback_url: {ForbiddenAddressError()}")
+        return callback_url
 
     def _explicit_key(self, request: web.Request, body: bytes) -> DeliveryKey | None:
         key = request.headers.get("Idempotency-Key")

@@ -14,6 +14,7 @@ from shared.errors import DependencyError
 from shared.http import REQUEST_ID, ProblemError
 from shared.jobs.accept import IdempotencyConflictError
 from shared.settings import Secret
+from shared.tracing import OFF, Tracing
 
 _PASSED_ON = ("Content-Type", "Retry-After", "Server-Timing")  # of the search API's answers
 
@@ -59,14 +60,17 @@ async def translate_errors(request: web.Request, handler: Any) -> web.StreamResp
 class SearchForwarder:
     """Passes POST /api/search on to the search API and its answer back."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, secret: Secret) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, secret: Secret, tracing: Tracing = OFF) -> None:
         self._session = session
+        self._tracing = tracing
         self._authorization = f"Bearer {secret}"  # who has come this far is known here, also by a session
         self._url = url.rstrip("/") + "/api/search"
 
     async def post_search(self, request: web.Request) -> web.Response:
         request[DEADLINE].lift()  # the session has a time limit of its own
         headers = {"Authorization": self._authorization, "X-Request-ID": request[REQUEST_ID]}
+        if traceparent := self._tracing.traceparent():
+            headers["traceparent"] = traceparent
         if "Content-Type" in request.headers:
             headers["Content-Type"] = request.headers["Content-Type"]
         try:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import msgspec
+from msgspec import UNSET
 
 from ingest.release import Released
 from shared.messages import Action, DocumentRef, Header, Lane
@@ -61,4 +62,5 @@ def _ref(item: Released, number: int) -> DocumentRef:
         action=item.action,
         domain=item.domain,
         crawl_id=item.crawl_id,
+        traceparent=item.traceparent or UNSET,
     )

@@ -6,11 +6,10 @@ from functools import partial
 
 import msgspec
 
-from ingest.canonical import canonical_url
 from ingest.decoding import UnprocessableBodyError, decode, split_elements
 from ingest.document import DEFAULT_LIMITS, Document, Limits, RejectedDocument, build_api_document, parse_each
-from ingest.draft import first_text, is_given, raw_starts, read_draft, take_apart
-from ingest.override import parse_collection, parse_lane, read_collection, read_lane
+from ingest.draft import raw_starts, read_draft, take_apart
+from ingest.override import parse_callback, parse_collection, parse_lane, read_callback, read_collection, read_lane
 from shared.errors import RejectedError
 from shared.messages import Lane
 
@@ -57,12 +56,9 @@ def parse_batch(body: bytes, limits: Limits = DEFAULT_LIMITS) -> BulkRequest:
         raise UnprocessableBodyError("documents must be a list of documents")
     try:
         lane, collection = read_lane(envelope.lane), read_collection(envelope.collection)
+        callback_url = read_callback(envelope.callback_url or envelope.callback_url_camel)
     except RejectedError as error:
         raise UnprocessableBodyError(error.reason) from error
-    callback = envelope.callback_url or envelope.callback_url_camel
-    if is_given(callback) and not raw_starts(callback, b'"'):
-        raise UnprocessableBodyError("callback_url must be text")
-    callback_url = _check_callback(first_text(callback))
     documents = _parse_documents(iter(split_elements(envelope.documents, limits.max_documents)), limits)
     return BulkRequest(documents=documents, lane=lane, collection=collection, callback_url=callback_url)
 
@@ -74,9 +70,9 @@ def parse_ndjson(body: bytes, query: Mapping[str, str], limits: Limits = DEFAULT
     """
     try:
         lane, collection = parse_lane(query.get("lane")), parse_collection(query.get("collection"))
+        callback_url = parse_callback(query.get("callback_url"))
     except RejectedError as error:
         raise UnprocessableBodyError(error.reason) from error
-    callback_url = _check_callback((query.get("callback_url") or "").strip() or None)
     documents = _parse_documents(_lines(body.removeprefix(_BYTE_ORDER_MARK), limits.max_documents), limits)
     return BulkRequest(documents=documents, lane=lane, collection=collection, callback_url=callback_url)
 
@@ -95,15 +91,3 @@ def _lines(body: bytes, limit: int) -> Iterator[bytes]:
         if number == limit:
             raise UnprocessableBodyError(f"the body has more than {limit:,} documents; send it in parts")
         yield match[0]
-
-
-def _check_callback(url: str | None) -> str | None:
-    if url is None:
-        return None
-    try:
-        canonical = canonical_url(url)
-    except RejectedError as error:
-        raise UnprocessableBodyError(f"callback_url: {error.reason}") from error
-    if not canonical.startswith("http"):
-        raise UnprocessableBodyError("callback_url: only http and https can be called")
-    return url

@@ -34,6 +34,10 @@ class LaneAndCollection(msgspec.Struct):
     collection: str | None = None
 
 
+class IndexQuery(LaneAndCollection):
+    callback_url: str | None = None
+
+
 class JobsQuery(msgspec.Struct):
     status: JobStatus | None = None
     crawl_id: str | None = None
@@ -71,6 +75,11 @@ class DocumentQuery(msgspec.Struct):
     collection: str | None = None
 
 
+class DeleteQuery(DocumentQuery):
+    lane: Lane | None = None
+    callback_url: str | None = None
+
+
 class StatsQuery(msgspec.Struct):
     crawl_id: str | None = None
 
@@ -93,6 +102,7 @@ class DocumentsRequest(msgspec.Struct):
     documents: list[Any]  # each as DocumentRequest; a bad one is rejected, the others go on
     lane: Lane | None = None
     collection: str | None = None
+    callback_url: str | None = None
 
 
 class WebhookRequest(msgspec.Struct):
@@ -165,15 +175,15 @@ _MAKES_JOB = (400, 413, 422)
 ROUTES = (
     _route("POST /api/webhook/firecrawl", "Take a webhook of Firecrawl", {202: Accepted, 200: Acknowledged},
            _MAKES_JOB, query=LaneAndCollection, body=WebhookRequest),
-    _route("POST /api/index", "Index one document", _TAKEN, _MAKES_JOB, query=LaneAndCollection, body=DocumentRequest),
-    _route("POST /api/index/batch", "Index many documents", _TAKEN, _MAKES_JOB, query=LaneAndCollection,
+    _route("POST /api/index", "Index one document", _TAKEN, _MAKES_JOB, query=IndexQuery, body=DocumentRequest),
+    _route("POST /api/index/batch", "Index many documents", _TAKEN, _MAKES_JOB, query=IndexQuery,
            body=DocumentsRequest),
     _route("GET /api/documents", "Where is my page", {200: FoundDocument}, (404, 422), query=DocumentQuery),
     _route("GET /api/stats", "Counts of everything, or of one crawl", {200: (Stats, CrawlStats)}, (404, 422),
            query=StatsQuery),
     _route("POST /api/prune", "Remove what a crawl did not see again", {202: Pruned, 200: Pruned},
            (400, 404, 409, 413, 422), body=PruneRequest),
-    _route("DELETE /api/documents", "Remove a document from search", _TAKEN, (422,), query=DocumentQuery),
+    _route("DELETE /api/documents", "Remove a document from search", _TAKEN, (422,), query=DeleteQuery),
     _route("GET /api/jobs", "List jobs", {200: JobList}, (422,), query=JobsQuery),
     _route("GET /api/jobs/{job_id}", "One job with its results", {200: JobPage}, (404, 422), query=JobQuery),
     _route("GET /api/jobs/{job_id}/events", "A job as server-sent events", {200: JobEvent, 204: type(None)}, (404, 422),

@@ -3,6 +3,7 @@
 The id of an event says how many results were sent, so that a client that comes back goes on where it was.
 """
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -31,7 +32,7 @@ class JobFeed:
         self._shown: Job | None = None
         self.is_over = False
 
-    async def poll(self) -> list[Event]:
+    async def poll(self) -> AsyncIterator[Event]:
         """What is new, in order; nothing if nothing changed. Raises DependencyError when Postgres is away.
 
         A result comes when all before it have ended. One that a retry changes later does not come again.
@@ -39,27 +40,26 @@ class JobFeed:
         job = await self._store.get(self._job_id)
         if job is None:  # removed with age
             self.is_over = True
-            return []
+            return
         if job == self._shown:
-            return []
-        events = [Event(name="progress", data=job)] + await self._results(job)
+            return
+        yield Event(name="progress", data=job)
+        async for event in self._results(job):
+            yield event
         self._shown = job
         if job.status.is_terminal and self._sent >= job.total:
             self.is_over = True
-            events.append(Event(name=END, data=job, id=END))
-        return events
+            yield Event(name=END, data=job, id=END)
 
-    async def _results(self, job: Job) -> list[Event]:
-        events: list[Event] = []
-        while self._sent < job.total:
+    async def _results(self, job: Job) -> AsyncIterator[Event]:
+        """The next results that have ended; a page of them is in memory, however many there are."""
+        is_more = True
+        while is_more and self._sent < job.total:
             page = await self._store.page(self._job_id, self._sent, _PAGE)
-            ended = 0
-            for result in page.results if page else ():
+            results = page.results if page else []
+            is_more = len(results) == _PAGE
+            for result in results:
                 if result.success is None:
-                    return events
-                ended += 1
+                    return
                 self._sent += 1
-                events.append(Event(name="result", data=result, id=str(self._sent)))
-            if ended < _PAGE:
-                break
-        return events
+                yield Event(name="result", data=result, id=str(self._sent))

@@ -45,13 +45,12 @@ class JobEventsApi:
         retry: int | None = _RETRY_MS
         while not self._stop.is_set() and response.is_connected():
             try:
-                events = await feed.poll()
+                async for event in feed.poll():
+                    data = msgspec.json.encode(event.data).decode()
+                    await response.send(data, id=event.id, event=event.name, retry=retry)
+                    retry = None
             except DependencyError:  # the client comes back, and goes on where it was
                 return
-            for event in events:
-                data = msgspec.json.encode(event.data).decode()
-                await response.send(data, id=event.id, event=event.name, retry=retry)
-                retry = None
             if feed.is_over:
                 return
             await asyncio.sleep(_POLL)

@@ -10,9 +10,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from ingest.decoding import UnprocessableBodyError, decode
-from shared.jobs.dead_letters import LetterFilter
+from shared.jobs.dead_letters import LetterFilter, LetterStage
 from shared.settings import Seconds, seconds_of
-from shared.streams import StageName
 
 T = TypeVar("T", bound="LetterRequest")
 
@@ -24,7 +23,7 @@ _Text = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00]*\Z")]  # Postgres takes 
 class LetterRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which letters; all that is given must hold."""
 
-    stage: StageName | None = None
+    stage: LetterStage | None = None
     code: _Text | None = None
     job_id: uuid.UUID | None = None
     url: _Text | None = None

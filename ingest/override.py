@@ -1,9 +1,10 @@
-"""What a sender may choose for its documents: the lane they travel in and the collection they end in."""
+"""What a sender may choose for its documents: their lane, their collection, and who hears when the job has ended."""
 
 import re
 
 import msgspec
 
+from ingest.canonical import canonical_url
 from ingest.draft import first_text, is_given, raw_starts, rejecting_malformed
 from shared.errors import RejectedError
 from shared.messages import Lane
@@ -36,6 +37,23 @@ def parse_collection(text: str | None) -> str | None:
     return name
 
 
+def parse_callback(text: str | None) -> str | None:
+    """The URL to call; None if none was asked for. Raises RejectedError `invalid_callback_url`.
+
+    Whether its address may be called is not judged here.
+    """
+    url = (text or "").strip()
+    if not url:
+        return None
+    try:
+        canonical = canonical_url(url)
+    except RejectedError as error:
+        raise RejectedError("invalid_callback_url", f"callback_url: {error.reason}") from error
+    if not canonical.startswith("http"):
+        raise RejectedError("invalid_callback_url", "callback_url: only http and https can be called")
+    return url
+
+
 def read_lane(raw: msgspec.Raw) -> Lane | None:
     """As `parse_lane`, of an undecoded JSON value."""
     return parse_lane(_read_name("lane", raw))
@@ -44,6 +62,11 @@ def read_lane(raw: msgspec.Raw) -> Lane | None:
 def read_collection(raw: msgspec.Raw) -> str | None:
     """As `parse_collection`, of an undecoded JSON value."""
     return parse_collection(_read_name("collection", raw))
+
+
+def read_callback(raw: msgspec.Raw) -> str | None:
+    """As `parse_callback`, of an undecoded JSON value."""
+    return parse_callback(_read_name("callback_url", raw))
 
 
 def _read_name(field: str, raw: msgspec.Raw) -> str | None:

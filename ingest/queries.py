@@ -5,7 +5,7 @@ import math
 from aiohttp import web
 
 from ingest.canonical import canonical_url
-from ingest.override import parse_collection, parse_lane
+from ingest.override import parse_callback, parse_collection, parse_lane
 from shared.errors import RejectedError
 from shared.http import ProblemError
 from shared.jobs.model import JobStatus
@@ -74,6 +74,13 @@ def lane_query(request: web.Request) -> Lane | None:
 def collection_query(request: web.Request) -> str | None:
     try:
         return parse_collection(request.query.get("collection"))
+    except RejectedError as error:
+        raise unprocessable(error.reason) from error
+
+
+def callback_query(request: web.Request) -> str | None:
+    try:
+        return parse_callback(request.query.get("callback_url"))
     except RejectedError as error:
         raise unprocessable(error.reason) from error
 

@@ -33,7 +33,8 @@ released AS (
   FROM picked p WHERE i.job_id = p.job_id AND i.position = p.position
   RETURNING i.*)
 SELECT r.job_id::text, r.position, r.source, r.domain, r.document_id::text, r.version, r.url, r.action, r.crawl_id,
-       coalesce(r.target, t.target) AS target, s.last_source, s.sources
+       coalesce(r.target, t.target) AS target, s.last_source, s.sources,
+       (SELECT traceparent FROM webhook.jobs j WHERE j.job_id = r.job_id) AS traceparent
 FROM (SELECT max(name) AS last_source, count(name) AS sources FROM source) s
 LEFT JOIN released r ON true
 LEFT JOIN webhook.targets t ON t.collection = r.collection AND t.live
@@ -96,6 +97,7 @@ class Released(msgspec.Struct, frozen=True, kw_only=True):
     action: Action
     crawl_id: str | None
     target: str
+    traceparent: str | None = None  # of the request that brought the job
 
 
 class Picked(msgspec.Struct, frozen=True, kw_only=True):

@@ -45,6 +45,7 @@ class DocumentRef(msgspec.Struct, frozen=True, kw_only=True):
     action: Action = Action.INDEX
     domain: str = ""
     crawl_id: str | None = None
+    traceparent: str | msgspec.UnsetType = msgspec.UNSET  # of the request that brought it, if that was traced
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +55,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     lane: Lane
     documents: tuple[DocumentRef, ...]
     deliveries: int = 0  # carried over a split, so that crashes before it still count
-    traceparent: str | None = None
+    traceparent: str | None = None  # of the stage that wrote it
     schema: int = SCHEMA_VERSION
 
 

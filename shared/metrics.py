@@ -49,22 +49,17 @@ class Metrics:
             registry, "open_breakers", "1 while the dependency is away and the stage reads nothing.", "dependency"
         )
         self.request_seconds = _histogram(
-            registry,
-            "request_seconds",
-            "Time of one request to a dependency.",
-            _REQUEST_SECONDS,
-            "service",
-            "operation",
-        )
+            registry, "request_seconds", "Time of one request to a dependency.", _REQUEST_SECONDS,
+            "service", "operation",
+        )  # fmt: skip
         self.search_seconds = _histogram(
-            registry,
-            "search_seconds",
-            "Time of one search, all of it or what it waited for.",
-            _SEARCH_SECONDS,
-            "part",
+            registry, "search_seconds", "Time of one search, all of it or what it waited for.", _SEARCH_SECONDS, "part"
         )
         self.accepted = _counter(registry, "accepted_documents_total", "Documents accepted by ingest.", "lane")
         self.released = _counter(registry, "released_documents_total", "Documents released to the streams.", "lane")
+        self.callbacks = _counter(
+            registry, "callbacks_total", "Completion webhooks that were sent, by outcome of the try.", "outcome"
+        )
         self.event_loop_lag = _histogram(
             registry, "event_loop_lag_seconds", "How late a timer of the process's event loop rang.", _LAG_SECONDS
         )

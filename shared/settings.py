@@ -107,6 +107,7 @@ class IngestSettings(_Block, frozen=True, kw_only=True):
     retention: Seconds = Seconds(30 * 86400)  # finished jobs, texts that are not live, metrics rows
     cache_retention: Seconds = Seconds(90 * 86400)  # embeddings that no text has asked for
     search_url: str = "http://127.0.0.1:50111"
+    callback_allow_private: bool = False  # callbacks may go to addresses that are not public
 
 
 class ChunkerSettings(_Block, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ def configure_logging(*, service: str, instance: str, level: str, log_format: st
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _name_own_trace,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -41,6 +42,14 @@ def _log_retry(details: stamina.instrumentation.RetryDetails) -> None:
     """Say that something is away when it begins and now and then, not at every try."""
     if details.retry_num == 1 or details.retry_num % _RETRIES_PER_LINE == 0:
         structlog.get_logger().warning("Waiting", error=str(details.caused_by), tries=details.retry_num)
+
+
+def _name_own_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """A line about a job is in that job's trace, whatever jobs share its batch message (`trace_ids`, by job)."""
+    by_job = event.pop("trace_ids", None)
+    if by_job:
+        event["trace_id"] = by_job.get(event.get("job_id"), event["trace_id"])
+    return event
 
 
 class _Forwarder(logging.Handler):

@@ -26,8 +26,9 @@ WITH claimed AS (
 owner AS MATERIALIZED (SELECT job_id, request_hash FROM claimed UNION ALL SELECT $5, NULL WHERE $2 IS NULL),
 job AS (
   INSERT INTO webhook.jobs (job_id, kind, status, lane, collection, crawl_id, callback_url, request_id, timeout,
-                            total, failed, finished_at)
-  SELECT $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, CASE WHEN $14::int = $15::int THEN now() END
+                            total, failed, finished_at, callback_due_at, traceparent)
+  SELECT $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, CASE WHEN $14::int = $15::int THEN now() END,
+         CASE WHEN $14::int = $15::int AND $11::text IS NOT NULL THEN now() END, $27
   FROM owner WHERE owner.job_id = $5),
 numbered AS MATERIALIZED (  -- ascending in item order: the later of two items about one document wins
   SELECT r.*, CASE WHEN r.state <> 'failed' THEN nextval('webhook.document_version') END AS version
@@ -114,6 +115,7 @@ async def _write(
         [item.code for item in items],
         [item.error for item in items],
         [item.body if with_texts else None for item in items],
+        job.traceparent,
     )  # fmt: skip
     assert row is not None
     owner, request_hash, versions = row

@@ -1,13 +1,13 @@
 """Dead letters in Postgres: finding, reading and dropping what was given up. Replaying is in `replay.py`."""
 
 import datetime as dt
+import enum
 from typing import Any
 
 import asyncpg
 import msgspec
 
 from shared.jobs.payloads import load_payloads
-from shared.streams import StageName
 
 _COLUMNS = """
 l.id, l.job_id::text, l.position, l.url, l.stage, l.code, l.error, l.attempts, l.deliveries, l.version, l.created_at,
@@ -24,14 +24,26 @@ _PREVIEW_CHARACTERS = 500
 _BATCH = 1000  # letters of one DELETE, so that no statement holds locks for long
 
 
+class LetterStage(enum.StrEnum):
+    """Where it was given up: in a stage, or in telling that a job has ended."""
+
+    CHUNKER = "chunker"
+    EMBEDDER = "embedder"
+    INDEXER = "indexer"
+    CALLBACK = "callback"
+
+
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A document, or an unreadable entry (then without job, position, url and version), that was given up."""
+    """What was given up: a document, or an unreadable entry (then without job, position, url and version).
+
+    Or a callback, then without position and version; `url` is its own.
+    """
 
     id: int
     job_id: str | None
     position: int | None
     url: str | None
-    stage: StageName
+    stage: LetterStage
     code: str
     error: str
     attempts: int
@@ -54,7 +66,7 @@ class DeadLetterDetails(DeadLetter, frozen=True, kw_only=True):
 class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which dead letters are meant; all conditions that are set must hold."""
 
-    stage: StageName | None = None
+    stage: str | None = None  # a LetterStage
     code: str | None = None
     job_id: str | None = None
     url: str | None = None  # as it was sent

@@ -62,6 +62,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     crawl_id: str | None = None
     callback_url: str | None = None
     request_id: str | None = None
+    traceparent: str | None = None  # of the request, so that its trace goes on in the stages
 
 
 class NewItem(msgspec.Struct, frozen=True, kw_only=True):

@@ -60,7 +60,7 @@ WHERE i.job_id = c.job_id AND i.position = c.position
 """
 
 # Adds `counts` (job_id, succeeded, failed, cancelled, chunks, inputs_saved) to the jobs; who reaches the total
-# finishes the job.
+# finishes the job, and makes its callback due.
 COUNTED = """
 locked AS MATERIALIZED (
   SELECT j.job_id, j.total, j.succeeded + c.succeeded AS succeeded, j.failed + c.failed AS failed,
@@ -72,6 +72,9 @@ counted AS (
   SET succeeded = l.succeeded, failed = l.failed, cancelled = l.cancelled,
       chunks = l.chunks, inputs_saved = l.inputs_saved,
       finished_at = CASE WHEN l.succeeded + l.failed + l.cancelled = l.total THEN clock_timestamp() END,
+      callback_due_at = CASE WHEN l.succeeded + l.failed + l.cancelled = l.total AND j.callback_url IS NOT NULL
+                             THEN clock_timestamp() END,
+      callback_attempts = 0,
       status = CASE WHEN l.succeeded + l.failed + l.cancelled < l.total THEN j.status
                     WHEN l.failed = 0 AND l.cancelled = 0 THEN 'succeeded'
                     WHEN l.succeeded > 0 THEN 'partial'

@@ -1,18 +1,23 @@
-"""Trying again what was given up: dead letters back to queued items. `jobs retry` is a replay of one job's letters."""
+"""Trying again what was given up: dead letters back to queued items, and callbacks that are told once more.
+
+`jobs retry` is a replay of one job's letters.
+"""
 
 import asyncpg
 import msgspec
 
 from shared.failpoints import failpoint
-from shared.jobs.dead_letters import LetterFilter, conditions
+from shared.jobs.callbacks import replay_callbacks
+from shared.jobs.dead_letters import LetterFilter, LetterStage, conditions
 
 _BATCH = 1000  # letters of one statement, so that none holds locks for long
 
 # What stands against trying a letter again: nobody waits for it, a later version won, the text is gone.
-_JUDGED = """
+_JUDGED = f"""
 letters AS MATERIALIZED (
   SELECT l.id, l.job_id, l.position FROM webhook.dead_letters l
-  WHERE {where} AND l.id > ${after} AND l.id <= ${until} ORDER BY l.id LIMIT {limit}),
+  WHERE {{where}} AND l.stage <> '{LetterStage.CALLBACK}' AND l.id > ${{after}} AND l.id <= ${{until}}
+  ORDER BY l.id LIMIT {{limit}}),
 judged AS MATERIALIZED (
   SELECT l.id, l.job_id, l.position, CASE
     WHEN i.state IS DISTINCT FROM 'failed' THEN 'without_item'
@@ -70,7 +75,9 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def replay(pool: asyncpg.Pool, wanted: LetterFilter, *, dry_run: bool = False) -> Replay:
-    """Queue the items of these letters again, due at once and with no attempts; a letter is replayed only once.
+    """Queue the items of these letters again, due at once and with no attempts, and have their callbacks told again.
+
+    A letter is replayed only once.
 
     Works in batches: after an error (DependencyError when Postgres is away) a part may be done; repeat it then.
     """
@@ -87,4 +94,5 @@ async def replay(pool: asyncpg.Pool, wanted: LetterFilter, *, dry_run: bool = Fa
             failpoint("ingest", "replayed")
         found, seen = row["letters"], row["last"]
         total = Replay(**{name: count + row[name] for name, count in msgspec.structs.asdict(total).items()})
-    return total
+    callbacks = await replay_callbacks(pool, wanted, last, dry_run=dry_run)
+    return msgspec.structs.replace(total, replayed=total.replayed + callbacks)

@@ -9,12 +9,12 @@ import msgspec
 from shared.jobs.model import ItemState, JobStatus
 from shared.messages import Lane
 
-_JOB_COLUMNS = """
+JOB_COLUMNS = """
 job_id::text, kind, status, crawl_id, lane, collection, timeout, created_at, started_at, finished_at, total, succeeded,
 failed, cancelled, chunks, inputs_saved
 """
 
-_JOB = f"SELECT {_JOB_COLUMNS} FROM webhook.jobs WHERE job_id = $1"
+_JOB = f"SELECT {JOB_COLUMNS} FROM webhook.jobs WHERE job_id = $1"
 
 _RESULTS = """
 SELECT position, url, state, stage, chunks, error, attempts,
@@ -25,7 +25,7 @@ FROM webhook.job_items WHERE job_id = $1 AND position >= $2 ORDER BY position LI
 
 # The cursor is the place of the last job of the page before: newest first, ties by id.
 _LIST = f"""
-SELECT {_JOB_COLUMNS} FROM webhook.jobs
+SELECT {JOB_COLUMNS} FROM webhook.jobs
 WHERE ($1::text IS NULL OR status = $1) AND ($2::float8 IS NULL OR created_at < now() - make_interval(secs => $2))
   AND ($3::text IS NULL OR crawl_id = $3) AND ($4::timestamptz IS NULL OR (created_at, job_id) < ($4, $5::uuid))
 ORDER BY created_at DESC, job_id DESC LIMIT $6

@@ -54,6 +54,7 @@ async def run_stage(
         slots=Slots(settings.stage_concurrency),
         settings=settings,
         metrics=process.metrics,
+        tracing=process.tracing,
     )
     await create_groups(process.redis, name)
     process.health.is_ready = True

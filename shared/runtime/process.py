@@ -31,6 +31,7 @@ from shared.jobs.operations import OperationLog
 from shared.metrics import Metrics
 from shared.settings import PostgresSettings, ProcessSettings, RedisSettings, RuntimeSettings, load, retired_variables
 from shared.telemetry import configure_logging
+from shared.tracing import Tracing, open_tracing
 
 log = structlog.get_logger()
 
@@ -84,6 +85,7 @@ class Process(msgspec.Struct, kw_only=True):
     operations: OperationLog
     metrics: Metrics
     health: Health
+    tracing: Tracing
     status: int = 0  # that the process is to end with
 
     def give_up(self) -> None:
@@ -104,7 +106,7 @@ class Process(msgspec.Struct, kw_only=True):
 
     async def listen(self, app: web.Application, host: str, port: Port) -> str:
         """Serve the app, with the health routes, until the process ends; returns its URL."""
-        app.middlewares.insert(0, problem_middleware)
+        app.middlewares[:0] = [*self.tracing.middlewares, problem_middleware]
         add_health_routes(app, self.health, self.metrics)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=5.0)
         await runner.setup()
@@ -157,11 +159,13 @@ async def _main(service: str, instance: str, settings: S, serve: Callable[[Proce
         await check_redis(redis, _PATIENCE)
         reader = redis_reader(settings.redis.redis_url)
         stack.push_async_callback(reader.aclose)
+        tracing = open_tracing(service, instance, os.environ)
+        stack.push_async_callback(tracing.close)
         operations = OperationLog(pool)
         health = Health(checks={"redis": _check_redis(redis), "postgres": _check_postgres(pool)})
         process = Process(
             service=service, instance=instance, stack=stack, stop=stop, pool=pool, redis=redis, reader=reader,
-            operations=operations, metrics=Metrics(), health=health,
+            operations=operations, metrics=Metrics(), health=health, tracing=tracing,
         )  # fmt: skip
         flusher = asyncio.create_task(operations.run(), name="operations")
         stack.push_async_callback(operations.flush)

@@ -1,7 +1,7 @@
 """The heart of every stage: read -> decode -> handle -> record -> hand over.
 
-`_read` takes entries for free slots, `work` is the way of one entry. What is read comes from intake.py, what an
-outcome means is in recorder.py, and the atomic last step is in handover.py.
+`_read` takes entries for free slots, `work` and `_process` are the way of one entry. What is read comes from
+intake.py, what an outcome means is in recorder.py, and the atomic last step is in handover.py.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import structlog
 from redis.exceptions import RedisError
 
-from shared.messages import MalformedMessageError, NewerSchemaError, decode_header
+from shared.messages import Header, MalformedMessageError, NewerSchemaError, decode_header
 from shared.metrics import Metrics
 from shared.runtime.breaker import Breakers
 from shared.runtime.entry import Entry
@@ -26,6 +26,7 @@ from shared.runtime.recorder import Recorder
 from shared.runtime.slots import Slots
 from shared.runtime.stage import Batch, Dead, Done, Emit, Outcome, Retry, Stage
 from shared.settings import RuntimeSettings
+from shared.tracing import OFF, Tracing
 
 log = structlog.get_logger()
 
@@ -47,6 +48,7 @@ class Worker:
     slots: Slots
     settings: RuntimeSettings
     metrics: Metrics
+    tracing: Tracing = OFF
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then drain: finish what is in work, give back what takes too long."""
@@ -64,25 +66,30 @@ class Worker:
                 keeper.cancel()
 
     async def work(self, entry: Entry) -> None:
-        """The way of one entry through the stage. Left early, without a trace, if its lease is lost."""
+        """The way of one entry through the stage. Left early, with nothing changed, if its lease is lost."""
         with self.leases.hold(entry):
             try:
                 header = decode_header(entry.header)
                 if self._judge(entry) is Verdict.SPLIT:
                     await self.handover.split(entry, header)
-                    return
-                started = time.monotonic()
-                batch = await self.recorder.begin(entry, header)
-                outcomes = await self._blame(batch, await self._handle(entry, batch))
-                message = await self.recorder.record(batch, outcomes, header, entry.deliveries)
-                if await self.handover.pass_on(entry, message):
-                    self._report(entry, outcomes, time.monotonic() - started)
+                else:
+                    await self._process(entry, header)
             except NewerSchemaError as error:
                 log.warning("Entry left to a newer worker", entry_id=entry.id, error=str(error))
                 await self.leases.release(entry)
             except MalformedMessageError as error:
                 await self.recorder.bury(entry, str(error))
                 await self.handover.pass_on(entry, None)
+
+    async def _process(self, entry: Entry, header: Header) -> None:
+        with self.tracing.batch(self.stage.name, entry.id, header) as trace:
+            started = time.monotonic()
+            batch = await self.recorder.begin(entry, header)
+            outcomes = await self._blame(batch, await self._handle(entry, batch))
+            trace.note(batch.works, outcomes)
+            message = await self.recorder.record(batch, outcomes, trace.header, entry.deliveries)
+            if await self.handover.pass_on(entry, message):
+                self._report(entry, outcomes, time.monotonic() - started)
 
     async def _read(self, group: asyncio.TaskGroup) -> None:
         while await self.slots.wait_free():

@@ -6,38 +6,19 @@ import pytest
 
 from shared.jobs.control import JobControl
 from shared.jobs.dead_letters import DeadLetters, LetterFilter
-from shared.jobs.model import ItemState, JobStatus
+from shared.jobs.model import JobStatus
 from shared.jobs.payloads import encode_payload
-from shared.jobs.progress import Ended, Progress
+from shared.jobs.progress import Progress
 from shared.jobs.replay import Replay, replay
 from shared.jobs.store import Job, JobStore
 from shared.jobs.targets import Targets
 from shared.messages import DocumentRef, Page, StoredDocument
 from shared.streams import StageName
-from tests.support.stage_harness import COLLECTION, Servers, accept_documents, states
+from tests.support.stage_harness import COLLECTION, Servers, accept_documents, end, release, states
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 CHUNKER, INDEXER = StageName.CHUNKER, StageName.INDEXER
-
-_RELEASE = """
-UPDATE webhook.job_items SET state = 'released', release = release + 1 WHERE job_id = $1 AND state = 'queued'
-RETURNING job_id::text, position, release, document_id::text, version, url
-"""
-
-
-async def release(servers: Servers, job_id: str) -> list[DocumentRef]:
-    """Release the queued items of a job, as the dispatcher would."""
-    rows = await servers.pool.fetch(_RELEASE, job_id)
-    return sorted((DocumentRef(**row) for row in rows), key=lambda ref: ref.position)
-
-
-async def end(servers: Servers, refs: list[DocumentRef], code: str | None, stage: StageName = INDEXER) -> None:
-    progress = Progress(servers.pool, stage, "w")
-    await progress.start(refs)
-    state = ItemState.INDEXED if code is None else ItemState.FAILED
-    error = f"{code} [it] broke" if code else None
-    await progress.end([Ended(ref=ref, state=state, code=code, error=error, attempts=1) for ref in refs], 2)
 
 
 async def fail(
@@ -118,7 +99,7 @@ async def test_a_documents_letter_shows_why_it_failed_and_the_beginning_of_its_t
     letter = await DeadLetters(servers.pool).get(letter_id)
     assert letter is not None
     assert (letter.job_id, letter.position, letter.url, letter.version) == (job_id, 0, refs[0].url, refs[0].version)
-    assert (letter.stage, letter.code, letter.error) == (CHUNKER, "too_long", "too_long [it] broke")
+    assert (str(letter.stage), letter.code, letter.error) == ("chunker", "too_long", "too_long [it] broke")
     assert (letter.attempts, letter.deliveries, letter.replayed_at) == (1, 2, None)
     assert (letter.text_characters, letter.text) == (700, "ä" * 500)
     assert (letter.header, letter.header_bytes, letter.body_bytes) == (None, 0, 0)

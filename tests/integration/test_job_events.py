@@ -8,16 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from ingest.job_events import JobFeed
-from shared.jobs.model import ItemState
-from shared.jobs.progress import Ended, Progress
+from ingest.job_events import Event, JobFeed
+from shared.jobs.control import JobControl
 from shared.jobs.store import JobStore
-from shared.messages import DocumentRef
-from shared.streams import StageName
 from tests.support.pipeline import Pipeline
-from tests.support.stage_harness import Servers, accept_documents
-
-RELEASE = "UPDATE webhook.job_items SET state = 'released', release = 1"
+from tests.support.stage_harness import Servers, accept_documents, end, release
 
 
 def events(pipeline: Pipeline, job_id: str, **headers: str) -> Iterator[dict[str, Any]]:
@@ -83,27 +78,50 @@ def test_events_want_the_secret_and_an_existing_job(pipeline: Pipeline) -> None:
     assert httpx.get(pipeline.env["MILLSTREAM_URL"] + path, trust_env=False).status_code == 401
 
 
+async def news(feed: JobFeed) -> list[Event]:
+    return [event async for event in feed.poll()]
+
+
 @pytest.mark.asyncio(loop_scope="session")
 async def test_a_result_waits_for_those_before_it_and_the_counters_do_not(servers: Servers) -> None:
     job_id = await accept_documents(servers, 3)
-    await servers.pool.execute(RELEASE)
-    rows = await servers.pool.fetch("SELECT document_id::text, version, url FROM webhook.job_items ORDER BY position")
-    refs = [DocumentRef(job_id=job_id, position=n, release=1, **dict(row)) for n, row in enumerate(rows)]
-    progress = Progress(servers.pool, StageName.INDEXER, "w")
-    await progress.start(refs)
+    refs = await release(servers, job_id)
     feed = JobFeed(JobStore(servers.pool), job_id, 0)
-    assert [event.name for event in await feed.poll()] == ["progress"]
-    assert await feed.poll() == []
-    await progress.end([Ended(ref=refs[1], state=ItemState.INDEXED)], 1)
-    [counted] = await feed.poll()
+    assert [event.name for event in await news(feed)] == ["progress"]
+    assert await news(feed) == []
+    await end(servers, refs[1:2])
+    [*_, counted] = await news(feed)
     assert (counted.name, counted.data.succeeded, counted.id) == ("progress", 1, None)
-    await progress.end([Ended(ref=refs[0], state=ItemState.INDEXED)], 1)
-    assert [(event.name, event.id) for event in await feed.poll()] == [
+    await end(servers, refs[:1])
+    assert [(event.name, event.id) for event in await news(feed)] == [
         ("progress", None),
         ("result", "1"),
         ("result", "2"),
     ]
     assert not feed.is_over
-    await progress.end([Ended(ref=refs[2], state=ItemState.INDEXED)], 1)
-    assert [event.name for event in await feed.poll()] == ["progress", "result", "end"]
+    await end(servers, refs[2:])
+    assert [event.name for event in await news(feed)] == ["progress", "result", "end"]
     assert feed.is_over
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.parametrize("seen", [0, 1, 499, 500, 501, 1200, 1201])
+async def test_whoever_comes_back_gets_what_is_missing_once_and_the_end(servers: Servers, seen: int) -> None:
+    job_id = await accept_documents(servers, 1200)  # more than two pages
+    await end(servers, await release(servers, job_id))
+    first, *results, last = await news(JobFeed(JobStore(servers.pool), job_id, seen))
+    assert [result.data.position for result in results] == list(range(seen, 1200))
+    assert [result.id for result in results] == [str(position + 1) for position in range(seen, 1200)]
+    assert (first.name, last.name, last.id) == ("progress", "end", "end")
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_job_that_a_retry_opened_after_its_end_ends_again_without_old_results(servers: Servers) -> None:
+    job_id = await accept_documents(servers, 2)
+    await end(servers, await release(servers, job_id), "bad")
+    await JobControl(servers.pool).retry_failed(job_id)
+    feed = JobFeed(JobStore(servers.pool), job_id, 2)  # as one who has seen the end begins
+    assert [event.name for event in await news(feed)] == ["progress"]
+    await end(servers, await release(servers, job_id))
+    names = [event.name for event in await news(feed)]
+    assert (names, feed.is_over) == (["progress", "end"], True)

@@ -31,13 +31,17 @@ COLLECTION = "docs"
 
 
 @contextlib.asynccontextmanager
-async def ingest_server(pool: PostgresPool, *, max_body_bytes: int = 1024 * 1024) -> AsyncIterator[str]:
+async def ingest_server(
+    pool: PostgresPool, *, max_body_bytes: int = 1024 * 1024, may_call_private: bool = False
+) -> AsyncIterator[str]:
     """Serve the routes that take documents in; the URL."""
     authenticator = Authenticator(Secret(TOKEN), Secret(KEY))
     app = make_app(authenticator, Sessions(Secret(TOKEN)), max_body_bytes)
     app.middlewares.insert(0, problem_middleware)
     acceptance = Acceptance(pool, Metrics(), collection=COLLECTION, timeout=600)
-    rules = Rules(limits=Limits(), max_body_bytes=max_body_bytes, deduplication_window=3600)
+    rules = Rules(
+        limits=Limits(), max_body_bytes=max_body_bytes, deduplication_window=3600, may_call_private=may_call_private
+    )
     AcceptApi(acceptance, authenticator, rules).add_routes(app)
     async with serving(app) as url:
         yield url

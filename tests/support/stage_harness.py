@@ -14,11 +14,11 @@ from ingest.batching import FIRST_STAGE
 from ingest.dispatch import Dispatcher
 from shared.clients import PostgresPool, redis_reader
 from shared.jobs.accept import accept
-from shared.jobs.model import JobKind, NewItem, NewJob
+from shared.jobs.model import ItemState, JobKind, NewItem, NewJob
 from shared.jobs.operations import OperationLog
-from shared.jobs.progress import Progress
+from shared.jobs.progress import Ended, Progress
 from shared.jobs.targets import Targets
-from shared.messages import Action, Lane
+from shared.messages import Action, DocumentRef, Lane
 from shared.metrics import Metrics
 from shared.runtime.batch import BatchWorker
 from shared.runtime.breaker import Breakers, Canary
@@ -38,6 +38,11 @@ from shared.streams import StageName
 
 COLLECTION = "docs"
 TARGET = f"{COLLECTION}_1"
+
+_RELEASE = """
+UPDATE webhook.job_items SET state = 'released', release = release + 1 WHERE job_id = $1 AND state = 'queued'
+RETURNING job_id::text, position, release, document_id::text, version, url
+"""
 
 Handle = Callable[[Work], Awaitable[Outcome]]
 
@@ -123,8 +128,9 @@ def make_dispatcher(servers: Servers, *, entries: int = 1000, size: str = "4") -
 
 
 async def accept_documents(
-    servers: Servers, count: int, *, source: str = "crawl", lane: Lane = Lane.NORMAL, action: Action = Action.INDEX
-) -> str:
+    servers: Servers, count: int, *, source: str = "crawl", lane: Lane = Lane.NORMAL, action: Action = Action.INDEX,
+    callback_url: str | None = None, traceparent: str | None = None,
+) -> str:  # fmt: skip
     """Accept a job of `count` documents; its id."""
     await Targets(servers.pool).ensure(COLLECTION)
     job = NewJob(
@@ -134,6 +140,8 @@ async def accept_documents(
         collection=COLLECTION,
         timeout=600,
         crawl_id=source,
+        callback_url=callback_url,
+        traceparent=traceparent,
     )
     items = [
         NewItem(
@@ -143,6 +151,23 @@ async def accept_documents(
         for n in range(count)
     ]  # fmt: skip
     return await accept(servers.pool, job, items, None)
+
+
+async def release(servers: Servers, job_id: str) -> list[DocumentRef]:
+    """Release the queued items of a job, as the dispatcher would."""
+    rows = await servers.pool.fetch(_RELEASE, job_id)
+    return sorted((DocumentRef(**row) for row in rows), key=lambda ref: ref.position)
+
+
+async def end(
+    servers: Servers, refs: list[DocumentRef], code: str | None = None, stage: StageName = StageName.INDEXER
+) -> None:
+    """End released items as a stage would: well, or with a code."""
+    progress = Progress(servers.pool, stage, "w")
+    await progress.start(refs)
+    state = ItemState.INDEXED if code is None else ItemState.FAILED
+    error = f"{code} [it] broke" if code else None
+    await progress.end([Ended(ref=ref, state=state, code=code, error=error, attempts=1) for ref in refs], 2)
 
 
 async def states(servers: Servers, job_id: str) -> list[str]:

@@ -23,6 +23,10 @@ def test_a_query_and_a_body_mean_the_same_filter() -> None:
     assert from_json(json.dumps({**query, "ids": [3, 5]}).encode()).filter == expected
 
 
+def test_callbacks_have_a_stage_of_their_own() -> None:
+    assert from_query({"stage": "callback"}, ListRequest).filter == LetterFilter(stage="callback")
+
+
 def test_flags_and_numbers_are_read_from_a_query() -> None:
     request = from_query({"replayed": "true", "after": "12", "limit": "7"}, ListRequest)
     assert (request.replayed, request.after, request.limit) == (True, 12, 7)

@@ -47,6 +47,12 @@ def test_the_header_of_schema_1_is_read_and_written_byte_for_byte() -> None:
     assert encode_header(HEADER) == GOLDEN_HEADER
 
 
+def test_the_trace_of_a_document_travels_with_it() -> None:
+    traced = msgspec.structs.replace(REF, traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    header = msgspec.structs.replace(HEADER, documents=(traced, REF))
+    assert decode_header(encode_header(header)) == header
+
+
 def test_a_newer_schema_is_told_apart_from_a_malformed_header() -> None:
     newer = msgspec.json.encode({"documents": [1, 2], "schema": SCHEMA_VERSION + 1, "shape": "unknown"})
     with pytest.raises(NewerSchemaError):

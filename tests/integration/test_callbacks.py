@@ -1,0 +1,262 @@
+"""Completion webhooks: told once per completion, signed, tried again, given up, and to nobody inside."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from ingest.callbacks import CallbackSender, Schedule, callback_session
+from ingest.public_address import public_connector
+from shared.jobs.callbacks import Callbacks
+from shared.jobs.control import JobControl
+from shared.jobs.dead_letters import DeadLetter, DeadLetters, LetterFilter
+from shared.jobs.replay import Replay, replay
+from shared.metrics import Metrics
+from shared.settings import Secret
+from tests.support.ingest_server import TOKEN, ingest_server
+from tests.support.receiver import Receiver, running_receiver
+from tests.support.stage_harness import Servers, accept_documents, end, release
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+SECRET = "w" * 32
+AT_ONCE = Schedule(tries=3, first_delay=0.0)
+CALLBACKS = LetterFilter(stage="callback")
+
+
+@contextlib.asynccontextmanager
+async def sending(servers: Servers, *, allow_private: bool = True) -> AsyncIterator[CallbackSender]:
+    async with callback_session(public_connector(allow_private=allow_private)) as session:
+        yield CallbackSender(Callbacks(servers.pool), session, Secret(SECRET), Metrics(), AT_ONCE)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def sender(servers: Servers) -> AsyncIterator[CallbackSender]:
+    async with sending(servers) as sender:
+        yield sender
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def receiver() -> AsyncIterator[Receiver]:
+    async with running_receiver() as receiver:
+        yield receiver
+
+
+async def finished_job(servers: Servers, url: str, *, code: str | None = None, **options: Any) -> str:
+    job_id = await accept_documents(servers, 2, callback_url=url, **options)
+    await end(servers, await release(servers, job_id), code)
+    return job_id
+
+
+async def letters(servers: Servers) -> list[DeadLetter]:
+    return (await DeadLetters(servers.pool).list(CALLBACKS)).dead_letters
+
+
+async def test_a_job_that_has_ended_is_told_once_and_signed(
+    servers: Servers, sender: CallbackSender, receiver: Receiver
+) -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    job_id = await accept_documents(servers, 2, callback_url=receiver.url, traceparent=trace)
+    refs = await release(servers, job_id)
+    await end(servers, refs[:1])
+    assert await sender.send_due() == 0  # one document is still under way
+    await end(servers, refs[1:])
+    assert await sender.send_due() == 1
+    [told] = receiver.told
+    assert told.is_signed(SECRET)
+    assert (told.headers["Content-Type"], told.headers["traceparent"]) == ("application/json", trace)
+    body = json.loads(told.body)
+    assert (body["type"], body["delivery_id"]) == ("job.completed", told.delivery_id)
+    assert body["status_url"] == f"/api/jobs/{job_id}"
+    assert (told.job["job_id"], told.job["status"], told.job["succeeded"]) == (job_id, "succeeded", 2)
+    assert await sender.send_due() == 0
+
+
+async def test_a_job_without_a_callback_tells_nobody(servers: Servers, sender: CallbackSender) -> None:
+    await end(servers, await release(servers, await accept_documents(servers, 1)))
+    assert await sender.send_due() == 0
+
+
+async def test_a_cancelled_job_is_told_too(servers: Servers, sender: CallbackSender, receiver: Receiver) -> None:
+    job_id = await accept_documents(servers, 2, callback_url=receiver.url)
+    await JobControl(servers.pool).cancel(job_id)
+    await sender.send_due()
+    assert [told.job["status"] for told in receiver.told] == ["cancelled"]
+
+
+@pytest.mark.parametrize("status", [302, 400, 404, 500])
+async def test_an_answer_that_is_no_success_is_tried_again_with_the_same_id(
+    servers: Servers, sender: CallbackSender, receiver: Receiver, status: int
+) -> None:
+    await finished_job(servers, receiver.url)
+    receiver.status = status
+    await sender.send_due()
+    receiver.status = 200
+    await sender.send_due()
+    assert receiver.visits == ["/done", "/done"]  # a redirect is not followed
+    assert len({told.delivery_id for told in receiver.told}) == 1
+    assert await sender.send_due() == 0
+
+
+async def test_what_nobody_takes_is_a_dead_letter_after_the_last_try_and_can_be_replayed(
+    servers: Servers, sender: CallbackSender, receiver: Receiver
+) -> None:
+    job_id = await finished_job(servers, receiver.url)
+    receiver.status = 503
+    assert [await sender.send_due() for _ in range(4)] == [1, 1, 1, 0]
+    [letter] = await letters(servers)
+    assert (letter.job_id, letter.position, letter.url) == (job_id, None, receiver.url)
+    assert (letter.code, letter.error, letter.attempts) == ("callback_failed", "answered 503", 3)
+
+    assert await replay(servers.pool, CALLBACKS, dry_run=True) == Replay(replayed=1)
+    assert await replay(servers.pool, CALLBACKS) == Replay(replayed=1)
+    assert await replay(servers.pool, CALLBACKS) == Replay()
+    receiver.status = 200
+    assert await sender.send_due() == 1
+    assert len({told.delivery_id for told in receiver.told}) == 1
+    assert await letters(servers) == []
+
+
+async def test_a_receiver_that_is_away_is_tried_again(servers: Servers, sender: CallbackSender) -> None:
+    async with running_receiver() as gone:
+        pass
+    await finished_job(servers, gone.url)
+    for _ in range(AT_ONCE.tries):
+        assert await sender.send_due() == 1
+    [letter] = await letters(servers)
+    assert letter.error.startswith("cannot connect to 127.0.0.1")
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\x00\xff\xfe\r\n\r\n", b"HTTP/9 \xed\xa0\x80\x00\r\n\r\n"])
+async def test_a_receiver_that_answers_nonsense_is_tried_again_and_given_up(
+    servers: Servers, sender: CallbackSender, garbage: bytes
+) -> None:
+    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(garbage)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        await finished_job(servers, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        for _ in range(AT_ONCE.tries):
+            assert await sender.send_due() == 1
+    [letter] = await letters(servers)
+    assert letter.error
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
+async def test_an_address_inside_is_never_connected_to_and_given_up_at_once(
+    servers: Servers, receiver: Receiver, host: str
+) -> None:
+    await finished_job(servers, receiver.url.replace("127.0.0.1", host))
+    async with sending(servers, allow_private=False) as careful:
+        await careful.send_due()
+    assert receiver.visits == []
+    [letter] = await letters(servers)
+    assert "not public" in letter.error
+
+
+async def test_two_senders_tell_a_completion_once(servers: Servers, sender: CallbackSender, receiver: Receiver) -> None:
+    jobs = {await finished_job(servers, receiver.url) for _ in range(6)}
+    async with sending(servers) as other:
+        await asyncio.gather(*(one.send_due() for one in (sender, other, sender, other)))
+    assert sorted(told.job["job_id"] for told in receiver.told) == sorted(jobs)
+
+
+async def test_what_a_sender_that_died_had_claimed_is_told_by_another(
+    servers: Servers, sender: CallbackSender, receiver: Receiver
+) -> None:
+    await finished_job(servers, receiver.url)
+    [claimed] = await Callbacks(servers.pool).claim(10, lease=0.0)  # and the process is gone
+    await sender.send_due()
+    assert [told.delivery_id for told in receiver.told] == [claimed.delivery_id]
+
+
+async def test_a_late_failure_does_not_undo_what_another_sender_did(
+    servers: Servers, sender: CallbackSender, receiver: Receiver
+) -> None:
+    await finished_job(servers, receiver.url)
+    callbacks = Callbacks(servers.pool)
+    [late] = await callbacks.claim(10, lease=0.0)
+    await sender.send_due()
+    await callbacks.postpone(late, 0.0)
+    await callbacks.give_up(late, "callback_failed", "too late")
+    assert (await sender.send_due(), await letters(servers)) == (0, [])
+
+
+async def test_a_job_that_a_retry_opens_again_is_told_again_when_it_has_ended(
+    servers: Servers, sender: CallbackSender, receiver: Receiver
+) -> None:
+    job_id = await finished_job(servers, receiver.url, code="bad")
+    await sender.send_due()
+    await servers.pool.execute("UPDATE webhook.payloads SET body = '{}'")
+    assert await JobControl(servers.pool).retry_failed(job_id) == 2
+    assert await sender.send_due() == 0
+    await end(servers, await release(servers, job_id))
+    await sender.send_due()
+    assert [told.job["status"] for told in receiver.told] == ["failed", "succeeded"]
+    assert len({told.delivery_id for told in receiver.told}) == 2
+
+
+async def test_a_replay_of_documents_and_callback_together_tells_the_new_end_only(
+    servers: Servers, sender: CallbackSender, receiver: Receiver
+) -> None:
+    job_id = await finished_job(servers, receiver.url, code="bad")
+    receiver.status = 500
+    for _ in range(AT_ONCE.tries):
+        await sender.send_due()
+    receiver.told.clear()
+    receiver.status = 200
+    assert await replay(servers.pool, LetterFilter(job_id=job_id)) == Replay(replayed=3)
+    assert await sender.send_due() == 0
+    await end(servers, await release(servers, job_id))
+    await sender.send_due()
+    assert [told.job["status"] for told in receiver.told] == ["succeeded"]
+
+
+DOCUMENT = {"url": "https://example.com/", "markdown": "Text."}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "document"),
+    [
+        ("POST", "/api/index", DOCUMENT),
+        ("POST", "/api/index/batch", {"documents": [DOCUMENT]}),
+        ("DELETE", "/api/documents", None),
+    ],
+)
+async def test_a_callback_is_accepted_with_its_job(servers: Servers, method: str, path: str, document: Any) -> None:
+    wanted = "https://receiver.example/done?token=1"
+    query = {"callback_url": wanted, "url": DOCUMENT["url"]}
+    async with ingest_server(servers.pool) as url, aiohttp.ClientSession() as session:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with session.request(method, url + path, params=query, json=document, headers=headers) as answer:
+            assert answer.status == 202
+    assert await servers.pool.fetchval("SELECT callback_url FROM webhook.jobs") == wanted
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "[::ffff:a00:1]"])
+async def test_a_callback_that_plainly_leads_inside_is_refused(servers: Servers, host: str) -> None:
+    body = {"documents": [DOCUMENT], "callback_url": f"http://{host}/"}
+    async with ingest_server(servers.pool) as url, aiohttp.ClientSession() as session:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with session.post(f"{url}/api/index/batch", json=body, headers=headers) as answer:
+            assert answer.status == 422
+            assert "WEBHOOK_CALLBACK_ALLOW_PRIVATE" in (await answer.json(content_type=None))["detail"]
+    assert await servers.pool.fetchval("SELECT count(*) FROM webhook.jobs") == 0
+
+
+async def test_a_job_of_which_nothing_was_usable_is_told_at_once(
+    servers: Servers, sender: CallbackSender, receiver: Receiver
+) -> None:
+    body = {"documents": [{"markdown": "No URL."}], "callback_url": receiver.url}
+    async with ingest_server(servers.pool, may_call_private=True) as url, aiohttp.ClientSession() as session:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with session.post(f"{url}/api/index/batch", json=body, headers=headers) as answer:
+            assert answer.status == 202
+    await sender.send_due()
+    assert [(told.job["status"], told.job["failed"]) for told in receiver.told] == [("failed", 1)]
