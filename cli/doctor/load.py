@@ -1,0 +1,96 @@
+"""How busy the stages were, computed from when documents came into each stage and left it. No I/O."""
+
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+
+import msgspec
+
+from shared.streams import StageName
+
+# Documents of one message start in one statement, whose clock ticks on from row to row; their ends may be in two.
+_SAME_START_S = 0.002
+_SAME_END_S = 0.1
+
+
+class Stay(msgspec.Struct, frozen=True, kw_only=True):
+    """One document in one stage, as `job_items.stages` has it."""
+
+    worker: str
+    started_at: dt.datetime
+    finished_at: dt.datetime | None = None
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """One batch message in one stage; times are seconds since the epoch."""
+
+    worker: str
+    start: float
+    end: float
+    documents: int
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.start
+
+
+class StageLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """What one stage did while anything was in work."""
+
+    stage: StageName
+    workers: int  # processes that were seen
+    messages: int
+    mean_s: float  # of a batch message
+    documents_per_s: float
+    utilisation: float  # share of its slots that were taken, 0 to 1
+
+
+def stage_loads(documents: Sequence[Mapping[StageName, Stay]], concurrency: int) -> list[StageLoad]:
+    """The loads of all stages that finished something, in the order of the stages.
+
+    `documents` should have ended one after the other: what is missing between them looks like idleness.
+    `concurrency` is the number of batch messages that one process works on at once.
+    """
+    found = {stage: messages(d[stage] for d in documents if stage in d) for stage in StageName}
+    active = busy_seconds(message for stage in StageName for message in found[stage])
+    if not active:
+        return []
+    return [_load(stage, found[stage], concurrency, active) for stage in StageName if found[stage]]
+
+
+def messages(stays: Iterable[Stay]) -> list[Message]:
+    """The batch messages that documents were in."""
+    ended = [
+        (stay.worker, stay.started_at.timestamp(), stay.finished_at.timestamp()) for stay in stays if stay.finished_at
+    ]
+    made: list[Message] = []
+    for worker, times in groupby(sorted(ended), key=lambda each: each[0]):
+        for _, start, end in times:
+            last = made[-1] if made and made[-1].worker == worker else None
+            if last and start - last.start <= _SAME_START_S * last.documents and abs(end - last.end) <= _SAME_END_S:
+                made[-1] = msgspec.structs.replace(last, end=max(end, last.end), documents=last.documents + 1)
+            else:
+                made.append(Message(worker=worker, start=start, end=end, documents=1))
+    return made
+
+
+def busy_seconds(work: Iterable[Message]) -> float:
+    """The time in which at least one message was in work."""
+    total, until = 0.0, float("-inf")
+    for message in sorted(work, key=lambda each: each.start):
+        total += max(0.0, message.end - max(message.start, until))
+        until = max(until, message.end)
+    return total
+
+
+def _load(stage: StageName, work: Sequence[Message], concurrency: int, active: float) -> StageLoad:
+    workers = len({message.worker for message in work})
+    seconds = sum(message.seconds for message in work)
+    return StageLoad(
+        stage=stage,
+        workers=workers,
+        messages=len(work),
+        mean_s=seconds / len(work),
+        documents_per_s=sum(message.documents for message in work) / active,
+        utilisation=min(1.0, seconds / (active * concurrency * workers)),
+    )
