@@ -1,18 +1,17 @@
 """What measured times say: failure rate, batch size, time limit, and where another replica would help. No I/O."""
 
-from collections.abc import Sequence
-
 import msgspec
 
 from cli.doctor.finding import Finding, Findings, fail, ok, warn
-from cli.doctor.load import StageLoad
+from cli.doctor.load import Load, StageLoad
 from shared.streams import StageName
 
 WARN_FAILED, STOP_FAILED = 0.05, 0.10  # shares of documents
 SHORT_S, LONG_S = 1.0, 5.0  # of a batch message in its slowest stage
 TIMEOUT_FACTOR = 3.0  # a time limit of so many means cuts off what hangs, and nothing that only takes longer
 _MAX_DOCUMENTS = 32  # per message
-_BUSY = 0.6  # share of its slots; a stage below it waits for work, not the work for it
+_BUSY = 0.6  # share in use; below it a stage waits for work, not the work for it
+_REQUESTS_OF_A_GPU = 8  # at once, up to which an L4 gained; a CPU does one after the other
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,13 +20,34 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     batch_size: str  # a number, or `auto`
     timeout_s: float  # WEBHOOK_INDEXING_JOB_TIMEOUT
     has_backlog: bool  # documents wait in Postgres
-    is_tei_on_gpu: bool
 
 
-def measured(loads: Sequence[StageLoad], conditions: Conditions) -> Findings:
-    """What the times of the stages say; `loads` has one at least."""
-    slowest = max(loads, key=lambda load: load.mean_s)
-    return [batch_size(slowest, conditions), time_limit(slowest, conditions), next_replica(loads, conditions)]
+class TeiLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """The TEI servers while the load was measured."""
+
+    servers: int
+    is_on_gpu: bool
+    request_s: float  # of all requests together
+
+    def utilisation(self, active_s: float) -> float:
+        """The share of what they can do at once, 0 to 1."""
+        at_once = self.servers * (_REQUESTS_OF_A_GPU if self.is_on_gpu else 1)
+        return min(1.0, self.request_s / (active_s * at_once))
+
+
+class Resource(msgspec.Struct, frozen=True, kw_only=True):
+    """What there may be more of."""
+
+    name: str
+    count: int
+    utilisation: float
+    one_more: str  # how to get another one
+
+
+def measured(load: Load, tei: TeiLoad, conditions: Conditions) -> Findings:
+    """What the times of the stages say."""
+    slowest = max(load.stages, key=lambda stage: stage.mean_s)
+    return [batch_size(slowest, conditions), time_limit(slowest, conditions), next_replica(load, tei, conditions)]
 
 
 def failure_rate(total: int, failed: int) -> Finding:
@@ -76,37 +96,52 @@ def time_limit(slowest: StageLoad, conditions: Conditions) -> Finding:
     return ok("batches.timeout", found)
 
 
-def next_replica(loads: Sequence[StageLoad], conditions: Conditions) -> Finding:
-    """Which stage is the bottleneck, and how many documents a second another process of it would bring.
+def next_replica(load: Load, tei: TeiLoad, conditions: Conditions) -> Finding:
+    """What the bottleneck is, and how many documents a second one more of it would bring.
 
-    A stage that did x documents a second with a share u of its slots taken can do x / u. One more process of the
-    busiest stage raises its limit in proportion, up to the limit of the next one.
+    What did x documents a second with a share u of it taken can do x / u. One more raises that in proportion, up to
+    the limit of the next bottleneck.
     """
-    check = "replicas"
-    by_use = sorted(loads, key=lambda load: load.utilisation, reverse=True)
+    rate = max(stage.documents_per_s for stage in load.stages)
+    by_use = sorted(resources(load, tei), key=lambda resource: resource.utilisation, reverse=True)
     busiest = by_use[0]
-    rates = ", ".join(f"{load.stage} {load.documents_per_s:.2g}/s at {load.utilisation:.0%}" for load in loads)
+    shares = ", ".join(f"{resource.name} {resource.utilisation:.0%}" for resource in by_use)
+    measured = f"{rate:.2g} documents a second with {shares} in use"
     if busiest.utilisation < _BUSY:
-        return ok(check, f"no stage is at its limit ({rates}): another process would bring nothing")
-    now = limit(busiest)
-    grown = now * (busiest.workers + 1) / busiest.workers
-    others = [(limit(load), load.stage) for load in by_use[1:]]
-    ceiling, following = min(others, default=(grown, busiest.stage))
-    then = max(now, min(grown, ceiling))
-    bound = f", where the {following} is the limit" if ceiling < grown else ""
-    gain = f"up to {then:.2g} documents a second instead of {now:.2g}{bound}"
-    found = f"the {busiest.stage} is the bottleneck ({rates})"
-    remedy = f"{_more_of(busiest, conditions)}: {gain}"
-    return warn(check, found, remedy, "slowness") if conditions.has_backlog else ok(check, found, remedy)
+        return ok("replicas", f"nothing is at its limit ({measured}): another process would bring nothing")
+    now = _limit(rate, busiest)
+    grown = now * (busiest.count + 1) / busiest.count
+    ceiling = _limit(rate, by_use[1]) if len(by_use) > 1 else grown
+    bound = f", where {by_use[1].name} is the limit" if ceiling < grown else ""
+    gain = f"up to {max(now, min(grown, ceiling)):.2g} documents a second instead of {now:.2g}{bound}"
+    found, remedy = f"{busiest.name} is the bottleneck ({measured})", f"{busiest.one_more}: {gain}"
+    return warn("replicas", found, remedy, "slowness") if conditions.has_backlog else ok("replicas", found, remedy)
 
 
-def limit(load: StageLoad) -> float:
-    """Documents a second that the stage can do with its processes."""
-    return load.documents_per_s / max(load.utilisation, 0.001)
+def resources(load: Load, tei: TeiLoad) -> list[Resource]:
+    """All of which there may be more. An embedder is none of them where it only waits for TEI."""
+    embedding = Resource(
+        name="TEI",
+        count=tei.servers,
+        utilisation=tei.utilisation(load.active_s),
+        one_more="another server in WEBHOOK_TEI_URL",
+    )
+    is_waited_for = embedding.utilisation >= _BUSY
+    return [
+        embedding,
+        *(
+            Resource(
+                name=stage.stage,
+                count=stage.workers,
+                utilisation=stage.utilisation,
+                one_more=f"another process, `docker compose up --detach --scale {stage.stage}={stage.workers + 1}`",
+            )
+            for stage in load.stages
+            if not (is_waited_for and stage.stage is StageName.EMBEDDER)
+        ),
+    ]
 
 
-def _more_of(busiest: StageLoad, conditions: Conditions) -> str:
-    if busiest.stage is StageName.EMBEDDER and not conditions.is_tei_on_gpu:
-        # An embedder only waits for TEI; on a CPU that does one request after the other, a second one waits as well.
-        return "another TEI server in WEBHOOK_TEI_URL"
-    return f"another {busiest.stage}, `docker compose up --detach --scale {busiest.stage}={busiest.workers + 1}`"
+def _limit(rate: float, resource: Resource) -> float:
+    """Documents a second that it can do."""
+    return rate / max(resource.utilisation, 0.001)

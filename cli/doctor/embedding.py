@@ -30,7 +30,7 @@ def judge_tei(seen: TeiSeen, targets: Sequence[Target]) -> Findings:
     """Whether it is the model of the collections there are, and how well it works."""
     info = seen.served.info
     findings = [ok("tei.version", f"{seen.name}: version {info.version}"), device(seen)]
-    findings.append(round_trip("tei", seen.round_trip_ms, "WEBHOOK_TEI_URL"))
+    findings.append(round_trip("tei", seen.round_trip_ms))
     try:
         check_targets(targets, seen.served)
         findings.append(ok("tei.model", f"{seen.name}: {info.model_id}, {seen.served.dimension} dimensions"))

@@ -11,8 +11,8 @@ import msgspec
 from cli.client import DEFAULT_URL
 from cli.doctor import advice, probes
 from cli.doctor.embedding import judge_tei, runs_on_gpu
-from cli.doctor.finding import Examination, Findings, fail, refusal, worst
-from cli.doctor.load import StageLoad, stage_loads
+from cli.doctor.finding import Examination, Findings, refusal, worst
+from cli.doctor.load import StageLoad
 from cli.doctor.servers import judge_ingest, judge_postgres, judge_qdrant, judge_redis, unreachable
 from cli.doctor.settings import DoctorSettings, read_settings
 from cli.doctor.work import judge_backlog, judge_stage
@@ -20,7 +20,6 @@ from embedder.compatibility import PROBE, ChunkShape
 from shared.clients import PostgresPool, postgres_pool, redis_command
 from shared.errors import ConfigurationError, DependencyError
 from shared.inspection import StageState, StreamInspector
-from shared.jobs.operations_report import OperationFilter, OperationReports
 from shared.jobs.targets import Target, Targets
 from shared.tei import TeiClient
 from shared.tei_servers import tei_clients
@@ -28,7 +27,6 @@ from shared.throughput import Throughput
 from shared.tokenizer import load_tokenizer
 
 _HTTP_TIMEOUT = aiohttp.ClientTimeout(total=10, sock_connect=3)
-_HOUR = 3600.0
 
 
 class Registry(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,21 +129,17 @@ async def _look_at_work(
     if pool is None:
         return [], []
     try:
-        backlog = await probes.see_backlog(pool, settings.runtime.indexing_job_timeout)
-        documents = await probes.see_stays(pool)
-        wanted = OperationFilter(seconds=_HOUR, operation_type="document_indexing")
-        totals = (await OperationReports(pool).report(wanted, 0)).operations_by_type.get("document_indexing")
+        seen = await probes.see_work(pool, settings.runtime)
     except DependencyError as error:
-        return [fail("postgres.reachable", str(error), "look again")], []
-    findings = judge_backlog(backlog, stages[0]) if stages else []
-    findings.append(advice.failure_rate(totals.total, totals.failure_count) if totals else advice.failure_rate(0, 0))
-    loads = stage_loads(documents, settings.runtime.stage_concurrency)
-    if loads:
-        conditions = advice.Conditions(
-            batch_size=settings.dispatch.worker_batch_size,
-            timeout_s=settings.runtime.indexing_job_timeout,
-            has_backlog=backlog.due > 0,
-            is_tei_on_gpu=is_on_gpu,
-        )
-        findings += advice.measured(loads, conditions)
-    return findings, loads
+        return [unreachable("postgres", error.reason)], []
+    findings = judge_backlog(seen.backlog, stages[0]) if stages else []
+    findings.append(advice.failure_rate(seen.total, seen.failed))
+    if seen.load is None:
+        return findings, []
+    tei = advice.TeiLoad(servers=len(settings.tei.tei_urls), is_on_gpu=is_on_gpu, request_s=seen.request_s)
+    conditions = advice.Conditions(
+        batch_size=settings.dispatch.worker_batch_size,
+        timeout_s=settings.runtime.indexing_job_timeout,
+        has_backlog=seen.backlog.due > 0,
+    )
+    return [*findings, *advice.measured(seen.load, tei, conditions)], seen.load.stages

@@ -45,17 +45,31 @@ class StageLoad(msgspec.Struct, frozen=True, kw_only=True):
     utilisation: float  # share of its slots that were taken, 0 to 1
 
 
-def stage_loads(documents: Sequence[Mapping[StageName, Stay]], concurrency: int) -> list[StageLoad]:
-    """The loads of all stages that finished something, in the order of the stages.
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """What the pipeline did in a stretch of time; `stages` are those that finished something, in their order."""
 
-    `documents` should have ended one after the other: what is missing between them looks like idleness.
+    start: dt.datetime
+    end: dt.datetime
+    active_s: float  # time in which anything was in work
+    stages: list[StageLoad]
+
+
+def measure(documents: Sequence[Mapping[StageName, Stay]], concurrency: int) -> Load | None:
+    """The load that documents made which ended one after the other; None if no stage has finished any.
+
     `concurrency` is the number of batch messages that one process works on at once.
     """
     found = {stage: messages(d[stage] for d in documents if stage in d) for stage in StageName}
-    active = busy_seconds(message for stage in StageName for message in found[stage])
+    everything = [message for stage in StageName for message in found[stage]]
+    active = busy_seconds(everything)
     if not active:
-        return []
-    return [_load(stage, found[stage], concurrency, active) for stage in StageName if found[stage]]
+        return None
+    return Load(
+        start=dt.datetime.fromtimestamp(min(message.start for message in everything), dt.UTC),
+        end=dt.datetime.fromtimestamp(max(message.end for message in everything), dt.UTC),
+        active_s=active,
+        stages=[_load(stage, found[stage], concurrency, active) for stage in StageName if found[stage]],
+    )
 
 
 def messages(stays: Iterable[Stay]) -> list[Message]:

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 
 from cli.doctor.embedding import TeiSeen
-from cli.doctor.load import Stay
+from cli.doctor.load import Load, Stay, measure
 from cli.doctor.servers import CollectionSeen, IngestSeen, PostgresSeen, QdrantSeen, RedisSeen
 from cli.doctor.work import BacklogSeen
 from embedder.compatibility import ChunkShape, introduce
@@ -23,11 +23,13 @@ from shared.errors import ConfigurationError, DependencyError
 from shared.http import HealthReport
 from shared.inspection import redis_errors
 from shared.jobs.migrate import check_schema
+from shared.jobs.operations_report import OperationFilter, OperationReports
 from shared.jobs.targets import Target
-from shared.settings import QdrantSettings
+from shared.settings import QdrantSettings, RuntimeSettings
 from shared.streams import StageName
 from shared.tei import TeiClient, TeiInfo
 
+_ENDED = OperationFilter(seconds=3600.0, operation_type="document_indexing")
 _ROUND_TRIPS = 7
 _MAX_DOCUMENTS = 2000  # whose stages are looked at
 _SAMPLE = (
@@ -57,9 +59,24 @@ WHERE (j.finished_at IS NULL OR j.finished_at > now() - interval '1 hour')
 ORDER BY i.finished_at DESC LIMIT {_MAX_DOCUMENTS}
 """
 
+_REQUEST_SECONDS = """
+SELECT coalesce(sum(duration_ms), 0) / 1000 FROM webhook.operation_metrics
+WHERE operation_type = 'embedding' AND timestamp BETWEEN $1 AND $2
+"""
+
 _HAS_DOCUMENTS = """
 SELECT EXISTS (SELECT 1 FROM webhook.documents WHERE target = $1 AND live_version IS NOT NULL)
 """
+
+
+class WorkSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """What Postgres knows of the work."""
+
+    backlog: BacklogSeen
+    total: int  # documents that ended within the last hour
+    failed: int
+    load: Load | None  # made by the latest of them
+    request_s: float  # of requests to TEI meanwhile
 
 
 async def see_redis(redis: Redis) -> RedisSeen:
@@ -77,14 +94,20 @@ async def see_postgres(pool: PostgresPool) -> PostgresSeen:
     return msgspec.convert({**row, "round_trip_ms": trip, "refusal": refusal}, PostgresSeen)
 
 
-async def see_backlog(pool: PostgresPool, timeout: float) -> BacklogSeen:
-    """`timeout` (seconds): so long a released document may make no progress."""
-    return msgspec.convert(dict(await pool.fetchrow(_BACKLOG, timeout)), BacklogSeen)
-
-
-async def see_stays(pool: PostgresPool) -> list[dict[StageName, Stay]]:
-    """When the latest documents of the last hour came into each stage and left it."""
-    return [msgspec.convert(row["stages"], dict[StageName, Stay]) for row in await pool.fetch(_STAYS)]
+async def see_work(pool: PostgresPool, runtime: RuntimeSettings) -> WorkSeen:
+    """What waits, and how the documents of the last hour got on."""
+    backlog = await pool.fetchrow(_BACKLOG, runtime.indexing_job_timeout)
+    reports = await OperationReports(pool).report(_ENDED, 0)
+    totals = reports.operations_by_type.get("document_indexing")
+    documents = [msgspec.convert(row["stages"], dict[StageName, Stay]) for row in await pool.fetch(_STAYS)]
+    load = measure(documents, runtime.stage_concurrency)
+    return WorkSeen(
+        backlog=msgspec.convert(dict(backlog), BacklogSeen),
+        total=totals.total if totals else 0,
+        failed=totals.failure_count if totals else 0,
+        load=load,
+        request_s=float(await pool.fetchval(_REQUEST_SECONDS, load.start, load.end)) if load else 0.0,
+    )
 
 
 async def see_tei(client: TeiClient, shape: ChunkShape) -> TeiSeen:
