@@ -60,7 +60,7 @@ def failure_rate(total: int, failed: int) -> Finding:
     look = "`millstream dead list --since 1h` says why; `millstream dead replay --code CODE` when the cause is gone"
     if share > STOP_FAILED:
         return fail(check, f"{found}: stop and look", f"stop sending; {look}", "partial-failures")
-    if share > WARN_FAILED:
+    if share >= WARN_FAILED:
         return warn(check, found, look, "partial-failures")
     return ok(check, found)
 

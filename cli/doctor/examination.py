@@ -26,6 +26,7 @@ from shared.tei_servers import tei_clients
 from shared.throughput import Throughput
 from shared.tokenizer import load_tokenizer
 
+_POSTGRES_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _HTTP_TIMEOUT = aiohttp.ClientTimeout(total=10, sock_connect=3)
 
 
@@ -64,7 +65,7 @@ async def _look_at_postgres(settings: DoctorSettings, stack: AsyncExitStack) -> 
         if seen.refusal:
             return Registry(findings=findings)
         return Registry(findings=findings, pool=pool, targets=await Targets(pool).all_live())
-    except (DependencyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (DependencyError, *_POSTGRES_ERRORS) as error:
         return Registry(findings=[unreachable("postgres", str(error) or type(error).__name__)])
 
 
@@ -130,8 +131,8 @@ async def _look_at_work(
         return [], []
     try:
         seen = await probes.see_work(pool, settings.runtime)
-    except DependencyError as error:
-        return [unreachable("postgres", error.reason)], []
+    except (DependencyError, *_POSTGRES_ERRORS) as error:
+        return [unreachable("postgres", str(error))], []
     findings = judge_backlog(seen.backlog, stages[0]) if stages else []
     findings.append(advice.failure_rate(seen.total, seen.failed))
     if seen.load is None:

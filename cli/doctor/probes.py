@@ -132,10 +132,13 @@ async def see_qdrant(
     async def get(path: str) -> tuple[int, Any]:
         status, answer = await _get(session, "qdrant", settings.qdrant_url.rstrip("/") + path, headers)
         if status not in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}:
-            raise DependencyError("qdrant", f"HTTP {status} (check WEBHOOK_QDRANT_API_KEY)")
+            setting = "WEBHOOK_QDRANT_API_KEY" if status in {401, 403} else "WEBHOOK_QDRANT_URL"
+            raise DependencyError("qdrant", f"HTTP {status} (check {setting})")
         return status, answer
 
     _, root = await get("/")
+    if "version" not in root:
+        raise DependencyError("qdrant", "something else answers there (check WEBHOOK_QDRANT_URL)")
     collections = []
     for target in targets if pool else ():
         _, answer = await get(f"/collections/{target.target}")

@@ -16,6 +16,7 @@ SLOW_ROUND_TRIP_MS = {"redis": 5.0, "postgres": 5.0, "tei": 5.0, "qdrant": 20.0}
 _FULL = 0.8  # share of a limit from where somebody should look
 _QDRANT_VERSION = (1, 19)  # before, a replay of its log could bring deleted points back
 
+_NAMES_A_SETTING = re.compile(r"(.*) \(check (\w+)\)", re.DOTALL)
 _VARIABLES = {**URL_VARIABLES, "ingest": "MILLSTREAM_URL"}
 
 
@@ -67,10 +68,13 @@ class IngestSeen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def unreachable(service: str, reason: str) -> Finding:
-    """A server that does not answer, or not as it should."""
+    """A server that does not answer, or not as it should; `reason` may end with `(check SETTING)`."""
     runbook = "lost-redis" if service == "redis" else None
-    remedy = f"start it, or correct {_VARIABLES[service]}"
-    return fail(f"{service}.reachable", f"{service} does not answer: {reason}", remedy, runbook)
+    if named := _NAMES_A_SETTING.fullmatch(reason):
+        reason, remedy = named[1], f"correct {named[2]}"
+    else:
+        remedy = f"start it, or correct {_VARIABLES[service]}"
+    return fail(f"{service}.reachable", f"{service} does not answer as it should: {reason}", remedy, runbook)
 
 
 def round_trip(server: str, milliseconds: float) -> Finding:

@@ -171,7 +171,7 @@ FAULTS: list[tuple[str, Fault, str, Verdict, str]] = [
     ("long chunks", setting("WEBHOOK_MAX_CHUNK_TOKENS", "1000"), "tei.model", Verdict.FAIL, "MAX_CHUNK_TOKENS to 512"),
     ("far TEI", tei_far_away, "tei.round_trip", Verdict.WARN, "in the same network"),
     ("Qdrant down", setting("WEBHOOK_QDRANT_URL", NOBODY), "qdrant.reachable", Verdict.FAIL, "WEBHOOK_QDRANT_URL"),
-    ("wrong key", setting("WEBHOOK_QDRANT_API_KEY", "x"), "qdrant.reachable", Verdict.FAIL, "start it"),
+    ("wrong key", setting("WEBHOOK_QDRANT_API_KEY", "x"), "qdrant.reachable", Verdict.FAIL, "WEBHOOK_QDRANT_API_KEY"),
     ("lost collection", lost_collection, "qdrant.collection", Verdict.FAIL, "run an indexer"),
     ("foreign collection", foreign_collection, "qdrant.collection", Verdict.FAIL, f"drop {TARGET}"),
     ("no indexer", no_indexer, "work.workers", Verdict.FAIL, "`millstream serve indexer`"),
@@ -219,10 +219,10 @@ def test_a_running_pipeline_is_examined_from_its_stack_file(pipeline: Pipeline) 
 
 
 def test_people_are_told_in_lines_and_programs_by_the_exit_status() -> None:
-    environ = bare_environ(WEBHOOK_LEAS="1", **{name: NOBODY for name in ("WEBHOOK_TEI_URL", "WEBHOOK_QDRANT_URL")})
+    environ = bare_environ(WEBHOOK_LEAS="1", **dict.fromkeys(("WEBHOOK_TEI_URL", "WEBHOOK_QDRANT_URL"), NOBODY))
     done = subprocess.run([*MILLSTREAM, "doctor"], env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert "fail settings.name WEBHOOK_LEAS is not a setting, so that no service starts" in lines
     assert "-> rename it to WEBHOOK_LEASE" in lines
-    assert any(line.startswith("fail tei.reachable tei does not answer") for line in lines)
+    assert any(line.startswith("fail tei.reachable tei does not answer as it should: ") for line in lines)

@@ -18,6 +18,7 @@ from cli.doctor.servers import (
     judge_postgres,
     judge_qdrant,
     judge_redis,
+    unreachable,
 )
 from shared.http import HealthReport
 from shared.jobs.targets import Target
@@ -149,3 +150,18 @@ def test_speed_is_tokens_over_seconds_of_inference() -> None:
     )
     assert speed_by_metrics(page) == 16_000
     assert speed_by_metrics("te_queue_size 0\n") is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "found", "remedy"),
+    [
+        ("refused (127.0.0.1)", "refused (127.0.0.1)", "start it, or correct WEBHOOK_TEI_URL"),
+        ("HTTP 401 (check WEBHOOK_TEI_API_KEY)", "HTTP 401", "correct WEBHOOK_TEI_API_KEY"),
+    ],
+)
+def test_a_server_that_does_not_answer_is_to_be_started_or_its_setting_corrected(
+    reason: str, found: str, remedy: str
+) -> None:
+    finding = unreachable("tei", reason)
+    assert (finding.check, finding.verdict, finding.remedy) == ("tei.reachable", Verdict.FAIL, remedy)
+    assert finding.found.endswith(f": {found}")
