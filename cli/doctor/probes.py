@@ -27,7 +27,7 @@ from shared.jobs.operations_report import OperationFilter, OperationReports
 from shared.jobs.targets import Target
 from shared.settings import QdrantSettings, RuntimeSettings
 from shared.streams import StageName
-from shared.tei import TeiClient, TeiInfo
+from shared.tei import Backoff, TeiClient, TeiInfo
 
 _ENDED = OperationFilter(seconds=3600.0, operation_type="document_indexing")
 _ROUND_TRIPS = 7
@@ -111,14 +111,15 @@ async def see_work(pool: PostgresPool, runtime: RuntimeSettings) -> WorkSeen:
 
 
 async def see_tei(client: TeiClient, shape: ChunkShape) -> TeiSeen:
-    """Raises ConfigurationError for a server that does not fit the chunks."""
-    served = await introduce(client, shape)
+    """Raises ConfigurationError for a server that does not fit the chunks. A busy one is asked again."""
+    served = await Backoff().run(lambda: introduce(client, shape))
     by_metrics = await _speed_by_metrics(client)
+    by_request = await Backoff().run(lambda: _speed_by_request(client, served.info)) if by_metrics is None else 0.0
     return TeiSeen(
         name=client.name,
         served=served,
         round_trip_ms=await round_trip_ms(client.info),
-        tokens_per_s=by_metrics or await _speed_by_request(client, served.info),
+        tokens_per_s=by_metrics or by_request,
         has_metrics=by_metrics is not None,
     )
 
