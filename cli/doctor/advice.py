@@ -2,7 +2,7 @@
 
 import msgspec
 
-from cli.doctor.finding import Finding, Findings, fail, ok, warn
+from cli.doctor.finding import Finding, Findings, fail, figure, ok, warn
 from cli.doctor.load import Load, StageLoad
 from shared.streams import StageName
 
@@ -68,7 +68,7 @@ def failure_rate(total: int, failed: int) -> Finding:
 def batch_size(slowest: StageLoad, conditions: Conditions) -> Finding:
     """Whether a batch message is short enough to be done again after a crash, and long enough to be cheap."""
     check, size = "batches.size", conditions.batch_size
-    found = f"a batch message takes the {slowest.stage} {slowest.mean_s:.2g} s (WEBHOOK_WORKER_BATCH_SIZE={size})"
+    found = f"a batch message takes the {slowest.stage} {figure(slowest.mean_s)} s (WEBHOOK_WORKER_BATCH_SIZE={size})"
     if size == "auto":
         return ok(check, found)
     if slowest.mean_s > LONG_S:
@@ -89,7 +89,9 @@ def batch_size(slowest: StageLoad, conditions: Conditions) -> Finding:
 def time_limit(slowest: StageLoad, conditions: Conditions) -> Finding:
     """Whether the time limit of a batch message is well above what it takes."""
     wanted = TIMEOUT_FACTOR * slowest.mean_s
-    found = f"a batch message may take {conditions.timeout_s:g} s; {TIMEOUT_FACTOR:g} times the mean is {wanted:.2g} s"
+    found = (
+        f"a batch message may take {conditions.timeout_s:g} s; {TIMEOUT_FACTOR:g} times the mean is {figure(wanted)} s"
+    )
     if conditions.timeout_s < wanted:
         remedy = f"WEBHOOK_INDEXING_JOB_TIMEOUT={max(1, round(wanted))}s for all services"
         return warn("batches.timeout", found, remedy, "timeouts")
@@ -106,14 +108,14 @@ def next_replica(load: Load, tei: TeiLoad, conditions: Conditions) -> Finding:
     by_use = sorted(resources(load, tei), key=lambda resource: resource.utilisation, reverse=True)
     busiest = by_use[0]
     shares = ", ".join(f"{resource.name} {resource.utilisation:.0%}" for resource in by_use)
-    measured = f"{rate:.2g} documents a second with {shares} in use"
+    measured = f"{figure(rate)} documents a second with {shares} in use"
     if busiest.utilisation < _BUSY:
         return ok("replicas", f"nothing is at its limit ({measured}): another process would bring nothing")
     now = _limit(rate, busiest)
     grown = now * (busiest.count + 1) / busiest.count
     ceiling = _limit(rate, by_use[1]) if len(by_use) > 1 else grown
     bound = f", where {by_use[1].name} is the limit" if ceiling < grown else ""
-    gain = f"up to {max(now, min(grown, ceiling)):.2g} documents a second instead of {now:.2g}{bound}"
+    gain = f"up to {figure(max(now, min(grown, ceiling)))} documents a second instead of {figure(now)}{bound}"
     found, remedy = f"{busiest.name} is the bottleneck ({measured})", f"{busiest.one_more}: {gain}"
     return warn("replicas", found, remedy, "slowness") if conditions.has_backlog else ok("replicas", found, remedy)
 

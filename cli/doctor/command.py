@@ -5,7 +5,7 @@ import os
 
 import typer
 
-from cli.doctor.finding import Examination, Verdict
+from cli.doctor.finding import Examination, Verdict, figure
 from cli.output import Exit, Json, console, emit, table
 
 _COLOURS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
@@ -37,7 +37,7 @@ def _show(examination: Examination) -> None:
     if examination.stages:
         columns = ("stage", "workers", "messages", "mean_s", "documents_per_s", "utilisation")
         rows = [
-            [s.stage, s.workers, s.messages, f"{s.mean_s:.2g}", f"{s.documents_per_s:.3g}", f"{s.utilisation:.0%}"]
+            [s.stage, s.workers, s.messages, figure(s.mean_s), figure(s.documents_per_s), f"{s.utilisation:.0%}"]
             for s in examination.stages
         ]
         console.print(table(columns, rows))

@@ -35,7 +35,7 @@ def judge_tei(seen: TeiSeen, targets: Sequence[Target]) -> Findings:
         check_targets(targets, seen.served)
         findings.append(ok("tei.model", f"{seen.name}: {info.model_id}, {seen.served.dimension} dimensions"))
     except ConfigurationError as error:
-        findings.append(refusal("tei.model", error))
+        findings.append(refusal("tei.model", str(error)))
     if not info.counts_inputs:
         found = f"{seen.name}: version {info.version} counts requests, not inputs, and embeds less at once"
         findings.append(warn("tei.limits", found, "upgrade TEI to 1.9 or later"))

@@ -36,6 +36,7 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True):
     findings: Findings
     pool: PostgresPool | None = None  # None: it does not answer, or has another schema
     targets: list[Target] = []
+    filled: frozenset[str] = frozenset()  # targets with documents that search shows
 
 
 async def examine(environ: Mapping[str, str]) -> Examination:
@@ -64,7 +65,8 @@ async def _look_at_postgres(settings: DoctorSettings, stack: AsyncExitStack) -> 
         findings = judge_postgres(seen)
         if seen.refusal:
             return Registry(findings=findings)
-        return Registry(findings=findings, pool=pool, targets=await Targets(pool).all_live())
+        targets, filled = await Targets(pool).all_live(), await probes.see_filled(pool)
+        return Registry(findings=findings, pool=pool, targets=targets, filled=filled)
     except (DependencyError, *_POSTGRES_ERRORS) as error:
         return Registry(findings=[unreachable("postgres", str(error) or type(error).__name__)])
 
@@ -95,7 +97,8 @@ async def _look_at_redis(settings: DoctorSettings, stack: AsyncExitStack) -> tup
 
 async def _look_at_qdrant(session: aiohttp.ClientSession, settings: DoctorSettings, registry: Registry) -> Findings:
     try:
-        return judge_qdrant(await probes.see_qdrant(session, settings.qdrant, registry.targets, registry.pool))
+        seen = await probes.see_qdrant(session, settings.qdrant, registry.targets)
+        return judge_qdrant(seen, registry.filled)
     except DependencyError as error:
         return [unreachable("qdrant", error.reason)]
 
@@ -107,7 +110,7 @@ async def _look_at_tei(
     try:
         ids = load_tokenizer(settings.chunker.tokenizer).encode(PROBE).ids
     except ConfigurationError as error:
-        return [refusal("settings.tokenizer", error)], False
+        return [refusal("settings.tokenizer", str(error))], False
     shape = ChunkShape(max_tokens=settings.chunker.max_chunk_tokens, probe_ids=ids)
     settled = [target for target in targets if target.tei_url is None and target.dimension is not None]
     looks = [await _look_at_server(client, shape, settled) for client in tei_clients(session, settings.tei)]
@@ -121,7 +124,7 @@ async def _look_at_server(client: TeiClient, shape: ChunkShape, targets: Sequenc
     except DependencyError as error:
         return [unreachable("tei", f"{client.name}: {error.reason}")], False
     except ConfigurationError as error:
-        return [refusal("tei.model", error)], False
+        return [refusal("tei.model", str(error))], False
 
 
 async def _look_at_work(

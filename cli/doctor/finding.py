@@ -7,7 +7,6 @@ from typing import TypeAlias
 import msgspec
 
 from cli.doctor.load import StageLoad
-from shared.errors import ConfigurationError
 
 
 class Verdict(enum.StrEnum):
@@ -54,10 +53,15 @@ def fail(check: str, found: str, remedy: str, runbook: str | None = None) -> Fin
     return Finding(check=check, verdict=Verdict.FAIL, found=found, remedy=remedy, runbook=runbook)
 
 
-def refusal(check: str, error: ConfigurationError, runbook: str | None = None) -> Finding:
-    """What a service would not start on; the message of such an error is `what is wrong: what to do`."""
-    found, _, remedy = str(error).rpartition(": ")
+def refusal(check: str, message: str, runbook: str | None = None) -> Finding:
+    """What a service would not start on, by the message of its ConfigurationError: `what is wrong: what to do`."""
+    found, _, remedy = message.rpartition(": ")
     return fail(check, found, remedy, runbook)
+
+
+def figure(value: float) -> str:
+    """A number with two digits, or with all before the point."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def worst(findings: Iterable[Finding]) -> Verdict:

@@ -64,8 +64,9 @@ SELECT coalesce(sum(duration_ms), 0) / 1000 FROM webhook.operation_metrics
 WHERE operation_type = 'embedding' AND timestamp BETWEEN $1 AND $2
 """
 
-_HAS_DOCUMENTS = """
-SELECT EXISTS (SELECT 1 FROM webhook.documents WHERE target = $1 AND live_version IS NOT NULL)
+_FILLED = """
+SELECT target FROM webhook.targets t
+WHERE EXISTS (SELECT 1 FROM webhook.documents d WHERE d.target = t.target AND d.live_version IS NOT NULL)
 """
 
 
@@ -92,6 +93,11 @@ async def see_postgres(pool: PostgresPool) -> PostgresSeen:
     trip = await round_trip_ms(lambda: pool.fetchval("SELECT 1"))
     refusal = await refusal_of(check_schema(pool))
     return msgspec.convert({**row, "round_trip_ms": trip, "refusal": refusal}, PostgresSeen)
+
+
+async def see_filled(pool: PostgresPool) -> frozenset[str]:
+    """The targets with documents that search shows."""
+    return frozenset(row["target"] for row in await pool.fetch(_FILLED))
 
 
 async def see_work(pool: PostgresPool, runtime: RuntimeSettings) -> WorkSeen:
@@ -124,10 +130,8 @@ async def see_tei(client: TeiClient, shape: ChunkShape) -> TeiSeen:
     )
 
 
-async def see_qdrant(
-    session: aiohttp.ClientSession, settings: QdrantSettings, targets: Sequence[Target], pool: PostgresPool | None
-) -> QdrantSeen:
-    """The collections of `targets` as well; without `pool` there are none."""
+async def see_qdrant(session: aiohttp.ClientSession, settings: QdrantSettings, targets: Sequence[Target]) -> QdrantSeen:
+    """The collections of `targets` as well."""
     headers = {"api-key": str(settings.qdrant_api_key)} if settings.qdrant_api_key else {}
 
     async def get(path: str) -> tuple[int, Any]:
@@ -140,27 +144,22 @@ async def see_qdrant(
     _, root = await get("/")
     if "version" not in root:
         raise DependencyError("qdrant", "something else answers there (check WEBHOOK_QDRANT_URL)")
-    collections = []
-    for target in targets if pool else ():
-        _, answer = await get(f"/collections/{target.target}")
-        has_documents = bool(pool and await pool.fetchval(_HAS_DOCUMENTS, target.target))
-        collections.append(collection_seen(target, answer, has_documents=has_documents))
+    collections = [collection_seen(each, (await get(f"/collections/{each.target}"))[1]) for each in targets]
     trip = await round_trip_ms(lambda: get("/"))
     return QdrantSeen(version=root["version"], round_trip_ms=trip, collections=collections)
 
 
-def collection_seen(target: Target, answer: Any, *, has_documents: bool) -> CollectionSeen:
+def collection_seen(target: Target, answer: Any) -> CollectionSeen:
     """What `GET /collections/NAME` says; an answer without a result is that of a collection which is not there."""
     result = answer.get("result")
     if not result:
-        return CollectionSeen(target=target, has_documents=has_documents, exists=False)
+        return CollectionSeen(target=target, exists=False)
     config = result["config"]
     return CollectionSeen(
         target=target,
-        has_documents=has_documents,
         exists=True,
         status=result["status"],
-        dimension=config["params"].get("vectors", {}).get("dense", {}).get("size"),
+        dimension=((config["params"].get("vectors") or {}).get("dense") or {}).get("size"),
         generation=(config.get("metadata") or {}).get("generation"),
     )
 

@@ -1,13 +1,12 @@
 """What is judged of Redis, Postgres, Qdrant and ingest, by what the probes saw of them. No I/O."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection
 
 import msgspec
 
 from cli.doctor.finding import Finding, Findings, fail, ok, refusal, warn
 from local.servers import URL_VARIABLES
-from shared.errors import ConfigurationError
 from shared.http import HealthReport
 from shared.jobs.targets import Target
 
@@ -29,6 +28,7 @@ class RedisSeen(msgspec.Struct, frozen=True, kw_only=True):
     role: str = "master"
     used_memory: int = 0  # bytes
     maxmemory: int = 0  # bytes; 0: no limit
+    maxmemory_policy: str = "noeviction"
     round_trip_ms: float
     refusal: str | None = None  # why services would not start on it
 
@@ -48,7 +48,6 @@ class CollectionSeen(msgspec.Struct, frozen=True, kw_only=True):
     """A target and its collection in Qdrant."""
 
     target: Target
-    has_documents: bool  # documents that search shows, by the registry
     exists: bool
     status: str = "green"
     dimension: int | None = None
@@ -92,13 +91,7 @@ def round_trip(server: str, milliseconds: float) -> Finding:
 
 def judge_redis(seen: RedisSeen) -> Findings:
     """Version, policy, persistence, memory and round trip."""
-    found = f"version {seen.redis_version}, policy noeviction"
-    start = (
-        refusal("redis.policy", ConfigurationError(seen.refusal), "memory")
-        if seen.refusal
-        else ok("redis.policy", found)
-    )
-    findings = [start, _persistence(seen), _memory(seen), round_trip("redis", seen.round_trip_ms)]
+    findings = [_fitness(seen), _persistence(seen), _memory(seen), round_trip("redis", seen.round_trip_ms)]
     if seen.role != "master":
         remedy = "point WEBHOOK_REDIS_URL to the primary"
         findings.append(fail("redis.role", f"it is a {seen.role}, which takes no writes", remedy))
@@ -108,7 +101,7 @@ def judge_redis(seen: RedisSeen) -> Findings:
 def judge_postgres(seen: PostgresSeen) -> Findings:
     """Schema, durability, connections and round trip."""
     schema = (
-        refusal("postgres.schema", ConfigurationError(seen.refusal))
+        refusal("postgres.schema", seen.refusal)
         if seen.refusal
         else ok("postgres.schema", f"version {seen.server_version}, the schema is this release's")
     )
@@ -120,8 +113,8 @@ def judge_postgres(seen: PostgresSeen) -> Findings:
     return findings
 
 
-def judge_qdrant(seen: QdrantSeen) -> Findings:
-    """Version, round trip and the collections of all live targets."""
+def judge_qdrant(seen: QdrantSeen, filled: Collection[str]) -> Findings:
+    """Version, round trip and the collections; `filled` are the targets with documents that search shows."""
     version = _version(seen.version)
     older = ".".join(map(str, _QDRANT_VERSION))
     first = (
@@ -130,7 +123,7 @@ def judge_qdrant(seen: QdrantSeen) -> Findings:
         else warn("qdrant.version", f"version {seen.version} is older than {older}", f"upgrade it to {older} or later")
     )
     trip = round_trip("qdrant", seen.round_trip_ms)
-    return [first, trip, *(_collection(each) for each in seen.collections)]
+    return [first, trip, *(_collection(each, has_documents=each.target.target in filled) for each in seen.collections)]
 
 
 def judge_ingest(seen: IngestSeen) -> Findings:
@@ -139,16 +132,19 @@ def judge_ingest(seen: IngestSeen) -> Findings:
     if seen.secret_status in {401, 403}:
         remedy = "set WEBHOOK_API_SECRET to that of ingest, for example with `set -a; . .millstream/stack.env`"
         findings.append(fail("ingest.secret", f"ingest refuses the API secret ({seen.secret_status})", remedy))
-    sick = unhealthy(seen.health.services)
-    for service, state in sick.items():
-        remedy = f"look at {_VARIABLES[service]} of ingest, which may be another than here"
-        findings.append(fail("ingest.health", f"ingest finds {service} {state}", remedy))
+    for service, state in seen.health.services.items():
+        if state != "healthy":
+            remedy = f"look at {_VARIABLES[service]} of ingest, which may be another than here"
+            findings.append(fail("ingest.health", f"ingest finds {service} {state}", remedy))
     return findings or [ok("ingest.health", f"ingest is healthy and lets us in, {seen.round_trip_ms:.1f} ms")]
 
 
-def unhealthy(services: Mapping[str, str]) -> dict[str, str]:
-    """Those that /health does not call healthy, and why."""
-    return {service: state for service, state in services.items() if state != "healthy"}
+def _fitness(seen: RedisSeen) -> Finding:
+    if seen.refusal is None:
+        return ok("redis.policy", f"version {seen.redis_version}, policy {seen.maxmemory_policy}")
+    if seen.maxmemory_policy == "noeviction":
+        return refusal("redis.version", seen.refusal)
+    return refusal("redis.policy", seen.refusal, "memory")
 
 
 def _persistence(seen: RedisSeen) -> Finding:
@@ -196,10 +192,10 @@ def _connections(seen: PostgresSeen) -> Finding:
     return warn("postgres.connections", found, remedy)
 
 
-def _collection(seen: CollectionSeen) -> Finding:
+def _collection(seen: CollectionSeen, *, has_documents: bool) -> Finding:
     check, name = "qdrant.collection", seen.target.target
     if not seen.exists:
-        if not seen.has_documents:
+        if not has_documents:
             return ok(check, f"{name} is made when its first document comes")
         return fail(
             check,

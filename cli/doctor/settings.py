@@ -74,7 +74,7 @@ def check_secrets(settings: DoctorSettings) -> Findings:
         try:
             check_secret(name, secret, test_mode=False)
         except ConfigurationError as error:
-            findings.append(refusal("settings.secrets", error))
+            findings.append(refusal("settings.secrets", str(error)))
     return findings or [ok("settings.secrets", "both secrets are set and long enough")]
 
 

@@ -36,11 +36,12 @@ def qdrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantSettings]
         yield settings
 
 
-async def troubles(world: Examined) -> dict[str, Finding]:
-    """What the doctor would have changed, by check."""
+async def troubles(world: Examined, slow: str | None = None) -> dict[str, Finding]:
+    """What the doctor would have changed, by check. On a busy machine any server may be slow: only `slow` counts."""
     examination = await examine(world.environ)
     assert examination.verdict is worst(examination.findings)
-    return {each.check: each for each in examination.findings if each.verdict is not Verdict.OK}
+    found = {each.check: each for each in examination.findings if each.verdict is not Verdict.OK}
+    return {check: each for check, each in found.items() if check == slow or not check.endswith(".round_trip")}
 
 
 def setting(name: str, value: str) -> Fault:
@@ -199,7 +200,7 @@ async def test_a_planted_fault_is_found_with_its_remedy(
     servers: Servers, qdrant: QdrantSettings, fault: Fault, check: str, verdict: Verdict, remedy: str
 ) -> None:
     async with examined(servers, qdrant) as world, fault(world):
-        found = await troubles(world)
+        found = await troubles(world, slow=check)
     assert found.keys() == {check}
     assert found[check].verdict is verdict
     assert remedy in (found[check].remedy or "")

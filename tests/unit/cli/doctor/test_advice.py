@@ -12,7 +12,7 @@ from cli.doctor.advice import (
     next_replica,
     time_limit,
 )
-from cli.doctor.finding import Verdict
+from cli.doctor.finding import Verdict, figure
 from cli.doctor.load import Load, StageLoad
 from shared.streams import StageName
 
@@ -127,3 +127,8 @@ def test_a_stage_alone_grows_without_another_limit() -> None:
     """Documents that the chunker ends are in no other stage, and TEI is not asked."""
     finding = next_replica(load(stage(CHUNKER, utilisation=0.8)), NO_TEI, conditions())
     assert "up to 50 documents a second instead of 25" in (finding.remedy or "")
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0234, "0.023"), (4.56, "4.6"), (12.6, "13"), (1234.5, "1234")])
+def test_figures_are_for_people(value: float, text: str) -> None:
+    assert figure(value) == text

@@ -30,7 +30,8 @@ POSTGRES = PostgresSeen(
     max_connections=200, round_trip_ms=0.2,
 )  # fmt: skip
 TARGET = Target(target="docs_1", collection="docs", generation="g", model="m", dimension=384)
-COLLECTION = CollectionSeen(target=TARGET, has_documents=True, exists=True, dimension=384, generation="g")
+FILLED = {"docs_1"}
+COLLECTION = CollectionSeen(target=TARGET, exists=True, dimension=384, generation="g")
 INGEST = IngestSeen(
     health=HealthReport(status="healthy", services={"redis": "healthy"}, timestamp=dt.datetime.now(dt.UTC)),
     secret_status=200,
@@ -44,7 +45,7 @@ def troubles(findings: list[Finding]) -> list[Finding]:
 
 def test_servers_that_are_well_have_no_findings_to_act_on() -> None:
     qdrant = QdrantSeen(version="1.19.1", round_trip_ms=0.2, collections=[COLLECTION])
-    for findings in (judge_redis(REDIS), judge_postgres(POSTGRES), judge_qdrant(qdrant), judge_ingest(INGEST)):
+    for findings in (judge_redis(REDIS), judge_postgres(POSTGRES), judge_qdrant(qdrant, FILLED), judge_ingest(INGEST)):
         assert findings
         assert not troubles(findings)
 
@@ -52,7 +53,13 @@ def test_servers_that_are_well_have_no_findings_to_act_on() -> None:
 @pytest.mark.parametrize(
     ("changes", "check", "verdict", "remedy"),
     [
-        ({"refusal": "it evicts keys: set noeviction"}, "redis.policy", Verdict.FAIL, "set noeviction"),
+        (
+            {"refusal": "it evicts: set noeviction", "maxmemory_policy": "x"},
+            "redis.policy",
+            Verdict.FAIL,
+            "set noeviction",
+        ),
+        ({"refusal": "6.2 is too old: upgrade it"}, "redis.version", Verdict.FAIL, "upgrade it"),
         ({"aof_enabled": 0}, "redis.persistence", Verdict.WARN, "CONFIG SET appendonly yes"),
         ({"aof_last_write_status": "err"}, "redis.persistence", Verdict.FAIL, "make room"),
         ({"used_memory": 85 * MIB, "maxmemory": 100 * MIB}, "redis.memory", Verdict.WARN, "raise maxmemory"),
@@ -95,26 +102,28 @@ def test_what_is_wrong_with_postgres(changes: dict[str, Any], check: str, verdic
 )
 def test_what_is_wrong_with_a_collection(changes: dict[str, Any], found: str, remedy: str) -> None:
     seen = QdrantSeen(version="1.19.1", round_trip_ms=0.2, collections=[msgspec.structs.replace(COLLECTION, **changes)])
-    [finding] = troubles(judge_qdrant(seen))
+    [finding] = troubles(judge_qdrant(seen, FILLED))
     assert finding.verdict is Verdict.FAIL
     assert found in finding.found
     assert remedy in (finding.remedy or "")
 
 
 def test_a_collection_without_documents_need_not_be_there() -> None:
-    missing = msgspec.structs.replace(COLLECTION, exists=False, has_documents=False)
-    assert not troubles(judge_qdrant(QdrantSeen(version="1.20.0-edge", round_trip_ms=0.2, collections=[missing])))
+    missing = msgspec.structs.replace(COLLECTION, exists=False)
+    assert not troubles(
+        judge_qdrant(QdrantSeen(version="1.20.0-edge", round_trip_ms=0.2, collections=[missing]), filled=())
+    )
 
 
 @pytest.mark.parametrize("version", ["1.18.4", "unknown"])
 def test_a_qdrant_that_is_too_old_or_unknown_is_to_be_upgraded(version: str) -> None:
-    [finding] = troubles(judge_qdrant(QdrantSeen(version=version, round_trip_ms=0.2, collections=[])))
+    [finding] = troubles(judge_qdrant(QdrantSeen(version=version, round_trip_ms=0.2, collections=[]), filled=()))
     assert (finding.check, finding.remedy) == ("qdrant.version", "upgrade it to 1.19 or later")
 
 
 def test_qdrant_may_be_farther_away_than_the_others() -> None:
-    assert not troubles(judge_qdrant(QdrantSeen(version="1.19.1", round_trip_ms=15.0, collections=[])))
-    assert troubles(judge_qdrant(QdrantSeen(version="1.19.1", round_trip_ms=25.0, collections=[])))
+    assert not troubles(judge_qdrant(QdrantSeen(version="1.19.1", round_trip_ms=15.0, collections=[]), filled=()))
+    assert troubles(judge_qdrant(QdrantSeen(version="1.19.1", round_trip_ms=25.0, collections=[]), filled=()))
 
 
 def test_ingest_that_refuses_the_secret_or_misses_a_server_fails() -> None:
@@ -128,15 +137,15 @@ def test_ingest_that_refuses_the_secret_or_misses_a_server_fails() -> None:
 
 def test_a_collection_is_read_from_qdrants_answer() -> None:
     config = {"params": {"vectors": {"dense": {"size": 384}}}, "metadata": {"generation": "g"}}
-    seen = collection_seen(TARGET, {"result": {"status": "green", "config": config}}, has_documents=True)
+    seen = collection_seen(TARGET, {"result": {"status": "green", "config": config}})
     assert seen == COLLECTION
-    missing = collection_seen(TARGET, {"status": {"error": "Not found"}, "time": 0}, has_documents=False)
+    missing = collection_seen(TARGET, {"status": {"error": "Not found"}, "time": 0})
     assert not missing.exists
 
 
 def test_a_collection_that_others_made_has_no_generation() -> None:
     result = {"status": "green", "config": {"params": {}, "metadata": None}}
-    seen = collection_seen(TARGET, {"result": result}, has_documents=True)
+    seen = collection_seen(TARGET, {"result": result})
     assert (seen.dimension, seen.generation) == (None, None)
 
 
