@@ -9,7 +9,7 @@ import msgspec
 from shared.streams import StageName
 
 # Documents of one message start in one statement, whose clock ticks on from row to row; their ends may be in two.
-_SAME_START_S = 0.002
+_SAME_START_S = 0.01
 _SAME_END_S = 0.1
 
 
@@ -38,7 +38,7 @@ class StageLoad(msgspec.Struct, frozen=True, kw_only=True):
     """What one stage did while anything was in work."""
 
     stage: StageName
-    workers: int  # processes that were seen
+    workers: int  # processes that were seen at one time
     messages: int
     mean_s: float  # of a batch message
     documents_per_s: float
@@ -77,15 +77,7 @@ def messages(stays: Iterable[Stay]) -> list[Message]:
     ended = [
         (stay.worker, stay.started_at.timestamp(), stay.finished_at.timestamp()) for stay in stays if stay.finished_at
     ]
-    made: list[Message] = []
-    for worker, times in groupby(sorted(ended), key=lambda each: each[0]):
-        for _, start, end in times:
-            last = made[-1] if made and made[-1].worker == worker else None
-            if last and start - last.start <= _SAME_START_S * last.documents and abs(end - last.end) <= _SAME_END_S:
-                made[-1] = msgspec.structs.replace(last, end=max(end, last.end), documents=last.documents + 1)
-            else:
-                made.append(Message(worker=worker, start=start, end=end, documents=1))
-    return made
+    return [message for _, times in groupby(sorted(ended), key=lambda each: each[0]) for message in _of_worker(times)]
 
 
 def busy_seconds(work: Iterable[Message]) -> float:
@@ -97,8 +89,33 @@ def busy_seconds(work: Iterable[Message]) -> float:
     return total
 
 
+def _of_worker(times: Iterable[tuple[str, float, float]]) -> list[Message]:
+    """The messages of one worker, whose documents come in the order of their start."""
+    made: list[Message] = []
+    recent = 0  # the first message that a document which starts now may belong to
+    for worker, start, end in times:
+        while recent < len(made) and start - made[recent].start > _SAME_START_S:
+            recent += 1
+        index = next((i for i in range(recent, len(made)) if abs(end - made[i].end) <= _SAME_END_S), None)
+        if index is None:
+            made.append(Message(worker=worker, start=start, end=end, documents=1))
+        else:
+            known = made[index]
+            made[index] = msgspec.structs.replace(known, end=max(end, known.end), documents=known.documents + 1)
+    return made
+
+
+def _workers_at_once(work: Sequence[Message]) -> int:
+    """How many workers there were at most at one time; one that was restarted comes back under another name."""
+    spans: dict[str, tuple[float, float]] = {}
+    for message in work:
+        start, end = spans.get(message.worker, (message.start, message.end))
+        spans[message.worker] = (min(start, message.start), max(end, message.end))
+    return max(sum(start <= moment <= end for start, end in spans.values()) for moment, _ in spans.values())
+
+
 def _load(stage: StageName, work: Sequence[Message], concurrency: int, active: float) -> StageLoad:
-    workers = len({message.worker for message in work})
+    workers = _workers_at_once(work)
     seconds = sum(message.seconds for message in work)
     return StageLoad(
         stage=stage,

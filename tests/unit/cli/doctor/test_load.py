@@ -31,6 +31,18 @@ def test_messages_that_start_together_and_end_apart_are_two() -> None:
     assert [each.documents for each in messages([stay(0.0, 1.0), stay(0.0001, 2.0)])] == [1, 1]
 
 
+def test_messages_that_start_together_are_told_apart_by_their_ends() -> None:
+    stays = [stay(0.0, 1.0), stay(0.001, 2.0), stay(0.002, 1.0), stay(0.003, 2.0)]
+    assert [(each.documents, each.seconds) for each in messages(stays)] == [(2, 1.0), (2, pytest.approx(1.999))]
+
+
+def test_a_worker_that_was_restarted_is_one_worker() -> None:
+    stays = [stay(0.0, 4.0, "old"), stay(5.0, 10.0, "new"), stay(0.0, 10.0, "other")]
+    load = measure([{EMBEDDER: each} for each in stays], concurrency=1)
+    assert load is not None
+    assert load.stages[0].workers == 2
+
+
 def test_a_document_that_has_not_left_a_stage_does_not_count() -> None:
     assert messages([stay(0.0, None)]) == []
 
