@@ -6,6 +6,7 @@ import typer
 
 from cli import dead, documents, jobs, streams
 from cli.client import ApiError
+from cli.doctor.command import doctor
 from cli.index import index
 from cli.output import Exit, errors
 from cli.search import search
@@ -22,6 +23,7 @@ app.command()(serve)
 app.command("migrate")(migrate_database)
 app.command()(index)
 app.command()(search)
+app.command()(doctor)
 app.command()(documents.prune)
 app.command()(documents.stats)
 app.add_typer(jobs.app, name="jobs")

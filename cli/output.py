@@ -26,6 +26,7 @@ class Exit(enum.IntEnum):
     FAILED = 1  # it ran, and something did not succeed: a document, a job
     UNREACHABLE = 3  # the service did not answer
     REFUSED = 4  # the service answered with an error
+    WARNED = 5  # it ran, and somebody should look at something soon
 
 
 def emit(value: Any, *, as_json: bool, show: Callable[[], None]) -> None:

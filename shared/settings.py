@@ -187,6 +187,13 @@ def load(settings_type: type[T], environ: Mapping[str, str]) -> T:
     return settings_type(**{name: _load_block(block, environ) for name, block in annotations.items()})
 
 
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Names with our prefix that nothing reads, each with the nearest one that is read."""
+    known = known_variables() | RETIRED
+    unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    return {name: difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0] for name in unknown}
+
+
 def retired_variables(environ: Mapping[str, str]) -> list[str]:
     """Names that are set but have no effect any more."""
     return sorted(RETIRED & environ.keys())
@@ -227,8 +234,5 @@ def _decode(kind: type, value: Any) -> Any:
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
-    known = known_variables() | RETIRED
-    for name in sorted(environ):
-        if name.startswith(PREFIX) and name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            raise ConfigurationError(f"{name} is not a setting; did you mean {nearest[0]}?")
+    for name, nearest in unknown_variables(environ).items():
+        raise ConfigurationError(f"{name} is not a setting; did you mean {nearest}?")

@@ -84,6 +84,7 @@ class TeiInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     model_id: str
     model_sha: str | None = None
+    model_dtype: str | None = None
     version: str
     max_input_length: Positive  # tokens of one input, special tokens included
     max_batch_tokens: Positive  # of one batch on the server
@@ -158,6 +159,10 @@ class TeiClient:
     async def health(self) -> None:
         """Return if TEI says that it can work, else raise DependencyError."""
         await self._exchange("GET", "/health")
+
+    async def metrics(self) -> str:
+        """Its Prometheus metrics, as text. Raises DependencyError."""
+        return (await self._exchange("GET", "/metrics")).decode(errors="replace")
 
     async def probe(self) -> int:
         """Embed one fixed word and return the model's dimension; DependencyError if not even that works."""

@@ -240,3 +240,13 @@ def test_links_between_pages_lead_somewhere() -> None:
         if "://" not in link and not (page.parent / link).exists()
     ]
     assert not broken
+
+
+RUNBOOKS = sorted(path for path in (ROOT / "docs/runbooks").glob("*.md") if path.name != "README.md")
+
+
+@pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
+def test_a_runbook_has_its_four_parts_and_is_listed(page: Path) -> None:
+    parts = re.findall("^## (.+)$", page.read_text(), re.MULTILINE)
+    assert parts == ["How it shows", "How to tell", "What to do", "How to know it is over"]
+    assert f"({page.name})" in (page.parent / "README.md").read_text()

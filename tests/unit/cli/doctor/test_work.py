@@ -1,0 +1,79 @@
+"""What is judged of the streams and of what waits before them."""
+
+from typing import Any
+
+import pytest
+
+from cli.doctor.finding import Finding, Verdict
+from cli.doctor.work import BacklogSeen, judge_backlog, judge_stage, live_consumers
+from shared.inspection import ConsumerState, LaneState, PendingEntry, StageState
+from shared.messages import Lane
+from shared.streams import StageName
+
+LEASE = 30.0
+EMBEDDER = StageName.EMBEDDER
+ABANDONED = PendingEntry(
+    id="1-0", lane=Lane.NORMAL, consumer="dead", idle_ms=60_000, deliveries=1, job_id="j", job_ids=["j"],
+    urls=["https://example.com/a"],
+)  # fmt: skip
+
+
+def stage(*consumers: tuple[str, int], depth: int = 0, **lane: Any) -> StageState:
+    """A stage with one lane; consumers are names with the milliseconds since they last asked."""
+    states = [ConsumerState(name=name, pending=0, idle_ms=idle, inactive_ms=None) for name, idle in consumers]
+    only = LaneState(lane=Lane.NORMAL, stream="s", depth=depth, consumers=states, **lane)
+    return StageState(stage=EMBEDDER, rate_per_s=None, eta_s=None, lanes=[only])
+
+
+def troubles(findings: list[Finding]) -> dict[str, Finding]:
+    return {finding.check: finding for finding in findings if finding.verdict is not Verdict.OK}
+
+
+def test_a_stage_with_a_worker_that_asks_is_well() -> None:
+    assert live_consumers(stage(("a", 900), ("gone", 30_000)), LEASE) == {"a"}
+    assert not troubles(judge_stage(stage(("a", 900), depth=7), [], LEASE))
+
+
+@pytest.mark.parametrize("consumers", [[], [("gone", 30_000)]])
+def test_a_stage_without_a_worker_fails(consumers: list[tuple[str, int]]) -> None:
+    found = troubles(judge_stage(stage(*consumers), [], LEASE))
+    assert found.keys() == {"work.workers"}
+    assert "`millstream serve embedder`" in (found["work.workers"].remedy or "")
+
+
+def test_an_entry_without_a_lease_waits_for_another_worker() -> None:
+    found = troubles(judge_stage(stage(("a", 900)), [ABANDONED], LEASE))["work.abandoned"]
+    assert found.verdict is Verdict.WARN
+    assert "dead" in found.found
+    assert "https://example.com/a" in found.found
+    assert "streams pending embedder --idle-over 60s" in (found.remedy or "")
+
+
+def test_an_entry_that_nobody_can_take_over_fails() -> None:
+    found = troubles(judge_stage(stage(("dead", 60_000)), [ABANDONED], LEASE))
+    assert found["work.abandoned"].verdict is Verdict.FAIL
+    assert "start another worker" in (found["work.abandoned"].remedy or "")
+
+
+def test_an_entry_that_was_delivered_again_is_a_suspect() -> None:
+    found = troubles(judge_stage(stage(("a", 900), redeliveries=1), [], LEASE))
+    assert found.keys() == {"work.redeliveries"}
+    assert found["work.redeliveries"].runbook == "poison-documents"
+
+
+@pytest.mark.parametrize(
+    ("due", "longest_due_s", "depth", "is_stuck"),
+    [(0, 0.0, 0, False), (5, 2.0, 0, False), (5, 31.0, 0, True), (5, 3600.0, 64, False)],
+)
+def test_what_is_due_and_not_released_while_the_streams_are_empty_is_stuck(
+    due: int, longest_due_s: float, depth: int, is_stuck: bool
+) -> None:
+    seen = BacklogSeen(due=due, longest_due_s=longest_due_s, stalled=0)
+    found = troubles(judge_backlog(seen, stage(depth=depth)))
+    assert found.keys() == ({"work.dispatch"} if is_stuck else set())
+
+
+def test_what_makes_no_progress_in_the_streams_is_told() -> None:
+    found = troubles(judge_backlog(BacklogSeen(due=0, longest_due_s=0.0, stalled=3), stage(depth=1)))
+    assert found.keys() == {"work.progress"}
+    assert found["work.progress"].found.startswith("3 documents")
