@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from typing import Any
 
 import pytest
 
@@ -18,10 +17,13 @@ from shared.streams import StageName
 from shared.tei import BreakingTextError, InputRejectedError
 from tests.support.stage_harness import (
     Servers,
+    abandon,
     accept_documents,
     depth,
     eventually,
     make_dispatcher,
+    pending,
+    release,
     running_worker,
     states,
 )
@@ -38,29 +40,6 @@ async def emit(_work: Work) -> Outcome:
 
 async def done(_work: Work) -> Outcome:
     return Done(ItemState.INDEXED, 1)
-
-
-async def release(servers: Servers) -> None:
-    for stage in StageName:
-        await create_groups(servers.redis, stage)
-    dispatcher = make_dispatcher(servers)
-    await dispatcher.check_marker()
-    while await dispatcher.release_some():
-        pass
-
-
-async def pending(servers: Servers, stream: str = STREAM, group: str = CHUNKER) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = await servers.redis.xpending_range(stream, group, "-", "+", 100)
-    return found
-
-
-async def abandon(servers: Servers, deliveries: int = 1, idle: int = 60_000) -> None:
-    """Have a consumer that is dead hold every entry of the stream, delivered so often, idle for milliseconds."""
-    await servers.redis.xreadgroup(CHUNKER, "dead", {STREAM: ">"}, count=100)
-    for row in await pending(servers):
-        await servers.redis.xclaim(
-            STREAM, CHUNKER, "dead", 0, [row["message_id"]], idle=idle, retrycount=deliveries, justid=True
-        )
 
 
 async def test_documents_go_on_to_the_next_stage_and_leave_nothing_behind(servers: Servers) -> None:
