@@ -77,7 +77,7 @@ class Operator:
     async def claim(self, wanted: WantedEntry) -> Claimed:
         """Hold the entry for one lease, so that nobody works on it; then it is reclaimed as ever."""
         taken = await self._take(wanted, await self._lane(wanted), "claim")
-        return Claimed(**msgspec.structs.asdict(taken), held_for_s=self._place.lease)
+        return Claimed(**msgspec.structs.asdict(taken), held_for_s=float(self._place.lease))
 
     async def release(self, wanted: WantedEntry) -> Taken:
         """Give the entry to the next worker that asks, as if it had not been delivered."""

@@ -1,12 +1,8 @@
 """The page in a browser, on a running pipeline. An error on the console or a request to another host fails any test."""
 
 import asyncio
-import contextlib
-import os
 import re
-import signal
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,7 +12,7 @@ from playwright.async_api import Page, expect
 from tests.browser.conftest import OpenPage
 from tests.support.inspection import query
 from tests.support.letters import failed_document
-from tests.support.pipeline import Pipeline
+from tests.support.pipeline import Pipeline, frozen
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -30,18 +26,6 @@ def documents(count: int, text: str = "The kingfisher waits above the weir.") ->
         {"url": f"https://example.com/{uuid.uuid4()}", "markdown": f"# Page {n}\n\n{text}\n\n{uuid.uuid4()}"}
         for n in range(count)
     ]
-
-
-@contextlib.contextmanager
-def frozen(pids: list[int]) -> Iterator[None]:
-    """Have processes stand still, so that what they should do waits for as long as a test looks at it."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 async def show(page: Page, tab: str) -> None:
