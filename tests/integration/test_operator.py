@@ -28,7 +28,7 @@ from tests.support.stage_harness import (
     entries_of,
     eventually,
     pending,
-    release,
+    release_all,
     running_worker,
     states,
 )
@@ -48,7 +48,7 @@ def make_operator(servers: Servers, lease: float = 30.0, handover: type[HandOver
 async def abandoned(servers: Servers, documents: int = 3) -> tuple[str, WantedEntry]:
     """A job, and its one entry, which a consumer holds that has just died."""
     job = await accept_documents(servers, documents)
-    await release(servers)
+    await release_all(servers)
     await abandon(servers, idle=0)
     return job, await held(servers)
 
@@ -82,7 +82,7 @@ class Worked:
 
 async def test_a_claim_stops_the_work_and_keeps_the_entry_for_a_lease_without_a_delivery(servers: Servers) -> None:
     job = await accept_documents(servers, 1)
-    await release(servers)
+    await release_all(servers)
     handle = Worked()
     async with running_worker(servers, handle, lease=2.0):
 
@@ -146,7 +146,7 @@ async def test_dead_lettered_documents_have_letters_their_job_ends_and_they_can_
 
 async def test_what_a_worker_is_at_is_dead_lettered_once_and_nothing_goes_on(servers: Servers) -> None:
     job = await accept_documents(servers, 1)
-    await release(servers)
+    await release_all(servers)
     handle = Worked()
     async with running_worker(servers, handle, lease=30.0):
 
@@ -220,7 +220,7 @@ async def test_an_entry_that_another_consumer_holds_by_now_is_left_alone(servers
 async def test_what_nobody_holds_is_not_pending(servers: Servers, is_read: bool) -> None:
     if is_read:
         await accept_documents(servers, 1)
-        await release(servers)
+        await release_all(servers)
     entry_id = (await entries_of(servers, FIRST_STREAM))[0][0].decode() if is_read else "1-1"
     with pytest.raises(NotPendingError):
         await make_operator(servers).claim(WantedEntry(id=entry_id))

@@ -146,7 +146,7 @@ async def accept_documents(
     return await accept(servers.pool, job, items, None)
 
 
-async def release(servers: Servers) -> None:
+async def release_all(servers: Servers) -> None:
     """Make the groups, and put all accepted documents into the streams."""
     for stage in StageName:
         await create_groups(servers.redis, stage)

@@ -15,6 +15,7 @@ from ingest.described_routes import ROUTES
 from ingest.openapi import openapi_document
 from shared.metrics import Metrics
 from shared.settings import RETIRED, blocks, known_variables, load
+from tests.support.documented import rows
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("ingest", "chunker", "embedder", "indexer")
@@ -56,15 +57,6 @@ class Event(NamedTuple):
     text: str
     level: str
     fields: set[str]
-
-
-def rows(page: str, columns: int) -> Iterator[list[str]]:
-    """The cells of every table row of a page that begins with a name in backquotes."""
-    for line in (ROOT / "docs" / page).read_text().splitlines():
-        if line.startswith("| `"):
-            cells = [cell.strip() for cell in line.strip("|").split("|")]
-            assert len(cells) == columns, line
-            yield cells
 
 
 def documented_settings() -> list[Setting]:
@@ -187,7 +179,10 @@ def documented_metrics() -> dict[str, Metric]:
 
 
 def declared_metrics() -> dict[str, Metric]:
-    collectors = [each for each in Metrics().registry._collector_to_names if isinstance(each, MetricWrapperBase)]
+    metrics = Metrics()
+    for name in dir(metrics):
+        getattr(metrics, name)  # groups are registered when they are asked for
+    collectors = [each for each in metrics.registry._collector_to_names if isinstance(each, MetricWrapperBase)]
     return {
         f"{family.name}_total" if family.type == "counter" else family.name: Metric(
             family.type, tuple(collector._labelnames), family.documentation
