@@ -158,5 +158,10 @@ def test_stages_show_the_times_of_batches_documents_and_requests(pipeline: Pipel
         return {"upsert", "delete"} <= seen
 
     wait_for(operations_of_indexer, 30, "requests to Qdrant that are measured")
-    for name in ("batch_seconds", "document_seconds", "indexing_seconds", "waiting_seconds"):
-        assert samples(pipeline, "indexer")[f"millstream_{name}_count"][0].value > 0
+    names = [f"millstream_{name}_seconds_count" for name in ("batch", "document", "indexing", "waiting")]
+
+    def are_all_measured() -> bool:
+        found = samples(pipeline, "indexer")
+        return all(name in found and found[name][0].value > 0 for name in names)
+
+    wait_for(are_all_measured, 30, "times of batches and documents")
