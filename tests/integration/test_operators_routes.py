@@ -17,6 +17,7 @@ from redis import Redis
 
 from shared.messages import Lane
 from shared.streams import StageName
+from tests.support.held import HeldEntry
 from tests.support.letters import FailedDocument, failed_document
 from tests.support.local_stack import bare_environ
 from tests.support.pipeline import MILLSTREAM, Pipeline, frozen, wait_for
@@ -89,26 +90,6 @@ def test_streams_are_watched_until_ctrl_c(pipeline: Pipeline, as_json: bool) -> 
     if as_json:
         for line in shown.decode().split("\r\n")[:-1]:
             assert [stage["stage"] for stage in json.loads(line)["stages"]] == list(StageName)
-
-
-class HeldEntry:
-    """A job of one document, whose entry a chunker holds that is dead; the others stand still meanwhile."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-        self.job_id = pipeline.index([{"url": f"https://example.com/{uuid.uuid4()}", "markdown": "# Ibex"}])
-        self.id = wait_for(self._deliver, 20, "the entry to be pending")["id"]
-
-    @property
-    def row(self) -> dict[str, Any] | None:
-        """The entry among the pending ones."""
-        entries = self._pipeline.http.get("/api/streams/chunker/pending").json()["entries"]
-        return next((each for each in entries if self.job_id in each["job_ids"]), None)
-
-    def _deliver(self) -> Any:
-        with Redis.from_url(self._pipeline.env["WEBHOOK_REDIS_URL"]) as redis:
-            redis.xreadgroup(StageName.CHUNKER, "chunker:gone:1:000000", {StageName.CHUNKER.stream(Lane.NORMAL): ">"})
-        return self.row
 
 
 def test_a_pending_entry_is_claimed_released_and_given_up_by_hand(pipeline: Pipeline) -> None:
