@@ -3,8 +3,21 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+from prometheus_client.metrics import MetricWrapperBase
+
+from shared.metrics import Metrics
 
 DOCS = Path(__file__).parents[2] / "docs"
+
+
+class Metric(NamedTuple):
+    """One metric in the sources, or one row of docs/metrics.md."""
+
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
 
 
 def code_blocks(page: str, language: str) -> list[str]:
@@ -19,3 +32,18 @@ def rows(page: str, columns: int) -> Iterator[list[str]]:
             cells = [cell.strip() for cell in line.strip("|").split("|")]
             assert len(cells) == columns, line
             yield cells
+
+
+def declared_metrics() -> dict[str, Metric]:
+    """Every metric in the sources by its name."""
+    metrics = Metrics()
+    for name in dir(metrics):
+        getattr(metrics, name)  # groups are registered when they are asked for
+    collectors = [each for each in metrics.registry._collector_to_names if isinstance(each, MetricWrapperBase)]
+    return {
+        f"{family.name}_total" if family.type == "counter" else family.name: Metric(
+            family.type, tuple(collector._labelnames), family.documentation
+        )
+        for collector in collectors
+        for family in collector.describe()
+    }

@@ -9,13 +9,11 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 import pytest
-from prometheus_client.metrics import MetricWrapperBase
 
 from ingest.described_routes import ROUTES
 from ingest.openapi import openapi_document
-from shared.metrics import Metrics
 from shared.settings import RETIRED, blocks, known_variables, load
-from tests.support.documented import rows
+from tests.support.documented import Metric, declared_metrics, rows
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("ingest", "chunker", "embedder", "indexer")
@@ -41,14 +39,6 @@ class Setting(NamedTuple):
     name: str
     default: str
     services: set[str]
-
-
-class Metric(NamedTuple):
-    """One metric in the sources, or one row of docs/metrics.md."""
-
-    kind: str
-    labels: tuple[str, ...]
-    meaning: str
 
 
 class Event(NamedTuple):
@@ -176,20 +166,6 @@ def documented_metrics() -> dict[str, Metric]:
         assert name not in found
         found[name.strip("`")] = Metric(kind, tuple(filter(None, labels.split(", "))), meaning)
     return found
-
-
-def declared_metrics() -> dict[str, Metric]:
-    metrics = Metrics()
-    for name in dir(metrics):
-        getattr(metrics, name)  # groups are registered when they are asked for
-    collectors = [each for each in metrics.registry._collector_to_names if isinstance(each, MetricWrapperBase)]
-    return {
-        f"{family.name}_total" if family.type == "counter" else family.name: Metric(
-            family.type, tuple(collector._labelnames), family.documentation
-        )
-        for collector in collectors
-        for family in collector.describe()
-    }
 
 
 def test_every_metric_is_documented_with_its_type_labels_and_help() -> None:
