@@ -128,4 +128,4 @@ def test_every_stage_is_scaled_by_its_own_streams() -> None:
         assert "replicas" not in deployment(stage)["spec"]  # or every apply would undo what KEDA did
         metadata = [trigger["metadata"] for trigger in scaled[stage]["triggers"]]
         assert [each["stream"] for each in metadata] == [stage.stream(lane) for lane in Lane]
-        assert {each["consumerGroup"] for each in metadata} == {stage}
+        assert all("consumerGroup" not in each for each in metadata)  # KEDA would ignore the length

@@ -206,7 +206,12 @@ def test_every_schema_that_the_openapi_document_names_is_in_it() -> None:
 def test_links_between_pages_lead_somewhere() -> None:
     broken = [
         (page.name, link)
-        for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("cli/**/*.md")]
+        for page in [
+            *ROOT.glob("*.md"),
+            *ROOT.glob("docs/**/*.md"),
+            *ROOT.glob("cli/**/*.md"),
+            *ROOT.glob("deploy/*.md"),
+        ]
         for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
         if "://" not in link and not (page.parent / link).exists()
     ]
