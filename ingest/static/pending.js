@@ -20,12 +20,12 @@ export class Pending {
   }
 
   row(entry) {
-    const holder = h("span", { class: "reason" });
+    const holder = h("code", { class: "hint" });
     const [tries, idle] = ["tries", "age"].map((name) => h("span", { class: name }));
     const name = entry.urls.length > 1 ? `${entry.urls[0]} and ${entry.urls.length - 1} more` : entry.urls[0] ?? entry.id;
     const row = h("li", { class: "row entry" },
       h("div", { class: "subject" }, h("span", { class: "url", title: entry.urls.join("\n") }, name), holder),
-      h("span", { class: "where" }, h("i", { class: `key ${entry.stage}` }), entry.stage),
+      h("span", { class: "where" }, h("i", { class: `key ${entry.stage}` }), " ", entry.stage),
       h("span", { class: "lane-name" }, entry.lane), tries, idle,
       h("div", { class: "actions" },
         this.button(entry, name, "Release", "release", () => "Free for the next worker"),
