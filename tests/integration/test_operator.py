@@ -68,10 +68,12 @@ class Worked:
 
     def __init__(self) -> None:
         self.calls = 0
+        self.is_started = asyncio.Event()
         self.is_cancelled = asyncio.Event()
 
     async def __call__(self, _work: Work) -> Outcome:
         self.calls += 1
+        self.is_started.set()
         if self.calls == 1:
             try:
                 await asyncio.Event().wait()
@@ -85,11 +87,7 @@ async def test_a_claim_stops_the_work_and_keeps_the_entry_for_a_lease_without_a_
     await release_all(servers)
     handle = Worked()
     async with running_worker(servers, handle, lease=2.0):
-
-        async def is_at_work() -> bool:
-            return handle.calls == 1
-
-        await eventually(is_at_work, "the work to start")
+        await asyncio.wait_for(handle.is_started.wait(), 15)
         claimed = await make_operator(servers, lease=2.0).claim(await held(servers))
         assert (claimed.taken_from, claimed.deliveries, claimed.held_for_s) == ("w1", 1, 2.0)
         [row] = await pending(servers)
@@ -149,11 +147,7 @@ async def test_what_a_worker_is_at_is_dead_lettered_once_and_nothing_goes_on(ser
     await release_all(servers)
     handle = Worked()
     async with running_worker(servers, handle, lease=30.0):
-
-        async def is_at_work() -> bool:
-            return handle.calls == 1
-
-        await eventually(is_at_work, "the work to start")
+        await asyncio.wait_for(handle.is_started.wait(), 15)
         await make_operator(servers).dead_letter(await held(servers), "stuck")
         await asyncio.wait_for(handle.is_cancelled.wait(), 5)
     assert await states(servers, job) == ["failed"]
