@@ -1,4 +1,4 @@
-"""deploy/: manifests, alerts and the dashboard name only what exists."""
+"""deploy/, and the questions of docs/metrics.md: manifests, alerts and the dashboard name only what exists."""
 
 import json
 import re
@@ -12,7 +12,7 @@ import yaml
 from shared.messages import Lane
 from shared.settings import RuntimeSettings, known_variables
 from shared.streams import StageName
-from tests.support.documented import declared_metrics
+from tests.support.documented import code_blocks, declared_metrics
 from tests.unit.test_compose import PORTS, SERVICES
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -44,6 +44,8 @@ def dashboard() -> list[dict[str, Any]]:
 def expressions() -> Iterator[str]:
     yield from (rule["expr"] for rule in alerts())
     yield from (target["expr"] for panel in dashboard() for target in panel["targets"])
+    [questions] = code_blocks("metrics.md", "promql")
+    yield from (line for line in questions.splitlines() if not line.startswith("#"))
 
 
 def series() -> dict[str, set[str]]:
