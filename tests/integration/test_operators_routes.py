@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import pty
@@ -89,6 +90,8 @@ def watched(pipeline: Pipeline, options: list[str], sign: bytes) -> tuple[bytes,
     watching = subprocess.Popen(
         [*MILLSTREAM, "streams", "--watch", "--interval", "0.1", *options],
         stdin=theirs, stdout=theirs, stderr=theirs, env=bare_environ(**pipeline.env, TERM="xterm"),
+        # Who runs these tests in the background of a script ignores Ctrl-C, and so would what they start.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one thread
     )  # fmt: skip
     os.close(theirs)
     shown, is_interrupted = b"", False
