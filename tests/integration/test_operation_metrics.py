@@ -28,8 +28,12 @@ def job(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
     finished = pipeline.finished(job_id)
     assert (finished["succeeded"], finished["failed"]) == (2, 1), finished
     finished["urls"] = urls
-    rows = "SELECT 1 FROM webhook.operation_metrics WHERE job_id = $1 AND operation_type = 'batch_processing'"
-    wait_for(lambda: query(pipeline, rows, job_id), 15, "the rows of the job")
+    # Written by several processes, each in its own time.
+    rows = (
+        "SELECT 1 FROM webhook.operation_metrics WHERE job_id = $1 "
+        "AND operation_type IN ('batch_processing', 'document_indexing')"
+    )
+    wait_for(lambda: len(query(pipeline, rows, job_id)) == 4, 30, "the rows of the job and its documents")
     yield finished
     pipeline.http.delete("/api/dead-letters", params={"job_id": job_id})
 
