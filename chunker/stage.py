@@ -62,6 +62,7 @@ class ChunkStage:
 
     async def handle(self, batch: Batch) -> list[Outcome]:
         log.info("Starting batch processing", batch_size=len(batch.works), entry_id=batch.entry_id)
+        log.debug("Service pool reused", entry_id=batch.entry_id)
         documents = await load_payloads(self._pool, [work.ref.version for work in batch.works])
         target = await self._targets.get(batch.target)
         fingerprint = self._texts.fingerprint(target.generation)

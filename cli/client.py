@@ -9,6 +9,8 @@ import msgspec
 
 DEFAULT_URL = "http://127.0.0.1:50108"
 
+# A command asks few questions, some of them minutes apart.
+_NOTHING_STAYS_OPEN = httpx.Limits(max_keepalive_connections=0)
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 
 
@@ -26,7 +28,9 @@ class ApiClient:
     def __init__(self, url: str, secret: str) -> None:
         self._url = url
         headers = {"Authorization": f"Bearer {secret}"} if secret else {}
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=False)
+        self._http = httpx.Client(
+            base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=False, limits=_NOTHING_STAYS_OPEN
+        )
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "ApiClient":
@@ -34,7 +38,7 @@ class ApiClient:
         return cls(environ.get("MILLSTREAM_URL", DEFAULT_URL), environ.get("WEBHOOK_API_SECRET", ""))
 
     def close(self) -> None:
-        """Close its connections; a command leaves that to the end of its process."""
+        """End it; a command leaves that to the end of its process."""
         self._http.close()
 
     def get(self, path: str, **params: Any) -> Any:

@@ -32,9 +32,15 @@ class Exit(enum.IntEnum):
 def emit(value: Any, *, as_json: bool, show: Callable[[], None]) -> None:
     """Print `value` as JSON, or let `show` print it for a person."""
     if as_json:
-        sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+        print_json(value)
     else:
         show()
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as JSON on a line of its own, at once also into a pipe."""
+    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    sys.stdout.flush()
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:

@@ -31,10 +31,16 @@ from shared.auth import Authenticator
 from shared.inspection import StreamInspector
 from shared.jobs.callbacks import Callbacks
 from shared.jobs.control import JobControl
+from shared.jobs.progress import Progress
 from shared.jobs.store import JobStore
+from shared.runtime.entry import Place
 from shared.runtime.gate import Gate, marks
+from shared.runtime.handover import HandOver
+from shared.runtime.operator import Operator
 from shared.runtime.process import Port, Process, run_process
+from shared.runtime.recorder import Recorder
 from shared.settings import IngestSettings, check_secret
+from shared.streams import OPERATOR, StageName
 from shared.tei_servers import check_any, tei_clients
 from shared.throughput import Throughput
 
@@ -67,7 +73,7 @@ async def serve(process: Process, settings: Settings) -> None:
     throughput = Throughput(process.redis)
     inspector = StreamInspector(process.redis, throughput)
     watch = PipelineWatch(inspector, process.pool, process.metrics.pipeline)
-    StreamsApi(inspector).add_routes(app)
+    StreamsApi(inspector, _operators(process, settings.runtime.lease)).add_routes(app)
     OpenApi().add_routes(app)
     PipelineApi(watch, process.pool, process.stop).add_routes(app)
     OperationsApi(process.pool).add_routes(app)
@@ -123,6 +129,20 @@ def _dispatcher(process: Process, settings: Settings) -> Dispatcher:
         size=settings.dispatch.worker_batch_size,
         stage_timeout=settings.runtime.indexing_job_timeout,
     )
+
+
+def _operators(process: Process, lease: float) -> dict[StageName, Operator]:
+    """For each stage, the consumer as which a person acts on pending entries."""
+    consumer = OPERATOR + process.instance
+    return {
+        stage: Operator(
+            process.redis,
+            place := Place(stage=stage, consumer=consumer, lease=lease),
+            Recorder(Progress(process.pool, stage, consumer), process.operations, process.metrics, stage),
+            HandOver(process.redis, place, process.metrics),
+        )
+        for stage in StageName
+    }
 
 
 def _add_checks(process: Process, settings: Settings, session: aiohttp.ClientSession) -> None:

@@ -131,9 +131,17 @@ class Acceptance:
             if is_postgres_away(error):
                 raise DependencyError("postgres", str(error) or type(error).__name__) from error
             raise
-        for item in items if job_id == job.job_id else ():
-            self._metrics.accepted.labels(item.lane).inc()
+        if job_id == job.job_id:  # else a repeat got the first one's job
+            self._report(job, items)
         return job_id
+
+    def _report(self, job: NewJob, items: Sequence[NewItem]) -> None:
+        for item in items:
+            self._metrics.accepted.labels(item.lane).inc()
+        log.info(
+            "Job accepted", job_id=job.job_id, crawl_id=job.crawl_id, kind=job.kind, lane=job.lane,
+            documents=len(items), rejected=sum(item.error is not None for item in items),
+        )  # fmt: skip
 
 
 def _page(document: Document) -> Page:

@@ -13,6 +13,8 @@ from shared.auth import Authenticator, Verdict
 from shared.errors import DependencyError
 from shared.http import REQUEST_ID, ProblemError
 from shared.jobs.accept import IdempotencyConflictError
+from shared.messages import NewerSchemaError
+from shared.runtime.operator import NotPendingError, PendingConflictError
 from shared.settings import Secret
 from shared.tracing import OFF, Tracing
 
@@ -50,6 +52,10 @@ async def translate_errors(request: web.Request, handler: Any) -> web.StreamResp
         raise ProblemError(400, "Bad Request", str(error)) from error
     except (UnprocessableBodyError, IdempotencyConflictError) as error:
         raise ProblemError(422, "Unprocessable Content", str(error)) from error
+    except NotPendingError as error:
+        raise ProblemError(404, "Not Found", str(error)) from error
+    except (PendingConflictError, NewerSchemaError) as error:
+        raise ProblemError(409, "Conflict", str(error)) from error
     except asyncpg.DataError as error:  # a number out of range, or a text with a NUL
         raise ProblemError(422, "Unprocessable Content", "a parameter has a value that cannot be looked for") from error
     except DependencyError as error:

@@ -24,6 +24,7 @@ from shared.jobs.operations_report import OperationReport
 from shared.jobs.stats import CrawlStats, Stats
 from shared.jobs.store import JobList, JobPage
 from shared.messages import Lane
+from shared.runtime.operator import Claimed, DeadLettered, Taken
 from shared.settings import Seconds
 
 _Limit = Annotated[int, Meta(ge=1, le=1000)]
@@ -60,6 +61,15 @@ class PendingQuery(msgspec.Struct):
     idle_over: Seconds | None = None
     after: str | None = None
     limit: _Limit = 100
+
+
+class EntryQuery(msgspec.Struct):
+    lane: Lane | None = None
+    consumer: str | None = None
+
+
+class DeadLetterQuery(EntryQuery):
+    reason: str | None = None
 
 
 class OperationsQuery(msgspec.Struct):
@@ -192,6 +202,12 @@ ROUTES = (
     _route("DELETE /api/jobs/{job_id}", "Cancel what has not started", {200: Cancelled}, (404,)),
     _route("GET /api/streams", "The streams of all stages", {200: StreamStates}),
     _route("GET /api/streams/{stage}/pending", "Who holds what", {200: PendingPage}, (404, 422), query=PendingQuery),
+    _route("POST /api/streams/{stage}/pending/{entry_id}/claim", "Hold an entry for one lease", {200: Claimed},
+           (404, 409, 422), query=EntryQuery),
+    _route("POST /api/streams/{stage}/pending/{entry_id}/release", "Give an entry to the next worker", {200: Taken},
+           (404, 409, 422), query=EntryQuery),
+    _route("POST /api/streams/{stage}/pending/{entry_id}/dead-letter", "Give up the documents of an entry",
+           {200: DeadLettered}, (404, 409, 422), query=DeadLetterQuery),
     _route("GET /api/pipeline", "The pipeline as it was seen last", {200: Overview}),
     _route("GET /api/pipeline/history", "The last hour by minutes", {200: History}),
     _route("GET /api/dead-letters", "List dead letters", {200: DeadLetterList}, (422,), query=ListRequest),

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from ingest.described_routes import ROUTES, Route
 from shared.http import Problem, json_response
+from shared.inspection import ENTRY_ID
 from shared.settings import Seconds
 from shared.streams import StageName
 
@@ -21,7 +22,7 @@ _REASONS = {
     401: "token or signature missing or wrong",
     403: "a session's cookie from another site",
     404: "there is none",
-    409: "not yet: its crawl has not ended",
+    409: "not as things stand now: the detail says why",
     413: "too large",
     422: "cannot be used as it is",
     503: "something it needs is away, or the service is not ready",
@@ -30,6 +31,7 @@ _REASONS = {
 _PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "job_id": {"type": "string", "format": "uuid"},
     "stage": {"type": "string", "enum": list(StageName)},
+    "entry_id": {"type": "string", "pattern": f"^{ENTRY_ID}$"},
     "id": {"type": "integer", "minimum": 1, "maximum": 2**63 - 1},
 }
 

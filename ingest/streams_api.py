@@ -1,24 +1,35 @@
-"""The routes that show the streams: how full every stage is, and who holds which entry."""
+"""The routes about the streams: how full every stage is, who holds which entry, and what an operator does about it."""
+
+import re
+from collections.abc import Mapping
 
 from aiohttp import web
 
-from ingest.queries import duration_query, integer_query, unprocessable
+from ingest.deadline import DEADLINE, LONG
+from ingest.queries import duration_query, integer_query, lane_query, unprocessable
 from shared.http import ProblemError, json_response
-from shared.inspection import StreamInspector
+from shared.inspection import ENTRY_ID, StreamInspector
+from shared.runtime.operator import NotPendingError, Operator, WantedEntry
+from shared.runtime.policy import storable
 from shared.streams import StageName
 
 MAX_ENTRIES = 1000
+_NO_REASON = "an operator gave it up"
 
 
 class StreamsApi:
-    """Handlers of /api/streams."""
+    """Handlers of /api/streams; `operators` has one for each stage."""
 
-    def __init__(self, inspector: StreamInspector) -> None:
+    def __init__(self, inspector: StreamInspector, operators: Mapping[StageName, Operator]) -> None:
         self._inspector = inspector
+        self._operators = operators
 
     def add_routes(self, app: web.Application) -> None:
         app.router.add_get("/api/streams", self.get_streams)
         app.router.add_get("/api/streams/{stage}/pending", self.get_pending)
+        app.router.add_post("/api/streams/{stage}/pending/{entry_id}/claim", self.post_claim)
+        app.router.add_post("/api/streams/{stage}/pending/{entry_id}/release", self.post_release)
+        app.router.add_post("/api/streams/{stage}/pending/{entry_id}/dead-letter", self.post_dead_letter)
 
     async def get_streams(self, _request: web.Request) -> web.Response:
         """Depth, lag, pending entries and consumers of every stage and lane."""
@@ -36,6 +47,27 @@ class StreamsApi:
         except ValueError as error:
             raise unprocessable("after must be `next` of the page before") from error
         return json_response(page)
+
+    async def post_claim(self, request: web.Request) -> web.Response:
+        """Hold an entry for one lease, so that nobody works on it."""
+        return json_response(await self._operators[_stage(request)].claim(_wanted(request)))
+
+    async def post_release(self, request: web.Request) -> web.Response:
+        """Give an entry to the next worker that asks."""
+        return json_response(await self._operators[_stage(request)].release(_wanted(request)))
+
+    async def post_dead_letter(self, request: web.Request) -> web.Response:
+        """Give up the documents of an entry: they become dead letters."""
+        request[DEADLINE].start(LONG)
+        reason = storable(request.query.get("reason", "")) or _NO_REASON
+        return json_response(await self._operators[_stage(request)].dead_letter(_wanted(request), reason))
+
+
+def _wanted(request: web.Request) -> WantedEntry:
+    entry_id = request.match_info["entry_id"]
+    if not re.fullmatch(ENTRY_ID, entry_id):
+        raise NotPendingError(f"there is no entry {entry_id[:64]!r}")
+    return WantedEntry(id=entry_id, lane=lane_query(request), consumer=request.query.get("consumer"))
 
 
 def _stage(request: web.Request) -> StageName:

@@ -14,13 +14,15 @@ from redis.exceptions import RedisError, ResponseError
 
 from shared.errors import DependencyError, is_missing_group
 from shared.messages import Header, Lane, MalformedMessageError, NewerSchemaError, decode_header
-from shared.streams import StageName
+from shared.streams import OPERATOR, StageName
 from shared.throughput import Throughput
+
+ENTRY_ID = "[0-9]{1,19}-[0-9]{1,19}"  # a pattern; Redis takes numbers of 64 bits
 
 _MAX_PENDING_SCANNED = 10_000  # of one stream; the gates keep it far below
 _LONGEST_IDLE = 10 * 365 * 86400.0  # seconds; Redis takes no number of milliseconds over 64 bits
 _HEADERS_AT_ONCE = 16  # the script copies whole entries, with their bodies, before it picks the headers
-_CURSOR = re.compile(r"(high|normal|low)_(\d{1,19}-\d{1,19})")
+_CURSOR = re.compile(rf"(high|normal|low)_({ENTRY_ID})")
 
 # KEYS: the stream; ARGV: entry ids. Returns the field `h` of each, false where the entry or the field is missing.
 _HEADERS = """#!lua flags=no-writes
@@ -68,7 +70,7 @@ class LaneState(msgspec.Struct, frozen=True, kw_only=True):
     oldest_age_ms: int | None = None  # since the oldest entry was added
     oldest_idle_ms: int | None = None  # longest time since a pending entry was delivered or its lease renewed
     redeliveries: int = 0  # pending entries that were delivered more than once
-    consumers: list[ConsumerState] = []
+    consumers: list[ConsumerState] = []  # workers; who holds entries as an operator is none
 
 
 class StageState(msgspec.Struct, frozen=True, kw_only=True):
@@ -218,7 +220,7 @@ def _lane_state(stage: StageName, lane: Lane, depth: Any, groups: Any, pending: 
         pending=group["pending"],
         oldest_idle_ms=max((row["time_since_delivered"] for row in rows), default=None),
         redeliveries=sum(row["times_delivered"] > 1 for row in rows),
-        consumers=[_consumer_state(member) for member in members],
+        consumers=[_consumer_state(each) for each in members if not each["name"].startswith(OPERATOR.encode())],
     )
 
 

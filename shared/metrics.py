@@ -1,5 +1,6 @@
 """Every Prometheus metric, in one place; docs/metrics.md lists them. One instance per process, on its own registry."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -8,6 +9,7 @@ _BATCH_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300,
 _WAITING_SECONDS = (0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400)
 _LAG_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _SEARCH_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SAVES = {"chunker": "unchanged", "embedder": "cache"}  # why each stage need not ask TEI
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -63,9 +65,28 @@ class Metrics:
         self.event_loop_lag = _histogram(
             registry, "event_loop_lag_seconds", "How late a timer of the process's event loop rang.", _LAG_SECONDS
         )
-        self.tei = TeiMetrics(self.registry)
-        self.scrubber = ScrubberMetrics(self.registry)
-        self.pipeline = PipelineGauges(self.registry)
+
+    # A process shows what it measures: the groups are registered when somebody asks for them.
+
+    @functools.cached_property
+    def tei(self) -> "TeiMetrics":
+        return TeiMetrics(self.registry)
+
+    @functools.cached_property
+    def scrubber(self) -> "ScrubberMetrics":
+        return ScrubberMetrics(self.registry)
+
+    @functools.cached_property
+    def pipeline(self) -> "PipelineGauges":
+        return PipelineGauges(self.registry)
+
+    def begin_stage(self, stage: str) -> None:
+        """Have a stage's counters begin at 0: in a series that begins with 1 Prometheus sees no increase."""
+        self.redeliveries.labels(stage)
+        for outcome in ("emit", "done", "retry", "dead"):
+            self.documents.labels(stage, outcome)
+        if stage in _SAVES:
+            self.tei.inputs_saved.labels(_SAVES[stage])
 
     def request_observer(self, service: str) -> Callable[[str, float], None]:
         """Notes an operation and its seconds as a request to `service`."""

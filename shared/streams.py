@@ -26,6 +26,9 @@ class StageName(enum.StrEnum):
         return [self.stream(lane) for lane in Lane]
 
 
+# How the names of consumers begin that are no workers, but people who look after an entry.
+OPERATOR = "operator:"
+
 # The number of the last release whose messages are in the streams; the dispatcher's fence.
 RELEASED = "{webhook}:released"
 

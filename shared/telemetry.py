@@ -12,6 +12,8 @@ import stamina
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+log = structlog.get_logger()
+
 _RETRIES_PER_LINE = 15
 _UNSHOWN = frozenset({"service", "instance"})  # who looks at a terminal knows which process it shows
 
@@ -41,7 +43,7 @@ def configure_logging(*, service: str, instance: str, level: str, log_format: st
 def _log_retry(details: stamina.instrumentation.RetryDetails) -> None:
     """Say that something is away when it begins and now and then, not at every try."""
     if details.retry_num == 1 or details.retry_num % _RETRIES_PER_LINE == 0:
-        structlog.get_logger().warning("Waiting", error=str(details.caused_by), tries=details.retry_num)
+        log.warning("Waiting", error=str(details.caused_by), tries=details.retry_num)
 
 
 def _name_own_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -56,7 +58,6 @@ class _Forwarder(logging.Handler):
     """Hands records of the standard library's loggers to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        log = structlog.get_logger()
         log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
 
 

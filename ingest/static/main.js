@@ -7,6 +7,7 @@ import { bounded } from "/static/format.js";
 import { Jobs } from "/static/jobs.js";
 import { Letters } from "/static/letters.js";
 import { say } from "/static/notice.js";
+import { Pending } from "/static/pending.js";
 import { Pipeline } from "/static/pipeline.js";
 import { Plots, completeHour } from "/static/plots.js";
 import { startSearch } from "/static/search.js";
@@ -17,7 +18,7 @@ const HEALTH_SECONDS = 15;
 
 const pipeline = new Pipeline();
 const plots = new Plots();
-const lists = { jobs: new Jobs(), letters: new Letters() };
+const lists = { jobs: new Jobs(), letters: new Letters(), pending: new Pending() };
 const tabs = new Tabs(document.querySelector("[role=tablist]"), refreshList);
 
 startDocument();

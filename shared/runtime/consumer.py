@@ -35,6 +35,7 @@ async def run_stage(
     A dependency's health check is its canary, unless `canaries` has a better one.
     """
     name = stage.name
+    process.metrics.begin_stage(name)
     consumer = f"{name}:{process.instance}"
     place = Place(stage=name, consumer=consumer, lease=settings.lease)
     leases = Leases(process.redis, place, settings.lease_renewal)

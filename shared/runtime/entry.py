@@ -1,8 +1,10 @@
 """A stream entry as it was read, before anybody decodes it, and the place where it is read."""
 
+from collections.abc import Mapping
+
 import msgspec
 
-from shared.messages import Lane
+from shared.messages import Lane, read_outline
 from shared.streams import StageName
 
 
@@ -25,3 +27,13 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     stage: StageName
     consumer: str
     lease: float  # seconds; an entry idle for longer is reclaimed
+
+
+def entry_of(stage: StageName, lane: Lane, entry_id: str, fields: Mapping[bytes, bytes], deliveries: int) -> Entry:
+    """An entry as Redis gave it; `deliveries` of this id, those that its header carries are added."""
+    header = fields.get(b"h")
+    outline = read_outline(header)
+    return Entry(
+        stream=stage.stream(lane), lane=lane, id=entry_id, header=header, body=fields.get(b"b", b""),
+        documents=len(outline.documents), deliveries=deliveries + outline.deliveries,
+    )  # fmt: skip

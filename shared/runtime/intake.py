@@ -12,8 +12,8 @@ from redis.exceptions import RedisError
 from shared.clients import READ_BLOCK
 from shared.errors import is_missing_group
 from shared.failpoints import failpoint
-from shared.messages import Lane, read_outline
-from shared.runtime.entry import Entry, Place
+from shared.messages import Lane
+from shared.runtime.entry import Entry, Place, entry_of
 from shared.runtime.gate import Gate
 from shared.runtime.groups import create_groups
 from shared.runtime.leases import Leases
@@ -98,7 +98,7 @@ class Intake:
         entries = []
         for stream, rows in answer or []:
             lane = lane_of[stream.decode()]
-            found = [self._entry(lane, entry_id, fields) for entry_id, fields in rows]
+            found = [entry_of(self._place.stage, lane, entry_id.decode(), fields, 1) for entry_id, fields in rows]
             self._fair.served(lane, sum(entry.documents for entry in found))
             entries += found
         return entries
@@ -180,12 +180,6 @@ class Intake:
     async def _claimed(self, lane: Lane, entry_id: bytes, fields: dict[bytes, bytes]) -> Entry:
         stream = self._place.stage.stream(lane)
         pending: Any = await self._command.xpending_range(stream, self._place.stage, entry_id, entry_id, 1)
-        return self._entry(lane, entry_id, fields, pending[0]["times_delivered"] if pending else 1)
-
-    def _entry(self, lane: Lane, entry_id: bytes, fields: dict[bytes, bytes], deliveries: int = 1) -> Entry:
-        header = fields.get(b"h")
-        outline = read_outline(header)
-        return Entry(
-            stream=self._place.stage.stream(lane), lane=lane, id=entry_id.decode(), header=header,
-            body=fields.get(b"b", b""), documents=len(outline.documents), deliveries=deliveries + outline.deliveries,
-        )  # fmt: skip
+        return entry_of(
+            self._place.stage, lane, entry_id.decode(), fields, pending[0]["times_delivered"] if pending else 1
+        )

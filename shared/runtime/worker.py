@@ -181,7 +181,8 @@ class Worker:
         for _ in outcomes:  # a document leaves a stage with its batch, not before
             self.metrics.document_seconds.labels(self.stage.name).observe(seconds)
         count = {kind: sum(isinstance(o, kind) for o in outcomes) for kind in (Emit, Done, Retry, Dead)}
+        jobs = sorted({ref.job_id for ref in decode_header(entry.header).documents})
         log.info(
             "Batch handled", stage=self.stage.name, entry_id=entry.id, documents=len(outcomes), emitted=count[Emit],
-            done=count[Done], retried=count[Retry], dead=count[Dead], duration_ms=seconds * 1000,
+            done=count[Done], retried=count[Retry], dead=count[Dead], duration_ms=seconds * 1000, jobs=jobs,
         )  # fmt: skip

@@ -27,6 +27,7 @@ async def take(browser: Browser, env: dict[str, str], size: str, scheme: str) ->
     await page.click("text=Sign in")
     await page.wait_for_selector(".live[data-state=live]")
     await page.wait_for_selector("#plot-rates .bar")
+    await page.wait_for_selector("#health li")
     if size == "desktop" and scheme == "dark":
         await page.click("#tab-search")
         await page.fill("#search-query", "how do I validate a model")

@@ -1,12 +1,8 @@
 """The page in a browser, on a running pipeline. An error on the console or a request to another host fails any test."""
 
 import asyncio
-import contextlib
-import os
 import re
-import signal
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,9 +10,10 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import OpenPage
+from tests.support.held import HeldEntry
 from tests.support.inspection import query
 from tests.support.letters import failed_document
-from tests.support.pipeline import Pipeline
+from tests.support.pipeline import Pipeline, frozen
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -30,18 +27,6 @@ def documents(count: int, text: str = "The kingfisher waits above the weir.") ->
         {"url": f"https://example.com/{uuid.uuid4()}", "markdown": f"# Page {n}\n\n{text}\n\n{uuid.uuid4()}"}
         for n in range(count)
     ]
-
-
-@contextlib.contextmanager
-def frozen(pids: list[int]) -> Iterator[None]:
-    """Have processes stand still, so that what they should do waits for as long as a test looks at it."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 async def show(page: Page, tab: str) -> None:
@@ -114,6 +99,23 @@ async def test_a_failed_document_is_replayed_by_a_click(open_page: OpenPage, pip
     assert (job["status"], job["results"][0]["status"]) == ("succeeded", "indexed")
 
 
+async def test_entries_that_hang_are_released_and_given_up_by_a_click(open_page: OpenPage, pipeline: Pipeline) -> None:
+    page = await open_page()
+    with frozen(pipeline.pids("chunker")):
+        released, given_up = [await asyncio.to_thread(HeldEntry, pipeline) for _ in range(2)]
+        await show(page, "pending")
+        await expect(page.locator(f".entry[data-key$='{released.id}']")).to_contain_text("chunker:")
+        await page.get_by_role("button", name=f"Release {released.url}").click()
+        await expect(page.locator("#notice")).to_have_text("Free for the next worker")
+        await expect(page.locator(f".entry[data-key$='{released.id}']")).to_contain_text("held by an operator")
+        await page.get_by_role("button", name=f"Give up {given_up.url}").click()
+        await expect(page.locator("#notice")).to_have_text("Given up: 1 dead letter")
+        await expect(page.locator(f".entry[data-key$='{given_up.id}']")).to_have_count(0)
+    assert (await asyncio.to_thread(pipeline.finished, released.job_id))["status"] == "succeeded"
+    assert (await asyncio.to_thread(pipeline.finished, given_up.job_id))["status"] == "failed"
+    await asyncio.to_thread(pipeline.http.delete, "/api/dead-letters", params={"job_id": given_up.job_id})
+
+
 async def test_what_has_not_started_is_cancelled_by_a_click(open_page: OpenPage, pipeline: Pipeline) -> None:
     page = await open_page()
     job_id = await asyncio.to_thread(pipeline.index, documents(1))
@@ -167,7 +169,7 @@ async def test_the_page_works_with_the_keyboard_alone(open_page: OpenPage, pipel
     await page.keyboard.press("Enter")
     await page.keyboard.press("Tab")
     await expect(page.locator("#tab-jobs")).to_be_focused()
-    for tab in ("letters", "document", "search", "jobs"):
+    for tab in ("letters", "pending", "document", "search", "jobs"):
         await page.keyboard.press("ArrowRight")
         await expect(page.locator(f"#tab-{tab}")).to_be_focused()
         await expect(page.locator(f"#{tab}")).to_be_visible()
@@ -198,4 +200,10 @@ async def test_every_view_is_accessible_and_fits(
             await expect(page.locator(".hits li").first).to_be_visible()
         assert await violations(page) == "", tab
         assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), tab
+    with frozen(pipeline.pids("chunker")):
+        held = await asyncio.to_thread(HeldEntry, pipeline)
+        await show(page, "pending")
+        await expect(page.locator(f".entry[data-key$='{held.id}']")).to_be_visible()
+        assert await violations(page) == ""
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     await asyncio.to_thread(pipeline.http.delete, "/api/dead-letters", params={"ids": failed.letter_id})

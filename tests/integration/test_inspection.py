@@ -10,7 +10,7 @@ from shared.errors import DependencyError
 from shared.inspection import LaneState, PendingEntry, StreamInspector
 from shared.messages import DocumentRef, Header, Lane, encode_header
 from shared.runtime.groups import create_groups
-from shared.streams import StageName
+from shared.streams import OPERATOR, StageName
 from shared.throughput import Throughput
 from tests.support.stage_harness import Servers
 
@@ -98,6 +98,15 @@ async def test_a_lane_shows_what_waits_what_is_held_and_by_whom(servers: Servers
     assert inactive["alive"] is not None
     assert inactive["new"] is None
     assert (await lane_of(servers, Lane.HIGH)).depth == 0
+
+
+async def test_an_operator_is_no_worker_but_is_told_as_the_one_who_holds_an_entry(servers: Servers) -> None:
+    await create_groups(servers.redis, CHUNKER)
+    entry_id = await add(servers, 1)
+    await read(servers, "alive", 1)
+    await servers.redis.xclaim(STREAM, CHUNKER, f"{OPERATOR}desk", 0, [entry_id], justid=True)
+    assert [consumer.name for consumer in (await lane_of(servers)).consumers] == ["alive"]
+    assert [entry.consumer for entry in await pending(servers)] == ["operator:desk"]
 
 
 async def test_a_lag_that_redis_has_lost_count_of_is_unknown(servers: Servers) -> None:

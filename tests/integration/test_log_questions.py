@@ -16,22 +16,26 @@ from tests.support.pipeline import Pipeline, wait_for
 FILTERS = re.compile(r"^jq (-n?R) '(.+)'(?: \| tail -n \d+)?$", re.MULTILINE)
 [QUESTIONS] = [block for block in code_blocks("logging.md", "sh") if block.startswith("# ")]
 [GREPS] = [block for block in code_blocks("logging.md", "sh") if block.startswith("grep ")]
+KNOWN_EVENTS = (
+    "Starting batch processing", "Batch processing complete", "Starting indexing job", "Indexing job completed",
+    "Document indexing failed in batch", "Failed to parse document payload", "Service pool initialized",
+)  # fmt: skip
 PROGRAMS = dict.fromkeys(program for _, program in FILTERS.findall(QUESTIONS))
 
 
 class Logged:
-    """What the services logged: a job of two documents that were indexed and one that failed is in it."""
+    """What the services logged: a job of two documents that were indexed, one that failed and one that was rejected."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.url = f"https://example.com/{uuid.uuid4()}"
         bad = {"url": f"https://example.com/{uuid.uuid4()}", "markdown": "\x01"}
         good = [{"url": url, "markdown": f"# Page of {url}"} for url in (self.url, f"{self.url}/b")]
-        self.job_id = pipeline.index([*good, bad])
-        assert pipeline.finished(self.job_id)["failed"] == 1
+        self.job_id = pipeline.index([*good, bad, {"markdown": "no URL"}])
+        assert pipeline.finished(self.job_id)["failed"] == 2
         pipeline.http.delete("/api/dead-letters", params={"job_id": self.job_id})
         self._folder = pipeline.data_dir / "logs"
-        end = f'"event":"Batch processing complete".*{self.job_id}'
-        wait_for(lambda: any(re.search(end, line) for line in self.lines), 15, "the line of the job's end")
+        last = f'select(.event == "Batch handled" and .service == "indexer" and (.jobs | index("{self.job_id}")))'
+        wait_for(lambda: self.ask(f"fromjson? | {last}"), 60, "the last line about the job")
 
     @property
     def lines(self) -> list[str]:
@@ -68,7 +72,8 @@ def test_the_filters_tell_the_life_of_a_job_and_how_many_fail(logged: Logged) ->
     [life] = [program for program in PROGRAMS if "service, event" in program]
     events = [answer["event"] for answer in logged.ask(life)]
     assert (events.count("Indexing job completed"), events.count("Document indexing failed in batch")) == (2, 1)
-    assert {answer["service"] for answer in logged.ask(life)} == {"chunker", "indexer"}
+    assert {answer["service"] for answer in logged.ask(life)} == {"ingest", "chunker", "embedder", "indexer"}
+    assert (events.count("Job accepted"), events.count("Batch processing complete")) == (1, 1)
     [rate] = [program for program in PROGRAMS if "verdict" in program]
     [answer] = logged.ask(rate)
     assert answer["failed"] >= 1
@@ -80,9 +85,30 @@ def test_the_filters_tell_the_life_of_a_job_and_how_many_fail(logged: Logged) ->
 
 @pytest.mark.parametrize("command", GREPS.splitlines())
 def test_a_documented_grep_finds_lines_in_console_format(logged: Logged, command: str) -> None:
-    lines = [console_line(json.loads(line)) for line in logged.lines]
-    done = subprocess.run(command, shell=True, input="\n".join(lines), capture_output=True, text=True, check=False)
-    assert done.stdout, done.stderr
+    assert grep(logged, command)
+
+
+@pytest.mark.parametrize("text", KNOWN_EVENTS)
+def test_the_events_that_were_always_there_are_found_by_their_text(logged: Logged, text: str) -> None:
+    assert grep(logged, f"grep '{text}'"), text
+
+
+def test_numbers_are_cut_out_of_a_line_as_ever(logged: Logged) -> None:
+    ours = f"grep 'Batch processing complete' | grep {logged.job_id}"
+    assert grep(logged, rf"{ours} | grep -oP 'failed=\K[0-9]+'") == ["2"]
+    assert grep(logged, rf"{ours} | grep -oP 'success=\K[0-9]+'") == ["2"]
+    [milliseconds] = grep(logged, rf"{ours} | grep -oP 'duration_ms=\K[0-9]+'")
+    assert int(milliseconds) > 0
+    assert len(grep(logged, r"grep 'Indexing job completed' | grep -oP 'duration_ms=\K[0-9]+'")) >= 2
+    assert grep(logged, r"grep 'Starting batch processing' | grep -oP 'batch_size=\K[0-9]+'")
+
+
+def grep(logged: Logged, command: str) -> list[str]:
+    """The lines that a command prints of the log in console format."""
+    lines = "\n".join(console_line(json.loads(line)) for line in logged.lines)
+    done = subprocess.run(command, shell=True, input=lines, capture_output=True, text=True, check=False)
+    assert not done.stderr
+    return done.stdout.splitlines()
 
 
 def console_line(event: dict[str, Any]) -> str:

@@ -18,7 +18,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from ingest.described_routes import ROUTES, Route
-from tests.support.pipeline import Pipeline
+from tests.support.held import HeldEntry
+from tests.support.pipeline import Pipeline, frozen
 
 # Whether a request was rightly taken or refused is not among them: what is a usable URL no schema can say.
 CHECKS = [
@@ -69,3 +70,14 @@ def test_what_exists_is_answered_as_the_document_says(pipeline: Pipeline, schema
         query = {"url": "https://example.com/openapi"} if path == "/api/documents" else {}
         case = schema[path][method].Case(path_parameters={"job_id": job_id}, query=query)
         assert case.call_and_validate(headers=headers, checks=CHECKS[:4], timeout=30).status_code in {200, 202}
+
+
+def test_what_is_done_to_a_pending_entry_is_answered_as_the_document_says(pipeline: Pipeline, schema: Any) -> None:
+    headers = {"Authorization": f"Bearer {pipeline.env['WEBHOOK_API_SECRET']}"}
+    with frozen(pipeline.pids("chunker")):
+        entry = HeldEntry(pipeline)
+        for action in ("claim", "release", "dead-letter"):
+            operation = schema[f"/api/streams/{{stage}}/pending/{{entry_id}}/{action}"]["POST"]
+            case = operation.Case(path_parameters={"stage": "chunker", "entry_id": entry.id}, query={"lane": "normal"})
+            assert case.call_and_validate(headers=headers, checks=CHECKS[:4], timeout=30).status_code == 200
+    pipeline.http.delete("/api/dead-letters", params={"job_id": entry.job_id})

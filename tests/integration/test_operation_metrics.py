@@ -1,5 +1,6 @@
 """Times and counts of a running pipeline: over the API, by the SQL and jq of the documentation, and in the metrics."""
 
+import itertools
 import re
 import uuid
 from collections.abc import Iterator
@@ -9,11 +10,12 @@ import jq
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.documented import code_blocks
+from tests.support.documented import code_blocks, rows
 from tests.support.inspection import query
 from tests.support.pipeline import Pipeline, wait_for
 
 ANSWER_AND_FILTER = re.compile(r"""^api "\$MILLSTREAM_URL(/[^"]+)"(?: \\\n *| )\| jq (-r )?'([^']+)'$""", re.MULTILINE)
+SERVICES = ("ingest", "chunker", "embedder", "indexer")
 STATEMENTS = {block.splitlines()[0].removeprefix("-- "): block for block in code_blocks("operations.md", "sql")}
 
 
@@ -26,8 +28,12 @@ def job(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
     finished = pipeline.finished(job_id)
     assert (finished["succeeded"], finished["failed"]) == (2, 1), finished
     finished["urls"] = urls
-    rows = "SELECT 1 FROM webhook.operation_metrics WHERE job_id = $1 AND operation_type = 'batch_processing'"
-    wait_for(lambda: query(pipeline, rows, job_id), 15, "the rows of the job")
+    # Written by several processes, each in its own time.
+    rows = (
+        "SELECT 1 FROM webhook.operation_metrics WHERE job_id = $1 "
+        "AND operation_type IN ('batch_processing', 'document_indexing')"
+    )
+    wait_for(lambda: len(query(pipeline, rows, job_id)) == 4, 30, "the rows of the job and its documents")
     yield finished
     pipeline.http.delete("/api/dead-letters", params={"job_id": job_id})
 
@@ -93,18 +99,45 @@ def test_documents_of_a_job_are_told_by_the_documented_statement(pipeline: Pipel
     assert (row["documents"], row["succeeded"], row["failed"]) == (3, 2, 1)
 
 
+def families(pipeline: Pipeline, service: str) -> dict[str, list[Any]]:
+    """The samples of each metric that a service's first process knows, by the name in docs/metrics.md."""
+    [url, *_] = [row["url"] for row in pipeline.processes if row["service"] == service]
+    found = text_string_to_metric_families(pipeline.http.get(f"{url}/metrics").text)
+    return {
+        f"{each.name}_total" if each.type == "counter" else each.name: each.samples
+        for each in found
+        if not each.name.endswith("_created")
+    }
+
+
 def samples(pipeline: Pipeline, service: str) -> dict[str, list[Any]]:
     """All samples of a service's first process, by name."""
-    [url, *_] = [row["url"] for row in pipeline.processes if row["service"] == service]
     found: dict[str, list[Any]] = {}
-    for family in text_string_to_metric_families(pipeline.http.get(f"{url}/metrics").text):
-        for sample in family.samples:
-            found.setdefault(sample.name, []).append(sample)
+    for sample in itertools.chain(*families(pipeline, service).values()):
+        found.setdefault(sample.name, []).append(sample)
     return found
 
 
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_shows_the_metrics_that_are_documented_for_it(
+    pipeline: Pipeline, job: dict[str, Any], service: str
+) -> None:
+    words = {service, "all"} if service == "ingest" else {service, "all", "stages"}
+    documented = {row[0].strip("`") for row in rows("metrics.md", 6) if words & set(row[4].split(", "))}
+    known = families(pipeline, service)
+    assert documented <= set(known)
+    assert {name for name, shown in known.items() if shown} <= documented
+
+
+def test_what_never_happened_is_counted_as_0(pipeline: Pipeline) -> None:
+    found = samples(pipeline, "chunker")
+    assert [s.labels for s in found["millstream_redeliveries_total"]] == [{"stage": "chunker"}]
+    outcomes = {s.labels["outcome"] for s in found["millstream_documents_total"]}
+    assert outcomes == {"emit", "done", "retry", "dead"}
+
+
 def test_every_service_measures_its_event_loop(pipeline: Pipeline) -> None:
-    for service in ("ingest", "chunker", "embedder", "indexer"):
+    for service in SERVICES:
         assert samples(pipeline, service)["millstream_event_loop_lag_seconds_count"][0].value > 0
 
 
@@ -129,5 +162,10 @@ def test_stages_show_the_times_of_batches_documents_and_requests(pipeline: Pipel
         return {"upsert", "delete"} <= seen
 
     wait_for(operations_of_indexer, 30, "requests to Qdrant that are measured")
-    for name in ("batch_seconds", "document_seconds", "indexing_seconds", "waiting_seconds"):
-        assert samples(pipeline, "indexer")[f"millstream_{name}_count"][0].value > 0
+    names = [f"millstream_{name}_seconds_count" for name in ("batch", "document", "indexing", "waiting")]
+
+    def are_all_measured() -> bool:
+        found = samples(pipeline, "indexer")
+        return all(name in found and found[name][0].value > 0 for name in names)
+
+    wait_for(are_all_measured, 30, "times of batches and documents")

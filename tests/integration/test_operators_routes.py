@@ -1,6 +1,15 @@
 """Streams and dead letters as an operator sees them: over HTTP and with the command line, on a running pipeline."""
 
+import contextlib
+import fcntl
+import functools
 import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import termios
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -10,8 +19,10 @@ from redis import Redis
 
 from shared.messages import Lane
 from shared.streams import StageName
+from tests.support.held import HeldEntry
 from tests.support.letters import FailedDocument, failed_document
-from tests.support.pipeline import Pipeline, wait_for
+from tests.support.local_stack import bare_environ
+from tests.support.pipeline import MILLSTREAM, Pipeline, frozen, wait_for
 
 
 def letters_of(pipeline: Pipeline, **params: Any) -> list[dict[str, Any]]:
@@ -62,6 +73,64 @@ def test_the_streams_commands_print_tables_and_json(pipeline: Pipeline) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("options", "sign"), [(["--json"], b'{"stages":'), ([], b"redeliveries")])
+def test_streams_are_watched_until_ctrl_c(pipeline: Pipeline, options: list[str], sign: bytes) -> None:
+    shown, status = watched(pipeline, options, sign)
+    assert status == 0, shown
+    assert shown.count(sign) >= 3
+    if options:
+        for line in shown.decode().split("\r\n")[:-1]:
+            assert [stage["stage"] for stage in json.loads(line)["stages"]] == list(StageName)
+
+
+def watched(pipeline: Pipeline, options: list[str], sign: bytes) -> tuple[bytes, int]:
+    """What `streams --watch` shows on a terminal, interrupted when it has shown `sign` three times; its status."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
+    watching = subprocess.Popen(
+        [*MILLSTREAM, "streams", "--watch", "--interval", "0.1", *options],
+        stdin=theirs, stdout=theirs, stderr=theirs, env=bare_environ(**pipeline.env, TERM="xterm"),
+        # Who runs these tests in the background of a script ignores Ctrl-C, and so would what they start.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one thread
+    )  # fmt: skip
+    os.close(theirs)
+    shown, is_interrupted = b"", False
+    try:
+        with contextlib.suppress(OSError):  # what a terminal says when nobody writes to it any more
+            while True:  # to the end: who writes to a terminal that nobody reads waits for ever
+                shown += os.read(ours, 100_000)
+                if not is_interrupted and shown.count(sign) >= 3:
+                    watching.send_signal(signal.SIGINT)
+                    is_interrupted = True
+        return shown, watching.wait(timeout=20)
+    finally:
+        watching.kill()
+        watching.wait()
+        os.close(ours)
+
+
+def test_a_pending_entry_is_claimed_released_and_given_up_by_hand(pipeline: Pipeline) -> None:
+    with frozen(pipeline.pids("chunker")):
+        entry, other = HeldEntry(pipeline), HeldEntry(pipeline)
+        path = f"/api/streams/chunker/pending/{entry.id}"
+        wrong = pipeline.http.post(f"{path}/claim", params={"consumer": "chunker:other:1:000000"})
+        assert (wrong.status_code, "holds the entry" in wrong.json()["detail"]) == (409, True)
+        claimed = command(pipeline, "streams", "claim", "chunker", entry.id, "--lane", "normal")
+        assert (claimed["id"], claimed["lane"], claimed["held_for_s"]) == (entry.id, "normal", 3.0)
+        assert entry.row is not None
+        assert (entry.row["consumer"][:9], entry.row["deliveries"]) == ("operator:", 0)
+        given_up = command(pipeline, "streams", "dead-letter", "chunker", entry.id, "--reason", "it hangs")
+        assert given_up["dead_letters"] == 1
+        assert pipeline.http.post(f"{path}/release").status_code == 404
+        released = pipeline.cli("streams", "release", "chunker", other.id)
+        assert f"{other.id} taken from chunker:" in released.stdout, released.stderr
+    assert pipeline.finished(other.job_id)["status"] == "succeeded"
+    [letter] = letters_of(pipeline, job_id=entry.job_id)
+    assert (letter["code"], letter["stage"], letter["error"]) == ("given_up", "chunker", "it hangs")
+    assert command(pipeline, "jobs", "retry", entry.job_id)["retried"] == 1
+    assert pipeline.finished(entry.job_id)["status"] == "succeeded"
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
@@ -69,6 +138,10 @@ def test_the_streams_commands_print_tables_and_json(pipeline: Pipeline) -> None:
         ("GET", "/api/streams/chunker/pending?idle_over=soon", 422),
         ("GET", "/api/streams/chunker/pending?limit=0", 422),
         ("GET", "/api/streams/chunker/pending?after=x", 422),
+        ("POST", "/api/streams/parser/pending/1-1/claim", 404),
+        ("POST", "/api/streams/chunker/pending/1-1/release", 404),
+        ("POST", "/api/streams/chunker/pending/99999999999999999999-1/claim", 404),
+        ("POST", "/api/streams/chunker/pending/1-1/dead-letter?lane=slow", 422),
         ("GET", "/api/dead-letters?stage=parser", 422),
         ("GET", "/api/dead-letters?cod=bad", 422),
         ("GET", "/api/dead-letters/9000000000000000", 404),

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from typing import Any
 
 import pytest
 
@@ -18,10 +17,13 @@ from shared.streams import StageName
 from shared.tei import BreakingTextError, InputRejectedError
 from tests.support.stage_harness import (
     Servers,
+    abandon,
     accept_documents,
     depth,
     eventually,
     make_dispatcher,
+    pending,
+    release_all,
     running_worker,
     states,
 )
@@ -40,32 +42,9 @@ async def done(_work: Work) -> Outcome:
     return Done(ItemState.INDEXED, 1)
 
 
-async def release(servers: Servers) -> None:
-    for stage in StageName:
-        await create_groups(servers.redis, stage)
-    dispatcher = make_dispatcher(servers)
-    await dispatcher.check_marker()
-    while await dispatcher.release_some():
-        pass
-
-
-async def pending(servers: Servers, stream: str = STREAM, group: str = CHUNKER) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = await servers.redis.xpending_range(stream, group, "-", "+", 100)
-    return found
-
-
-async def abandon(servers: Servers, deliveries: int = 1, idle: int = 60_000) -> None:
-    """Have a consumer that is dead hold every entry of the stream, delivered so often, idle for milliseconds."""
-    await servers.redis.xreadgroup(CHUNKER, "dead", {STREAM: ">"}, count=100)
-    for row in await pending(servers):
-        await servers.redis.xclaim(
-            STREAM, CHUNKER, "dead", 0, [row["message_id"]], idle=idle, retrycount=deliveries, justid=True
-        )
-
-
 async def test_documents_go_on_to_the_next_stage_and_leave_nothing_behind(servers: Servers) -> None:
     job = await accept_documents(servers, 10)
-    await release(servers)
+    await release_all(servers)
     async with running_worker(servers, emit):
         await eventually(lambda: depth_is(servers, EMBEDDER, 3), "entries for the embedder")
     assert await depth(servers, CHUNKER) == 0
@@ -74,7 +53,7 @@ async def test_documents_go_on_to_the_next_stage_and_leave_nothing_behind(server
 
 async def test_what_ends_is_counted_and_the_last_one_finishes_the_job(servers: Servers) -> None:
     job = await accept_documents(servers, 9)
-    await release(servers)
+    await release_all(servers)
 
     async def handle(work: Work) -> Outcome:
         if work.ref.position == 4:
@@ -91,7 +70,7 @@ async def test_what_ends_is_counted_and_the_last_one_finishes_the_job(servers: S
 
 async def test_a_dead_consumers_batch_is_split_and_finished_by_another(servers: Servers) -> None:
     job = await accept_documents(servers, 8)
-    await release(servers)
+    await release_all(servers)
     await abandon(servers)
     seen: list[int] = []
 
@@ -107,7 +86,7 @@ async def test_a_dead_consumers_batch_is_split_and_finished_by_another(servers: 
 
 async def test_suspects_run_alone(servers: Servers) -> None:
     job = await accept_documents(servers, 6)
-    await release(servers)
+    await release_all(servers)
     await abandon(servers)
     running = highest = 0
 
@@ -126,10 +105,10 @@ async def test_suspects_run_alone(servers: Servers) -> None:
 
 async def test_a_suspect_is_charged_for_what_happens_while_it_runs_and_not_while_it_waits(servers: Servers) -> None:
     suspect = await accept_documents(servers, 1)
-    await release(servers)
+    await release_all(servers)
     await abandon(servers, idle=0)
     other = await accept_documents(servers, 1)
-    await release(servers)
+    await release_all(servers)
     finish = {job: asyncio.Event() for job in (other, suspect)}
 
     async def handle(work: Work) -> Outcome:
@@ -151,7 +130,7 @@ async def test_a_suspect_is_charged_for_what_happens_while_it_runs_and_not_while
 
 async def test_a_document_whose_worker_died_too_often_is_a_dead_letter(servers: Servers) -> None:
     job = await accept_documents(servers, 1)
-    await release(servers)
+    await release_all(servers)
     await abandon(servers, deliveries=4)
     async with running_worker(servers, done):
         await eventually(lambda: job_status(servers, job), "the job's end")
@@ -161,7 +140,7 @@ async def test_a_document_whose_worker_died_too_often_is_a_dead_letter(servers: 
 
 async def test_a_lease_is_renewed_as_long_as_the_work_runs(servers: Servers) -> None:
     job = await accept_documents(servers, 1)
-    await release(servers)
+    await release_all(servers)
     handled: list[str] = []
     finish = asyncio.Event()
 
@@ -182,7 +161,7 @@ async def test_a_lease_is_renewed_as_long_as_the_work_runs(servers: Servers) -> 
 
 async def test_a_lost_lease_cancels_the_work_and_writes_nothing(servers: Servers) -> None:
     job = await accept_documents(servers, 1)
-    await release(servers)
+    await release_all(servers)
     cancelled = asyncio.Event()
 
     async def handle(_work: Work) -> Outcome:
@@ -203,7 +182,7 @@ async def test_a_lost_lease_cancels_the_work_and_writes_nothing(servers: Servers
 
 async def test_a_hand_over_without_the_lease_changes_nothing(servers: Servers) -> None:
     await accept_documents(servers, 1)
-    await release(servers)
+    await release_all(servers)
     is_stolen = asyncio.Event()
 
     async def handle(_work: Work) -> Outcome:
@@ -221,7 +200,7 @@ async def test_a_hand_over_without_the_lease_changes_nothing(servers: Servers) -
 
 async def test_a_copy_of_an_item_that_was_released_again_is_left_alone(servers: Servers) -> None:
     job = await accept_documents(servers, 4)
-    await release(servers)
+    await release_all(servers)
     await servers.pool.execute("UPDATE webhook.job_items SET release = release + 1 WHERE position < 2")
     seen: list[int] = []
 
@@ -237,7 +216,7 @@ async def test_a_copy_of_an_item_that_was_released_again_is_left_alone(servers: 
 
 async def test_a_bug_costs_an_attempt(servers: Servers) -> None:
     job = await accept_documents(servers, 2)
-    await release(servers)
+    await release_all(servers)
 
     async def broken(_work: Work) -> Outcome:
         raise ValueError("a bug")
@@ -249,7 +228,7 @@ async def test_a_bug_costs_an_attempt(servers: Servers) -> None:
 
 async def test_while_a_dependency_is_away_nothing_is_read_and_no_document_pays(servers: Servers) -> None:
     job = await accept_documents(servers, 40)
-    await release(servers)
+    await release_all(servers)
     is_away = True
     tried = 0
 
@@ -282,7 +261,7 @@ async def test_while_a_dependency_is_away_nothing_is_read_and_no_document_pays(s
 
 async def test_a_document_that_breaks_a_healthy_dependency_pays_and_is_dead_in_the_end(servers: Servers) -> None:
     job = await accept_documents(servers, 3)
-    await release(servers)
+    await release_all(servers)
 
     async def healthy() -> None:
         pass
@@ -300,7 +279,7 @@ async def test_a_document_that_breaks_a_healthy_dependency_pays_and_is_dead_in_t
 
 async def test_a_dependency_that_finds_nearly_every_document_at_fault_is_not_believed(servers: Servers) -> None:
     job = await accept_documents(servers, 80)
-    await release(servers)
+    await release_all(servers)
 
     async def healthy() -> None:
         pass
@@ -321,7 +300,7 @@ async def test_a_dependency_that_finds_nearly_every_document_at_fault_is_not_bel
 )
 async def test_a_malformed_entry_is_kept_raw_and_stops_nobody(servers: Servers, fields: dict[str, bytes]) -> None:
     job = await accept_documents(servers, 1)
-    await release(servers)
+    await release_all(servers)
     await servers.redis.xadd(STREAM, fields)  # type: ignore[arg-type]
     async with running_worker(servers, done):
         await eventually(lambda: job_status(servers, job), "the job's end")
@@ -343,7 +322,7 @@ async def test_an_entry_of_a_newer_release_is_left_to_a_newer_worker(servers: Se
 
 async def test_a_drain_finishes_what_runs_and_takes_the_consumer_away(servers: Servers) -> None:
     job = await accept_documents(servers, 3)
-    await release(servers)
+    await release_all(servers)
 
     async def handle(_work: Work) -> Outcome:
         await asyncio.sleep(0.3)
@@ -358,7 +337,7 @@ async def test_a_drain_finishes_what_runs_and_takes_the_consumer_away(servers: S
 
 async def test_a_drain_that_takes_too_long_gives_back_without_penalty(servers: Servers) -> None:
     job = await accept_documents(servers, 1)
-    await release(servers)
+    await release_all(servers)
 
     async def handle(_work: Work) -> Outcome:
         await asyncio.Event().wait()
@@ -375,7 +354,7 @@ async def test_a_drain_that_takes_too_long_gives_back_without_penalty(servers: S
 
 async def test_a_destroyed_group_is_made_again_and_its_work_is_released_again(servers: Servers) -> None:
     job = await accept_documents(servers, 8)
-    await release(servers)
+    await release_all(servers)
     async with running_worker(servers, done):
         await servers.redis.delete(STREAM)
         dispatcher = make_dispatcher(servers)
@@ -391,7 +370,7 @@ async def test_a_destroyed_group_is_made_again_and_its_work_is_released_again(se
 
 async def test_dead_consumers_go_but_never_one_that_holds_something(servers: Servers) -> None:
     job = await accept_documents(servers, 2)
-    await release(servers)
+    await release_all(servers)
     await servers.redis.xgroup_createconsumer(STREAM, CHUNKER, "dead-and-empty")
     await servers.redis.xreadgroup(CHUNKER, "dead-with-work", {STREAM: ">"}, count=1)
     janitor = Janitor(servers.redis, Place(stage=CHUNKER, consumer="w1", lease=0.0))
@@ -418,7 +397,7 @@ async def test_a_redis_that_evicts_keys_is_refused_with_the_remedy(servers: Serv
 
 async def test_while_redis_takes_no_writes_what_is_done_waits_for_its_hand_over(servers: Servers) -> None:
     job = await accept_documents(servers, 3)
-    await release(servers)
+    await release_all(servers)
     is_read_only = asyncio.Event()
 
     async def handle(_work: Work) -> Outcome:
@@ -456,7 +435,7 @@ async def test_a_cancelled_command_stays_cancelled(servers: Servers) -> None:
 
 async def test_an_error_text_that_postgres_cannot_store_fails_nobody_else(servers: Servers) -> None:
     job = await accept_documents(servers, 2)
-    await release(servers)
+    await release_all(servers)
 
     async def handle(work: Work) -> Outcome:
         if work.ref.position == 0:

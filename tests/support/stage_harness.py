@@ -25,6 +25,7 @@ from shared.runtime.breaker import Breakers, Canary
 from shared.runtime.entry import Place
 from shared.runtime.failures import Failures
 from shared.runtime.gate import Gate, Mark
+from shared.runtime.groups import create_groups
 from shared.runtime.handover import HandOver
 from shared.runtime.intake import Intake
 from shared.runtime.janitor import Janitor
@@ -38,6 +39,7 @@ from shared.streams import StageName
 
 COLLECTION = "docs"
 TARGET = f"{COLLECTION}_1"
+FIRST_STREAM = StageName.CHUNKER.stream(Lane.NORMAL)
 
 _RELEASE = """
 UPDATE webhook.job_items SET state = 'released', release = release + 1 WHERE job_id = $1 AND state = 'queued'
@@ -168,6 +170,32 @@ async def end(
     state = ItemState.INDEXED if code is None else ItemState.FAILED
     error = f"{code} [it] broke" if code else None
     await progress.end([Ended(ref=ref, state=state, code=code, error=error, attempts=1) for ref in refs], 2)
+
+
+async def release_all(servers: Servers) -> None:
+    """Make the groups, and put all accepted documents into the streams."""
+    for stage in StageName:
+        await create_groups(servers.redis, stage)
+    dispatcher = make_dispatcher(servers)
+    await dispatcher.check_marker()
+    while await dispatcher.release_some():
+        pass
+
+
+async def pending(servers: Servers, stream: str = FIRST_STREAM, group: str = StageName.CHUNKER) -> list[dict[str, Any]]:
+    """The pending entries of a stream, as XPENDING gives them."""
+    found: list[dict[str, Any]] = await servers.redis.xpending_range(stream, group, "-", "+", 100)
+    return found
+
+
+async def abandon(servers: Servers, deliveries: int = 1, idle: int = 60_000) -> None:
+    """Have a consumer that is dead hold every entry of the first stream, delivered so often, idle for milliseconds."""
+    chunker = StageName.CHUNKER
+    await servers.redis.xreadgroup(chunker, "dead", {FIRST_STREAM: ">"}, count=100)
+    for row in await pending(servers):
+        await servers.redis.xclaim(
+            FIRST_STREAM, chunker, "dead", 0, [row["message_id"]], idle=idle, retrycount=deliveries, justid=True
+        )
 
 
 async def states(servers: Servers, job_id: str) -> list[str]:

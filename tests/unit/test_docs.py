@@ -9,12 +9,11 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 import pytest
-from prometheus_client.metrics import MetricWrapperBase
 
 from ingest.described_routes import ROUTES
 from ingest.openapi import openapi_document
-from shared.metrics import Metrics
 from shared.settings import RETIRED, blocks, known_variables, load
+from tests.support.documented import Metric, declared_metrics, rows
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("ingest", "chunker", "embedder", "indexer")
@@ -42,29 +41,12 @@ class Setting(NamedTuple):
     services: set[str]
 
 
-class Metric(NamedTuple):
-    """One metric in the sources, or one row of docs/metrics.md."""
-
-    kind: str
-    labels: tuple[str, ...]
-    meaning: str
-
-
 class Event(NamedTuple):
     """One log call in the sources, or one row of docs/logging.md."""
 
     text: str
     level: str
     fields: set[str]
-
-
-def rows(page: str, columns: int) -> Iterator[list[str]]:
-    """The cells of every table row of a page that begins with a name in backquotes."""
-    for line in (ROOT / "docs" / page).read_text().splitlines():
-        if line.startswith("| `"):
-            cells = [cell.strip() for cell in line.strip("|").split("|")]
-            assert len(cells) == columns, line
-            yield cells
 
 
 def documented_settings() -> list[Setting]:
@@ -186,17 +168,6 @@ def documented_metrics() -> dict[str, Metric]:
     return found
 
 
-def declared_metrics() -> dict[str, Metric]:
-    collectors = [each for each in Metrics().registry._collector_to_names if isinstance(each, MetricWrapperBase)]
-    return {
-        f"{family.name}_total" if family.type == "counter" else family.name: Metric(
-            family.type, tuple(collector._labelnames), family.documentation
-        )
-        for collector in collectors
-        for family in collector.describe()
-    }
-
-
 def test_every_metric_is_documented_with_its_type_labels_and_help() -> None:
     assert documented_metrics() == declared_metrics()
 
@@ -235,7 +206,12 @@ def test_every_schema_that_the_openapi_document_names_is_in_it() -> None:
 def test_links_between_pages_lead_somewhere() -> None:
     broken = [
         (page.name, link)
-        for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("cli/**/*.md")]
+        for page in [
+            *ROOT.glob("*.md"),
+            *ROOT.glob("docs/**/*.md"),
+            *ROOT.glob("cli/**/*.md"),
+            *ROOT.glob("deploy/*.md"),
+        ]
         for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
         if "://" not in link and not (page.parent / link).exists()
     ]
