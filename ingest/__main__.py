@@ -9,6 +9,7 @@ from ingest.acceptance import Acceptance
 from ingest.api import AcceptApi, Rules
 from ingest.app import SearchForwarder, make_app
 from ingest.batching import FIRST_STAGE
+from ingest.collections_api import CollectionsApi
 from ingest.dashboard import Dashboard
 from ingest.dead_letters_api import DeadLettersApi
 from ingest.dispatch import Dispatcher
@@ -17,10 +18,12 @@ from ingest.documents_api import DocumentsApi
 from ingest.housekeeping import Housekeeper
 from ingest.job_events_api import JobEventsApi
 from ingest.jobs_api import JobsApi
+from ingest.new_targets import NewTargets
 from ingest.openapi import OpenApi
 from ingest.operations_api import OperationsApi
 from ingest.pipeline_api import PipelineApi
 from ingest.qdrant_check import check_qdrant
+from ingest.reindex_api import ReindexApi
 from ingest.sessions import Sessions
 from ingest.settings import Settings
 from ingest.streams_api import StreamsApi
@@ -62,6 +65,9 @@ async def serve(process: Process, settings: Settings) -> None:
     )
     AcceptApi(acceptance, authenticator, rules).add_routes(app)
     DocumentsApi(process.pool, acceptance, collection=settings.collection.qdrant_collection).add_routes(app)
+    new_targets = NewTargets(process.pool, session, settings.tei)
+    CollectionsApi(process.pool, new_targets, default=settings.collection.qdrant_collection).add_routes(app)
+    ReindexApi(process.pool, new_targets, process.operations).add_routes(app)
     jobs = JobStore(process.pool)
     JobsApi(jobs, JobControl(process.pool), process.operations, process.stop).add_routes(app)
     JobEventsApi(jobs, process.stop).add_routes(app)

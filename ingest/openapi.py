@@ -15,13 +15,14 @@ _REFERENCE = "#/components/schemas/{name}"
 _PROBLEM = "application/problem+json"
 _REASONS = {
     200: "done",
+    201: "made",
     202: "accepted, and durable",
     204: "nothing more to tell",
     400: "not JSON",
     401: "token or signature missing or wrong",
     403: "a session's cookie from another site",
     404: "there is none",
-    409: "not yet: its crawl has not ended",
+    409: "not now: it is there already, or something has not ended",
     413: "too large",
     422: "cannot be used as it is",
     503: "something it needs is away, or the service is not ready",

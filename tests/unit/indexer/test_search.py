@@ -166,7 +166,7 @@ async def test_without_an_embedding_hybrid_answers_by_keywords_and_semantic_fail
 
 
 async def test_a_slow_tei_is_not_waited_for(client: MemoryQdrant) -> None:
-    async def never(_text: str) -> list[float]:
+    async def never(_target: str, _text: str) -> list[float]:
         await asyncio.Event().wait()
         return []
 
