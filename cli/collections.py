@@ -35,7 +35,7 @@ def create(
     tokenizer: Tokenizer = None,
     as_json: Json = False,
 ) -> None:
-    """Make a collection; what is not said is as the services are set. Not needed for one without settings of its own."""
+    """Make a collection with settings of its own; others come to be with their first document."""
     body = {
         "name": name, "tei_url": tei_url, "max_chunk_tokens": max_chunk_tokens,
         "chunk_overlap_tokens": chunk_overlap_tokens, "chunk_prefix_tokens": chunk_prefix_tokens,

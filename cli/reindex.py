@@ -41,12 +41,8 @@ def reindex(
     tokenizer: Tokenizer = None,
     defaults: Annotated[bool, typer.Option("--defaults", help="What is not said: as the services are set.")] = False,
     status: Annotated[bool, typer.Option("--status", help="Only show how far it is.")] = False,
-    rollback: Annotated[
-        bool, typer.Option("--rollback", help="Go back to what served before, brought up to date.")
-    ] = False,
-    skip_failed: Annotated[
-        bool, typer.Option("--skip-failed", help="Of one under way: switch without what failed.")
-    ] = False,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Go back to what served before, up to date.")] = False,
+    skip_failed: Annotated[bool, typer.Option("--skip-failed", help="Switch without what failed.")] = False,
     cancel: Annotated[bool, typer.Option("--cancel", help="Give it up; the collection stays as it is.")] = False,
     drop_retired: Annotated[bool, typer.Option("--drop-retired", help="Drop what is kept for a rollback.")] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Wait for its end, and say how it gets on.")] = False,

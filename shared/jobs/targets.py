@@ -120,8 +120,8 @@ class Targets:
         self, collection: str, settings: TargetSettings, *, live: bool, model: str | None, dimension: int | None
     ) -> Target:
         """Make one more target of a collection. Raises asyncpg.UniqueViolationError if it cannot be live, too."""
-        row = await self._pool.fetchrow(_CREATE, collection, live, *_values(settings, model, dimension))
-        return _target(row)
+        (made,) = await self._pool.fetch(_CREATE, collection, live, *_values(settings, model, dimension))
+        return _target(made)
 
     async def get(self, target: str) -> Target:
         """Raises LookupError for a target that does not exist."""
