@@ -54,6 +54,4 @@ async def _ask(client: TeiClient) -> tuple[TeiInfo, int]:
 def _check_window(info: TeiInfo, settings: TargetSettings) -> None:
     wanted = settings.max_chunk_tokens
     if wanted is not None and wanted > info.max_input_length:
-        raise unprocessable(
-            f"{info.model_id} takes {info.max_input_length} tokens a text: max_chunk_tokens is {wanted}"
-        )
+        raise unprocessable(f"{info.model_id} takes {info.max_input_length} tokens a text: chunks are to have {wanted}")

@@ -114,9 +114,7 @@ async def test_nothing_is_switched_while_something_is_in_flight_to_the_old_targe
     for _ in range(4):
         await turn(dispatcher)
         await work(servers)
-    assert (await live_target(servers), await decided(servers, new)) == (OLD, {"a": (1, True)} | {}) or (
-        await live_target(servers) == OLD
-    )
+    assert (await live_target(servers), (await state_of(servers)).phase) == (OLD, Phase.PAUSING)
     await finish(servers, target, slow)
     await until(servers, Phase.SWITCHED)
     assert await decided(servers, new) == await decided(servers, OLD)
@@ -135,8 +133,7 @@ async def test_a_deposed_dispatcher_releases_nothing_to_the_old_target_in_the_pa
     await work(servers)
     await send(servers, "late")
     with pytest.raises(RefusedReleaseError):
-        while await deposed.release_some():
-            pass
+        await deposed.release_some()
     assert await taken(servers) == []
     assert await servers.pool.fetchval("SELECT count(*) FROM webhook.job_items WHERE state = 'queued'") == 1
 

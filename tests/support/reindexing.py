@@ -88,9 +88,7 @@ async def finish(servers: Servers, target: str, ref: DocumentRef, *, is_failing:
 
 async def decided(servers: Servers, target: str) -> dict[str, tuple[int, bool]]:
     """Fence, and whether it is visible, of each document by the end of its URL."""
-    rows = await servers.pool.fetch(
-        "SELECT url, fence, live_version FROM webhook.documents WHERE target = $1", target
-    )
+    rows = await servers.pool.fetch("SELECT url, fence, live_version FROM webhook.documents WHERE target = $1", target)
     return {row["url"].rpartition("/")[2]: (row["fence"], row["live_version"] is not None) for row in rows}
 
 
