@@ -42,7 +42,7 @@ class StoreGuard:
                 await point_alias(self._client, target.collection, target.target)
         for target in await self._targets.retired():
             if not await collection_exists(self._client, target.target):
-                await self._targets.forget_documents(target.target)  # so that a rollback copies all of them
+                await self._targets.forget_documents(target.target)  # so that a rollback brings all of them
         for target in await self._targets.dropped():
             if await delete_collection(self._client, target.target):
                 log.info("Collection dropped", target=target.target)

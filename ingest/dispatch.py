@@ -166,7 +166,7 @@ class Dispatcher:
         log.debug("Released", lane=lane, documents=len(items), messages=len(messages), release=number)
 
     async def reindex(self) -> None:
-        """Take the next step of each reindex. For their pause the streams are closed to all but copies.
+        """Take the next step of each reindex. For their pause the streams are closed to all but transfers.
 
         The phase is read after the marker: who knows a marker knows of every pause that was begun before it was set.
         """

@@ -27,7 +27,7 @@ class ReindexRequest(TargetSettings, frozen=True, kw_only=True, forbid_unknown_f
 
     collection: str
     defaults: bool = False  # what is not given is as the services are set, not as the collection has it
-    skip_failed: bool = False  # switch although documents could not be copied
+    skip_failed: bool = False  # switch although documents could not be transferred
 
 
 class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,7 +42,7 @@ class ReindexList(msgspec.Struct, frozen=True, kw_only=True):
 
 class CancelledReindex(msgspec.Struct, frozen=True, kw_only=True):
     collection: str
-    cancelled: int  # copies that had not started
+    cancelled: int  # transfers that had not started
 
 
 class DroppedTargets(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +105,7 @@ class ReindexApi:
             raise _under_way(collection) from error
 
     async def post_skip_failed(self, request: web.Request) -> web.Response:
-        """Have a reindex switch although documents could not be copied."""
+        """Have a reindex switch although documents could not be transferred."""
         collection = required_collection(request.query.get("collection"))
         if not await self._reindexes.skip_failed(collection):
             raise _no_reindex(collection)
@@ -124,7 +124,7 @@ class ReindexApi:
             cancelled += cancellation.cancelled
             for job in cancellation.jobs:
                 report_job(job, self._operations)
-        log.info("Reindex cancelled", collection=collection, copies=cancelled)
+        log.info("Reindex cancelled", collection=collection, transfers=cancelled)
         return json_response(CancelledReindex(collection=collection, cancelled=cancelled))
 
     async def delete_retired(self, request: web.Request) -> web.Response:

@@ -12,17 +12,17 @@ log = structlog.get_logger()
 
 FEW = 100  # documents: a pass that finds no more differing is the last one before the pause
 MAX_PASSES = 10  # then it pauses, however fast documents change
-MAX_OPEN_COPIES = 4000  # queued at once: copies get a share of the pipeline, and may still be cancelled
+MAX_OPEN_TRANSFERS = 4000  # queued at once: transfers get a share of the pipeline, and may still be cancelled
 _SLICE = 1000  # documents of one job
 _RETRY_S = 60.0  # after a pause that came to no end
-_LOOK_AGAIN_S = 10.0  # whether what failed is copied now
+_LOOK_AGAIN_S = 10.0  # whether what failed is transferred now
 
 
 class Step(enum.Enum):
     """What to do about a reindex next."""
 
     WAIT = enum.auto()
-    COPY = enum.auto()  # queue the next slice of this pass
+    TRANSFER = enum.auto()  # queue the next slice of this pass
     NEXT_PASS = enum.auto()
     PAUSE = enum.auto()
     HOLD = enum.auto()  # documents failed: a person decides, the pipeline goes on
@@ -37,12 +37,12 @@ def next_step(reindex: UnderWay, longest_pause: float) -> Step:
     if not reindex.is_due or reindex.is_in_flight:
         return Step.WAIT
     if not reindex.is_pass_done:
-        return Step.COPY if reindex.open_copies < MAX_OPEN_COPIES else Step.WAIT
-    return Step.WAIT if reindex.open_copies else _after_pass(reindex)
+        return Step.TRANSFER if reindex.open_transfers < MAX_OPEN_TRANSFERS else Step.WAIT
+    return Step.WAIT if reindex.open_transfers else _after_pass(reindex)
 
 
 def _after_pass(reindex: UnderWay) -> Step:
-    """All that the pass found has been copied, or has failed."""
+    """All that the pass found has been transferred, or has failed."""
     if reindex.failed and not reindex.skip_failed:
         return Step.HOLD
     if reindex.phase is Phase.PAUSING:
@@ -59,7 +59,7 @@ class Reindexer:
         self._stage_timeout = stage_timeout
 
     async def is_pausing(self) -> bool:
-        """Whether nothing but copies may be released. Ask after the marker was read, not before."""
+        """Whether nothing but transfers may be released. Ask after the marker was read, not before."""
         return await self._reindexes.is_any_pausing()
 
     async def step(self, *, is_paused: bool) -> None:
@@ -70,20 +70,20 @@ class Reindexer:
 
     async def _take(self, step: Step, reindex: UnderWay) -> None:
         match step:
-            case Step.COPY:
-                await self._reindexes.copy(reindex, _SLICE, self._stage_timeout)
+            case Step.TRANSFER:
+                await self._reindexes.transfer(reindex, _SLICE, self._stage_timeout)
             case Step.NEXT_PASS:
                 await self._reindexes.enter(reindex, reindex.phase)
             case Step.PAUSE:
                 log.info("Reindex pauses the dispatcher", collection=reindex.collection, target=reindex.target)
                 await self._reindexes.enter(reindex, Phase.PAUSING)
             case Step.HOLD:
-                error = f"{reindex.failed} documents could not be copied: try them again, or skip them"
-                await self._reindexes.enter(reindex, Phase.COPYING, delay=_LOOK_AGAIN_S, error=error)
+                error = f"{reindex.failed} documents could not be transferred: try them again, or skip them"
+                await self._reindexes.enter(reindex, Phase.FILLING, delay=_LOOK_AGAIN_S, error=error)
             case Step.GIVE_WAY:
                 error = f"what was in the streams did not end within {self._stage_timeout:g} s"
                 log.warning("Reindex gives way", collection=reindex.collection, target=reindex.target, error=error)
-                await self._reindexes.enter(reindex, Phase.COPYING, delay=_RETRY_S, error=error)
+                await self._reindexes.enter(reindex, Phase.FILLING, delay=_RETRY_S, error=error)
             case Step.SWITCH:
                 await self._switch(reindex)
 

@@ -16,7 +16,7 @@ SELECT i.url, i.version, i.state, i.stage, i.job_id::text, j.crawl_id, i.lane, i
        d.changed_at, d.seen_at, d.document_id IS NOT NULL AS is_known
 FROM (SELECT $2::uuid AS document_id) wanted
 LEFT JOIN webhook.targets t ON t.collection = $1 AND t.live
-LEFT JOIN LATERAL (  -- not its copies for a target that is not live
+LEFT JOIN LATERAL (  -- not its transfers for a target that is not live
   SELECT * FROM webhook.job_items
   WHERE document_id = wanted.document_id AND (target IS NULL OR target = t.target)
   ORDER BY version DESC, accepted_at DESC LIMIT 1) i ON true

@@ -4,7 +4,7 @@ import uuid
 
 import asyncpg
 
-from shared.jobs.copies import copies
+from shared.jobs.transfers import transfers
 from shared.messages import Lane
 
 # Without a content hash a document is never taken for unchanged, and not found lost a second time: whoever comes
@@ -17,8 +17,8 @@ WITH wanted AS MATERIALIZED (
 forgotten AS (  -- live under that version at once, so that nobody takes its new points for hidden ones
   UPDATE webhook.documents d SET content_hash = NULL, live_version = w.fence
   FROM wanted w WHERE d.target = $1 AND d.document_id = w.document_id),
-{copies(Lane.NORMAL)}
-SELECT count(*) FROM copies
+{transfers(Lane.NORMAL)}
+SELECT count(*) FROM transfers
 """
 
 

@@ -12,15 +12,15 @@ from collections.abc import Sequence
 import asyncpg
 import msgspec
 
-from shared.jobs.copies import copies
+from shared.jobs.transfers import transfers
 from shared.messages import Lane
 
 
 class Phase(enum.StrEnum):
     """How far a reindex is; the last two are final."""
 
-    COPYING = "copying"  # passes over the live documents; the pipeline goes on as ever
-    PAUSING = "pausing"  # nothing but copies is released, until both targets are equal
+    FILLING = "filling"  # passes over the live documents; the pipeline goes on as ever
+    PAUSING = "pausing"  # nothing but transfers is released, until both targets are equal
     SWITCHED = "switched"
     CANCELLED = "cancelled"
 
@@ -30,8 +30,8 @@ _DIFFERING = """
 webhook.documents s LEFT JOIN webhook.documents n ON n.target = r.target AND n.document_id = s.document_id
 WHERE s.target = r.source AND (n.document_id IS NULL OR n.fence < s.fence)"""
 
-# The copy of this very version is an item in one of these states.
-_COPY_IS = """
+# The transfer of this very version is an item in one of these states.
+_TRANSFER_IS = """
 EXISTS (SELECT FROM webhook.job_items i WHERE i.document_id = s.document_id AND i.version = s.fence
         AND i.target = r.target AND i.state IN ({states}))"""
 
@@ -46,13 +46,13 @@ _FAILED = """
  LEFT JOIN webhook.documents n ON n.target = r.target AND n.document_id = i.document_id
  WHERE i.target = r.target AND i.state = 'failed' AND (n.document_id IS NULL OR n.fence < s.fence))"""
 
-_OPEN_COPIES = """
+_OPEN_TRANSFERS = """
 (SELECT count(*) FROM webhook.job_items i WHERE i.target = r.target AND i.state IN ('queued', 'released'))"""
 
 _UNDER_WAY = f"""
 SELECT r.reindex_id::text, r.collection, r.source, r.target, r.phase, r.skip_failed, r.pass, r.pass_documents,
        r.pass_cursor::text, r.is_pass_done, extract(epoch FROM now() - r.phase_since)::float8 AS phase_seconds,
-       now() >= r.resume_at AS is_due, {_OPEN_COPIES} AS open_copies,
+       now() >= r.resume_at AS is_due, {_OPEN_TRANSFERS} AS open_transfers,
        r.phase = 'pausing' AND {_IS_IN_FLIGHT} AS is_in_flight,
        {_FAILED} AS failed
 FROM webhook.reindexes r WHERE r.finished_at IS NULL ORDER BY r.created_at
@@ -61,7 +61,7 @@ FROM webhook.reindexes r WHERE r.finished_at IS NULL ORDER BY r.created_at
 _IS_ANY_PAUSING = "SELECT EXISTS (SELECT FROM webhook.reindexes WHERE phase = 'pausing')"
 
 # $1 target, $2 job id, $3 stage timeout, $4 reindex, $5 pass, $6 its cursor, $7 documents at most.
-_COPY = f"""
+_TRANSFER = f"""
 WITH r AS MATERIALIZED (
   SELECT * FROM webhook.reindexes
   WHERE reindex_id = $4 AND target = $1 AND pass = $5 AND pass_cursor IS NOT DISTINCT FROM $6::uuid
@@ -71,13 +71,13 @@ wanted AS MATERIALIZED (
   SELECT s.document_id, s.fence, s.live_version, s.url, s.domain, s.crawl_id
   FROM r, LATERAL (
     SELECT s.* FROM {_DIFFERING} AND (r.pass_cursor IS NULL OR s.document_id > r.pass_cursor)
-      AND NOT {_COPY_IS.format(states="'queued', 'released', 'failed'")}
+      AND NOT {_TRANSFER_IS.format(states="'queued', 'released', 'failed'")}
     ORDER BY s.document_id LIMIT $7) s),
-{copies(Lane.LOW)},
+{transfers(Lane.LOW)},
 found AS (SELECT count(*) AS documents, (SELECT document_id FROM wanted ORDER BY 1 DESC LIMIT 1) AS last FROM wanted)
 UPDATE webhook.reindexes u
 SET pass_cursor = coalesce(f.last, r.pass_cursor), pass_documents = r.pass_documents + f.documents,
-    copied = r.copied + f.documents, is_pass_done = f.documents < $7
+    transferred = r.transferred + f.documents, is_pass_done = f.documents < $7
 FROM r, found f WHERE u.reindex_id = r.reindex_id
 RETURNING f.documents
 """
@@ -95,7 +95,7 @@ _SWITCH = f"""
 WITH r AS MATERIALIZED (
   SELECT * FROM webhook.reindexes r
   WHERE r.reindex_id = $1 AND r.pass = $2 AND r.phase = 'pausing' AND NOT {_IS_IN_FLIGHT}
-    AND NOT EXISTS (SELECT FROM {_DIFFERING} AND NOT (r.skip_failed AND {_COPY_IS.format(states="'failed'")}))
+    AND NOT EXISTS (SELECT FROM {_DIFFERING} AND NOT (r.skip_failed AND {_TRANSFER_IS.format(states="'failed'")}))
   FOR UPDATE),
 retired AS (
   UPDATE webhook.targets t SET live = false, retired_at = now() FROM r WHERE t.target = r.source AND t.live
@@ -141,8 +141,8 @@ UPDATE webhook.reindexes SET skip_failed = true, resume_at = now() WHERE collect
 """
 
 _STATES = f"""
-SELECT r.reindex_id::text, r.collection, r.source, r.target, r.is_rollback, r.skip_failed, r.phase, r.pass, r.copied,
-       CASE WHEN r.finished_at IS NULL THEN {_OPEN_COPIES} ELSE 0 END AS open_copies,
+SELECT r.reindex_id::text, r.collection, r.source, r.target, r.is_rollback, r.skip_failed, r.phase, r.pass,
+       r.transferred, CASE WHEN r.finished_at IS NULL THEN {_OPEN_TRANSFERS} ELSE 0 END AS open_transfers,
        (SELECT count(*) FROM webhook.documents s WHERE s.target = r.source) AS documents,
        CASE WHEN r.finished_at IS NULL THEN (SELECT count(*) FROM {_DIFFERING}) ELSE 0 END AS missing,
        CASE WHEN r.finished_at IS NULL THEN {_FAILED} ELSE 0 END AS failed,
@@ -171,9 +171,9 @@ class UnderWay(msgspec.Struct, frozen=True, kw_only=True):
     pass_cursor: str | None
     pass_documents: int  # that this pass found to differ, so far
     is_pass_done: bool
-    open_copies: int  # queued or released
+    open_transfers: int  # queued or released
     is_in_flight: bool  # something of the collection is released to the source; asked in the pause only
-    failed: int  # documents that differ because their copy failed
+    failed: int  # documents that differ because their transfer failed
 
 
 class ReindexState(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,10 +189,10 @@ class ReindexState(msgspec.Struct, frozen=True, kw_only=True):
     pass_: int = msgspec.field(name="pass")
     documents: int  # of the source, deleted ones included
     missing: int  # of these, those that the target has not got yet
-    copied: int  # documents queued for the target, in all passes
-    open_copies: int  # of these, those that have not ended
-    failed: int  # documents that cannot be copied as they are
-    error: str | None  # what it waits for, or why the last copy is tried again
+    transferred: int  # documents queued for the target, in all passes
+    open_transfers: int  # of these, those that have not ended
+    failed: int  # documents that cannot be transferred as they are
+    error: str | None  # what it waits for, or why a transfer is tried again
     created_at: dt.datetime
     finished_at: dt.datetime | None
 
@@ -222,12 +222,12 @@ class Reindexes:
         return target
 
     async def cancel(self, collection: str) -> Sequence[str] | None:
-        """Give the reindex of a collection up; the jobs that still have copies queued, None if there is no reindex."""
+        """Give a collection's reindex up; the jobs that still have transfers queued, None if there is no reindex."""
         row = await self._pool.fetchrow(_CANCEL, collection)
         return row["jobs"] if row is not None else None
 
     async def skip_failed(self, collection: str) -> bool:
-        """Have the reindex of a collection switch without what cannot be copied; False if there is none."""
+        """Have the reindex of a collection switch without what cannot be transferred; False if there is none."""
         return (await self._pool.execute(_SKIP_FAILED, collection)).endswith(" 1")
 
     async def is_any_pausing(self) -> bool:
@@ -237,13 +237,13 @@ class Reindexes:
         """The reindexes that have not ended, the oldest first."""
         return [msgspec.convert(dict(row), UnderWay) for row in await self._pool.fetch(_UNDER_WAY)]
 
-    async def copy(self, reindex: UnderWay, limit: int, timeout: float) -> int:
+    async def transfer(self, reindex: UnderWay, limit: int, timeout: float) -> int:
         """Queue the next documents of this pass as items of a job; how many. `timeout` of a batch in one stage."""
-        copied = await self._pool.fetchval(
-            _COPY, reindex.target, str(uuid.uuid4()), timeout, reindex.reindex_id, reindex.pass_, reindex.pass_cursor,
-            limit,
+        queued = await self._pool.fetchval(
+            _TRANSFER, reindex.target, str(uuid.uuid4()), timeout, reindex.reindex_id, reindex.pass_,
+            reindex.pass_cursor, limit,
         )  # fmt: skip
-        return int(copied or 0)
+        return int(queued or 0)
 
     async def enter(self, reindex: UnderWay, phase: Phase, *, delay: float = 0.0, error: str | None = None) -> None:
         """Begin another pass, in this or another phase, after `delay` seconds."""

@@ -142,28 +142,25 @@ def test_another_dimension_under_searches_changes_and_deletes(
     collection = new_collection(pipeline)
     last = {f"page-{n}": f"The badger of page {n}." for n in range(24)} | {"steady": "The badger is steady."}
     pipeline.finished(send(pipeline, collection, last))
-    jobs = []
     with SearchLoop(pipeline, collection, "steady") as searches:
         start(pipeline, collection, teis[1])
-        for turn in range(200):
+        for turn in itertools.count():
             changed, gone = f"page-{turn % 12}", f"page-{12 + turn % 12}"
             news = {changed: f"The badger of turn {turn}.", "steady": f"The badger is steady, {turn}."}
             last |= news
-            jobs.append(send(pipeline, collection, news))
+            jobs = [send(pipeline, collection, news)]
             if turn % 3 == 0:
                 jobs.append(delete(pipeline, collection, gone))
                 last.pop(gone, None)
+            # A job that began before the switch and ends after it is waited for across it.
+            assert [pipeline.finished(job)["failed"] for job in jobs] == [0] * len(jobs)
             if state(pipeline, collection)["phase"] == "switched":
                 break
-        await_phase(pipeline, collection, "switched")
-        for job in jobs:
-            assert pipeline.finished(job)["failed"] == 0
     assert searches.mistakes == []
     assert min(searches.answers[mode] for mode in MODES) > 0
     assert found(pipeline, collection) == last
     assert found(pipeline, collection, "semantic") == last
     assert live_dimension(pipeline, collection) == 96
-    print("TIMES", turn, state(pipeline, collection), searches.answers)
     wait_for(lambda: is_quiet(pipeline), 20, "empty streams")
     assert stored_ids(pipeline, f"{collection}_2") == expected_ids(pipeline, collection)
 
@@ -177,10 +174,10 @@ def test_it_goes_on_after_every_ingest_is_killed_in_each_phase(
     pipeline.finished(send(pipeline, collection, pages))
     second.hold()
     start(pipeline, collection, second)
-    wait_for(lambda: second.in_flight, 30, "copies in work")
+    wait_for(lambda: second.in_flight, 30, "transfers in work")
     kill_all(pipeline, "ingest")
     kill_all(pipeline, "embedder")
-    assert state(pipeline, collection)["phase"] == "copying"
+    assert state(pipeline, collection)["phase"] == "filling"
 
     first.hold()
     slow = send(pipeline, collection, {"page-0": "The badger is slow."})
@@ -190,8 +187,6 @@ def test_it_goes_on_after_every_ingest_is_killed_in_each_phase(
     kill_all(pipeline, "ingest")
     late = send(pipeline, collection, {"page-1": "The badger is late."})
     gone = delete(pipeline, collection, "page-2")
-    assert state(pipeline, collection)["phase"] == "pausing"
-    assert request(pipeline, "GET", f"/api/jobs/{late}")["status"] == "queued"
 
     first.release()
     await_phase(pipeline, collection, "switched")
@@ -201,7 +196,6 @@ def test_it_goes_on_after_every_ingest_is_killed_in_each_phase(
     pages |= {"page-0": "The badger is slow.", "page-1": "The badger is late."}
     del pages["page-2"]
     assert found(pipeline, collection) == pages
-    assert "The badger is late." in second.texts
     assert "The badger is late." not in first.texts
     wait_for(lambda: is_quiet(pipeline), 20, "empty streams")
     assert stored_ids(pipeline, f"{collection}_2") == expected_ids(pipeline, collection)

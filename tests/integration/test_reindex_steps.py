@@ -1,4 +1,4 @@
-"""The steps of a reindex on real Redis and Postgres: what is copied when, and what nobody may do in the pause."""
+"""The steps of a reindex on real Redis and Postgres: what is transferred when, and what nobody may do in the pause."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -42,7 +42,7 @@ async def until(servers: Servers, phase: Phase, each: Callable[[], Awaitable[obj
     raise AssertionError(f"not {phase}: {await state_of(servers)}")
 
 
-async def test_documents_and_tombstones_are_copied_with_their_versions_by_ever_new_dispatchers(
+async def test_documents_and_tombstones_are_transferred_with_their_versions_by_ever_new_dispatchers(
     servers: Servers,
 ) -> None:
     await send(servers, "a", "b", "gone")
@@ -59,7 +59,7 @@ async def test_documents_and_tombstones_are_copied_with_their_versions_by_ever_n
     }  # fmt: skip
 
 
-async def test_what_comes_while_copies_are_made_is_copied_as_well(servers: Servers) -> None:
+async def test_what_comes_meanwhile_is_transferred_as_well(servers: Servers) -> None:
     await send(servers, "a", "b")
     await turn(await elected(servers))
     await work(servers)
@@ -78,7 +78,9 @@ async def test_what_comes_while_copies_are_made_is_copied_as_well(servers: Serve
     assert states["a"][0] > states["c"][0]
 
 
-async def test_in_the_pause_only_copies_are_released_and_what_waited_goes_to_the_new_target(servers: Servers) -> None:
+async def test_in_the_pause_only_transfers_are_released_and_the_rest_goes_to_the_new_target(
+    servers: Servers,
+) -> None:
     await send(servers, "a")
     await turn(await elected(servers))
     await work(servers)
@@ -149,12 +151,12 @@ async def test_a_pause_that_comes_to_no_end_gives_way(servers: Servers) -> None:
     await send(servers, "other")
     await turn(dispatcher)
     state = await state_of(servers)
-    assert (state.phase, "did not end" in str(state.error)) == (Phase.COPYING, True)
+    assert (state.phase, "did not end" in str(state.error)) == (Phase.FILLING, True)
     await turn(dispatcher)
     assert [ref.url for _, ref in await taken(servers)] == ["https://example.com/other"]
 
 
-async def test_a_copy_that_fails_holds_the_switch_until_it_is_skipped(servers: Servers) -> None:
+async def test_a_transfer_that_fails_holds_the_switch_until_it_is_skipped(servers: Servers) -> None:
     await send(servers, "good", "bad")
     await turn(await elected(servers))
     await work(servers)
@@ -163,14 +165,14 @@ async def test_a_copy_that_fails_holds_the_switch_until_it_is_skipped(servers: S
         await turn(await elected(servers))
         await work(servers, failing="/bad")
     state = await state_of(servers)
-    assert (state.phase, state.failed, state.missing, await live_target(servers)) == (Phase.COPYING, 1, 1, OLD)
-    assert "could not be copied" in str(state.error)
+    assert (state.phase, state.failed, state.missing, await live_target(servers)) == (Phase.FILLING, 1, 1, OLD)
+    assert "could not be transferred" in str(state.error)
     assert await Reindexes(servers.pool).skip_failed(COLLECTION)
     await until(servers, Phase.SWITCHED)
     assert list(await decided(servers, new)) == ["good"]
 
 
-async def test_a_failed_copy_that_is_tried_again_lets_the_reindex_go_on(servers: Servers) -> None:
+async def test_a_failed_transfer_that_is_tried_again_lets_the_reindex_go_on(servers: Servers) -> None:
     await send(servers, "bad")
     await turn(await elected(servers))
     await work(servers)
@@ -202,7 +204,7 @@ async def test_a_rollback_brings_along_what_changed_since_the_switch(servers: Se
     await until(servers, Phase.SWITCHED)
     assert await live_target(servers) == OLD
     assert await decided(servers, OLD) == await decided(servers, new)
-    assert (await state_of(servers)).copied == 3
+    assert (await state_of(servers)).transferred == 3
     assert await reindexes.last_retired(COLLECTION, None) == new
 
 
@@ -242,4 +244,4 @@ async def test_two_who_believe_to_be_elected_do_each_step_once(servers: Servers)
         await turn(await elected(servers))
         await work(servers)
     state = await state_of(servers)
-    assert (state.phase, state.copied, await live_target(servers)) == (Phase.SWITCHED, 20, new)
+    assert (state.phase, state.transferred, await live_target(servers)) == (Phase.SWITCHED, 20, new)

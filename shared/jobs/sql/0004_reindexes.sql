@@ -15,14 +15,14 @@ CREATE TABLE webhook.reindexes (
   target         text NOT NULL REFERENCES webhook.targets,  -- live after it
   is_rollback    boolean NOT NULL DEFAULT false,
   skip_failed    boolean NOT NULL DEFAULT false,  -- switch although documents failed
-  phase          text NOT NULL DEFAULT 'copying', -- copying, pausing, switched, cancelled
+  phase          text NOT NULL DEFAULT 'filling', -- filling, pausing, switched, cancelled
   phase_since    timestamptz NOT NULL DEFAULT now(),
   resume_at      timestamptz NOT NULL DEFAULT now(),  -- nothing is done before
   pass           integer NOT NULL DEFAULT 1,      -- over the documents of the source
   pass_cursor    uuid,                            -- the last document that this pass came by
   pass_documents integer NOT NULL DEFAULT 0,      -- that this pass found to differ
   is_pass_done   boolean NOT NULL DEFAULT false,
-  copied         bigint NOT NULL DEFAULT 0,       -- documents queued for the target, in all passes
+  transferred         bigint NOT NULL DEFAULT 0,       -- documents queued for the target, in all passes
   error          text,                            -- what it waits for, if a person should know
   created_at     timestamptz NOT NULL DEFAULT now(),
   finished_at    timestamptz
@@ -30,7 +30,7 @@ CREATE TABLE webhook.reindexes (
 CREATE UNIQUE INDEX reindexes_open ON webhook.reindexes (collection) WHERE finished_at IS NULL;
 CREATE INDEX reindexes_by_age ON webhook.reindexes (collection, created_at DESC);
 
--- Few items name their target: copies of a reindex, and what fills a lost store.
+-- Few items name their target: transfers of a reindex, and what fills a lost store.
 CREATE INDEX items_targeted_due ON webhook.job_items (lane, source, due_at)
   WHERE state = 'queued' AND target IS NOT NULL;
 CREATE INDEX items_of_target ON webhook.job_items (target, state) WHERE target IS NOT NULL;

@@ -9,7 +9,7 @@ from shared.messages import Action, Lane
 
 # Common table expressions over `wanted` (document_id, fence, live_version, url, domain, crawl_id); a deleted document
 # becomes a delete. $1 the target that the items are for, $2 the job's id, $3 seconds for a batch message in one stage.
-_COPIES = f"""
+_TRANSFERS = f"""
 texts AS (
   INSERT INTO webhook.payloads (version, document_id, body)
   SELECT w.fence, w.document_id, p.body FROM wanted w JOIN webhook.payloads p ON p.version = w.live_version
@@ -19,7 +19,7 @@ job AS (
   SELECT $2::uuid, '{JobKind.REINDEX}', '{{lane}}', t.collection, $3::float8, (SELECT count(*) FROM wanted)
   FROM webhook.targets t WHERE t.target = $1::text AND EXISTS (SELECT FROM wanted)
   RETURNING collection),
-copies AS (
+transfers AS (
   INSERT INTO webhook.job_items
     (job_id, position, state, action, lane, collection, target, source, domain, document_id, version, url, crawl_id)
   SELECT $2, row_number() OVER (ORDER BY w.document_id) - 1, 'queued',
@@ -30,6 +30,6 @@ copies AS (
 """
 
 
-def copies(lane: Lane) -> str:
+def transfers(lane: Lane) -> str:
     """The expressions with their lane filled in."""
-    return _COPIES.format(lane=lane)
+    return _TRANSFERS.format(lane=lane)
