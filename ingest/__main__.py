@@ -4,6 +4,7 @@ import asyncio
 
 import aiohttp
 import structlog
+from aiohttp import web
 
 from ingest.acceptance import Acceptance
 from ingest.api import AcceptApi, Rules
@@ -34,7 +35,7 @@ from shared.jobs.control import JobControl
 from shared.jobs.store import JobStore
 from shared.runtime.gate import Gate, marks
 from shared.runtime.process import Port, Process, run_process
-from shared.settings import check_secret
+from shared.settings import IngestSettings, check_secret
 from shared.tei_servers import check_any, tei_clients
 from shared.throughput import Throughput
 
@@ -58,16 +59,9 @@ async def serve(process: Process, settings: Settings) -> None:
         collection=settings.collection.qdrant_collection,
         timeout=settings.runtime.indexing_job_timeout,
     )
-    rules = Rules(
-        limits=Limits(max_document_bytes=ingest.max_document_bytes),
-        max_body_bytes=ingest.max_body_bytes,
-        deduplication_window=ingest.deduplication_window,
-    )
-    AcceptApi(acceptance, authenticator, rules).add_routes(app)
+    AcceptApi(acceptance, authenticator, _rules(ingest)).add_routes(app)
     DocumentsApi(process.pool, acceptance, collection=settings.collection.qdrant_collection).add_routes(app)
-    new_targets = NewTargets(process.pool, session, settings.tei)
-    CollectionsApi(process.pool, new_targets, default=settings.collection.qdrant_collection).add_routes(app)
-    ReindexApi(process.pool, new_targets, process.operations).add_routes(app)
+    _add_collection_routes(app, process, settings, session)
     jobs = JobStore(process.pool)
     JobsApi(jobs, JobControl(process.pool), process.operations, process.stop).add_routes(app)
     JobEventsApi(jobs, process.stop).add_routes(app)
@@ -94,6 +88,22 @@ async def serve(process: Process, settings: Settings) -> None:
         await process.stop.wait()
         for task in tasks:
             task.cancel()
+
+
+def _rules(ingest: IngestSettings) -> Rules:
+    return Rules(
+        limits=Limits(max_document_bytes=ingest.max_document_bytes),
+        max_body_bytes=ingest.max_body_bytes,
+        deduplication_window=ingest.deduplication_window,
+    )
+
+
+def _add_collection_routes(
+    app: web.Application, process: Process, settings: Settings, session: aiohttp.ClientSession
+) -> None:
+    new_targets = NewTargets(process.pool, session, settings.tei)
+    CollectionsApi(process.pool, new_targets, default=settings.collection.qdrant_collection).add_routes(app)
+    ReindexApi(process.pool, new_targets, process.operations).add_routes(app)
 
 
 def _housekeeper(process: Process, settings: Settings) -> Housekeeper:

@@ -15,6 +15,8 @@ import msgspec
 from shared.jobs.transfers import transfers
 from shared.messages import Lane
 
+_ROWS = 50_000  # of the source that one statement looks at, so that none comes near its time limit
+
 
 class Phase(enum.StrEnum):
     """How far a reindex is; the last two are final."""
@@ -25,26 +27,18 @@ class Phase(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
-# What the target of reindex `r` has not got: s is the row of the source, n that of the target.
-_DIFFERING = """
-webhook.documents s LEFT JOIN webhook.documents n ON n.target = r.target AND n.document_id = s.document_id
-WHERE s.target = r.source AND (n.document_id IS NULL OR n.fence < s.fence)"""
-
-# The transfer of this very version is an item in one of these states.
-_TRANSFER_IS = """
-EXISTS (SELECT FROM webhook.job_items i WHERE i.document_id = s.document_id AND i.version = s.fence
-        AND i.target = r.target AND i.state IN ({states}))"""
+# Row n of the target of reindex `r` beside row s of its source; what differs is what the target has not got.
+_TARGETS_ROW = "LEFT JOIN webhook.documents n ON n.target = r.target AND n.document_id = s.document_id"
+_DIFFERS = "(n.document_id IS NULL OR n.fence < s.fence)"
 
 _IS_IN_FLIGHT = """
 EXISTS (SELECT FROM webhook.job_items i WHERE i.state = 'released' AND i.collection = r.collection
         AND i.target IS DISTINCT FROM r.target)"""
 
-# As above, but found by the items, since it is asked often.
-_FAILED = """
+_FAILED = f"""
 (SELECT count(DISTINCT i.document_id) FROM webhook.job_items i
  JOIN webhook.documents s ON s.target = r.source AND s.document_id = i.document_id AND s.fence = i.version
- LEFT JOIN webhook.documents n ON n.target = r.target AND n.document_id = i.document_id
- WHERE i.target = r.target AND i.state = 'failed' AND (n.document_id IS NULL OR n.fence < s.fence))"""
+ {_TARGETS_ROW} WHERE i.target = r.target AND i.state = 'failed' AND {_DIFFERS})"""
 
 _OPEN_TRANSFERS = """
 (SELECT count(*) FROM webhook.job_items i WHERE i.target = r.target AND i.state IN ('queued', 'released'))"""
@@ -60,24 +54,34 @@ FROM webhook.reindexes r WHERE r.finished_at IS NULL ORDER BY r.created_at
 
 _IS_ANY_PAUSING = "SELECT EXISTS (SELECT FROM webhook.reindexes WHERE phase = 'pausing')"
 
-# $1 target, $2 job id, $3 stage timeout, $4 reindex, $5 pass, $6 its cursor, $7 documents at most.
+# $1 target, $2 job id, $3 stage timeout, $4 reindex, $5 pass, $6 its cursor, $7 documents at most, $8 rows to look at.
 _TRANSFER = f"""
 WITH r AS MATERIALIZED (
   SELECT * FROM webhook.reindexes
   WHERE reindex_id = $4 AND target = $1 AND pass = $5 AND pass_cursor IS NOT DISTINCT FROM $6::uuid
     AND NOT is_pass_done AND finished_at IS NULL
   FOR UPDATE),
-wanted AS MATERIALIZED (
+seen AS MATERIALIZED (
   SELECT s.document_id, s.fence, s.live_version, s.url, s.domain, s.crawl_id
   FROM r, LATERAL (
-    SELECT s.* FROM {_DIFFERING} AND (r.pass_cursor IS NULL OR s.document_id > r.pass_cursor)
-      AND NOT {_TRANSFER_IS.format(states="'queued', 'released', 'failed'")}
-    ORDER BY s.document_id LIMIT $7) s),
+    SELECT * FROM webhook.documents d
+    WHERE d.target = r.source AND d.document_id > coalesce(r.pass_cursor, '00000000-0000-0000-0000-000000000000')
+    ORDER BY d.document_id LIMIT $8) s),
+wanted AS MATERIALIZED (  -- but for those whose transfer is under way, or failed
+  SELECT s.* FROM r CROSS JOIN seen s {_TARGETS_ROW}
+  WHERE {_DIFFERS} AND NOT EXISTS (
+    SELECT FROM webhook.job_items i WHERE i.document_id = s.document_id AND i.version = s.fence
+    AND i.target = r.target AND i.state IN ('queued', 'released', 'failed'))
+  ORDER BY s.document_id LIMIT $7),
 {transfers(Lane.LOW)},
-found AS (SELECT count(*) AS documents, (SELECT document_id FROM wanted ORDER BY 1 DESC LIMIT 1) AS last FROM wanted)
+found AS (
+  SELECT (SELECT count(*) FROM wanted) AS documents, (SELECT count(*) FROM seen) AS rows,
+         (SELECT document_id FROM wanted ORDER BY 1 DESC LIMIT 1) AS last_wanted,
+         (SELECT document_id FROM seen ORDER BY 1 DESC LIMIT 1) AS last_seen)
 UPDATE webhook.reindexes u
-SET pass_cursor = coalesce(f.last, r.pass_cursor), pass_documents = r.pass_documents + f.documents,
-    transferred = r.transferred + f.documents, is_pass_done = f.documents < $7
+SET pass_cursor = coalesce(CASE WHEN f.documents < $7 THEN f.last_seen ELSE f.last_wanted END, r.pass_cursor),
+    pass_documents = r.pass_documents + f.documents, transferred = r.transferred + f.documents,
+    is_pass_done = f.documents < $7 AND f.rows < $8
 FROM r, found f WHERE u.reindex_id = r.reindex_id
 RETURNING f.documents
 """
@@ -91,11 +95,12 @@ SET phase_since = CASE WHEN phase = $3 THEN phase_since ELSE now() END, phase = 
 WHERE reindex_id = $1 AND pass = $2 AND finished_at IS NULL
 """
 
+# The pass before it, all of it in the pause and with nothing in flight, found nothing.
 _SWITCH = f"""
 WITH r AS MATERIALIZED (
   SELECT * FROM webhook.reindexes r
-  WHERE r.reindex_id = $1 AND r.pass = $2 AND r.phase = 'pausing' AND NOT {_IS_IN_FLIGHT}
-    AND NOT EXISTS (SELECT FROM {_DIFFERING} AND NOT (r.skip_failed AND {_TRANSFER_IS.format(states="'failed'")}))
+  WHERE r.reindex_id = $1 AND r.pass = $2 AND r.phase = 'pausing' AND r.is_pass_done AND r.pass_documents = 0
+    AND NOT {_IS_IN_FLIGHT} AND {_OPEN_TRANSFERS} = 0 AND (r.skip_failed OR {_FAILED} = 0)
   FOR UPDATE),
 retired AS (
   UPDATE webhook.targets t SET live = false, retired_at = now() FROM r WHERE t.target = r.source AND t.live
@@ -144,7 +149,9 @@ _STATES = f"""
 SELECT r.reindex_id::text, r.collection, r.source, r.target, r.is_rollback, r.skip_failed, r.phase, r.pass,
        r.transferred, CASE WHEN r.finished_at IS NULL THEN {_OPEN_TRANSFERS} ELSE 0 END AS open_transfers,
        (SELECT count(*) FROM webhook.documents s WHERE s.target = r.source) AS documents,
-       CASE WHEN r.finished_at IS NULL THEN (SELECT count(*) FROM {_DIFFERING}) ELSE 0 END AS missing,
+       CASE WHEN r.finished_at IS NULL THEN
+         (SELECT count(*) FROM webhook.documents s {_TARGETS_ROW} WHERE s.target = r.source AND {_DIFFERS})
+         ELSE 0 END AS missing,
        CASE WHEN r.finished_at IS NULL THEN {_FAILED} ELSE 0 END AS failed,
        coalesce(r.error, CASE WHEN r.finished_at IS NULL THEN
          (SELECT i.error FROM webhook.job_items i WHERE i.target = r.target AND i.state = 'queued'
@@ -238,10 +245,13 @@ class Reindexes:
         return [msgspec.convert(dict(row), UnderWay) for row in await self._pool.fetch(_UNDER_WAY)]
 
     async def transfer(self, reindex: UnderWay, limit: int, timeout: float) -> int:
-        """Queue the next documents of this pass as items of a job; how many. `timeout` of a batch in one stage."""
+        """Queue the next documents of this pass as items of a job, at most `limit`; how many that were.
+
+        `timeout` of a batch message in one stage, in seconds.
+        """
         queued = await self._pool.fetchval(
             _TRANSFER, reindex.target, str(uuid.uuid4()), timeout, reindex.reindex_id, reindex.pass_,
-            reindex.pass_cursor, limit,
+            reindex.pass_cursor, limit, _ROWS,
         )  # fmt: skip
         return int(queued or 0)
 
@@ -250,5 +260,5 @@ class Reindexes:
         await self._pool.execute(_ENTER, reindex.reindex_id, reindex.pass_, phase, delay, error)
 
     async def switch(self, reindex: UnderWay) -> bool:
-        """Make the target live, if nothing is in flight to the source and nothing differs."""
+        """Make the target live, if this pass has found nothing, and nothing is in flight or failed."""
         return (await self._pool.execute(_SWITCH, reindex.reindex_id, reindex.pass_)).endswith(" 1")
