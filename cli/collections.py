@@ -26,6 +26,7 @@ def list_collections(as_json: Json = False) -> None:
 
 @app.command()
 def create(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(help="Letters, digits, dots, dashes and underscores.")],
     tei_url: TeiUrl = None,
     max_chunk_tokens: MaxChunkTokens = None,
@@ -36,13 +37,14 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a collection with settings of its own; others come to be with their first document."""
-    body = {
-        "name": name, "tei_url": tei_url, "max_chunk_tokens": max_chunk_tokens,
-        "chunk_overlap_tokens": chunk_overlap_tokens, "chunk_prefix_tokens": chunk_prefix_tokens,
-        "max_chunk_characters": max_chunk_characters, "tokenizer": tokenizer,
-    }  # fmt: skip
-    made = ApiClient.from_environment().post("/api/collections", body)
+    made = ApiClient.from_environment().post("/api/collections", {"name": name, **own_settings(context)})
     emit(made, as_json=as_json, show=lambda: _show([made]))
+
+
+def own_settings(context: typer.Context) -> dict[str, Any]:
+    """What a command line says of the settings above, by their names."""
+    names = ("tei_url", "max_chunk_tokens", "chunk_overlap_tokens", "chunk_prefix_tokens", "max_chunk_characters")
+    return {name: context.params[name] for name in (*names, "tokenizer")}
 
 
 def default_collection(api: ApiClient) -> str:

@@ -15,6 +15,7 @@ from cli.collections import (
     TeiUrl,
     Tokenizer,
     default_collection,
+    own_settings,
 )
 from cli.output import Exit, Json, console, emit, errors, table
 
@@ -32,6 +33,7 @@ class What(enum.StrEnum):
 
 
 def reindex(
+    context: typer.Context,
     collection: Annotated[str | None, typer.Option(help="The collection, if it is not the default one.")] = None,
     tei_url: TeiUrl = None,
     max_chunk_tokens: MaxChunkTokens = None,
@@ -49,11 +51,7 @@ def reindex(
     as_json: Json = False,
 ) -> None:
     """Change the model or the chunking of a collection. It goes on when this command has ended."""
-    settings = {
-        "tei_url": tei_url, "max_chunk_tokens": max_chunk_tokens, "chunk_overlap_tokens": chunk_overlap_tokens,
-        "chunk_prefix_tokens": chunk_prefix_tokens, "max_chunk_characters": max_chunk_characters,
-        "tokenizer": tokenizer, "defaults": defaults,
-    }  # fmt: skip
+    settings = own_settings(context) | {"defaults": defaults}
     what = _chosen(status=status, rollback=rollback, skip_failed=skip_failed, cancel=cancel, drop_retired=drop_retired)
     api = ApiClient.from_environment()
     name = collection or default_collection(api)

@@ -1,5 +1,8 @@
 """Making targets: their embedding server is asked who it is, so that a wrong address is refused at once."""
 
+import asyncio
+from urllib.parse import urlsplit
+
 import aiohttp
 import msgspec
 
@@ -10,6 +13,8 @@ from shared.jobs.targets import Target, Targets, TargetSettings
 from shared.settings import TeiSettings
 from shared.tei import TeiClient, TeiInfo
 from shared.tei_servers import tei_clients
+
+_PATIENCE_S = 10.0  # below the request's own deadline
 
 
 class NewTargets:
@@ -35,20 +40,27 @@ class NewTargets:
 
     async def ask(self, tei_url: str) -> tuple[TeiInfo, int]:
         """Who the servers say they are, and their model's dimension. Raises ProblemError (422)."""
-        served = [await _ask(client) for client in tei_clients(self._session, self._of(tei_url))]
+        tei = msgspec.structs.replace(self._tei, tei_url=tei_url)
+        try:
+            for url in tei.tei_urls:
+                urlsplit(url)
+        except ValueError as error:
+            raise unprocessable(f"tei_url: {error}") from error
+        clients = tei_clients(self._session, tei)
+        served = await asyncio.gather(*map(_ask, clients))
         if len({(info.model_id, info.model_sha, dimension) for info, dimension in served}) > 1:
             raise unprocessable("the servers of tei_url serve different models")
         return served[0]
 
-    def _of(self, tei_url: str) -> TeiSettings:
-        return msgspec.structs.replace(self._tei, tei_url=tei_url)
-
 
 async def _ask(client: TeiClient) -> tuple[TeiInfo, int]:
     try:
-        return await client.info(), await client.probe()
+        async with asyncio.timeout(_PATIENCE_S):
+            return await client.info(), await client.probe()
     except DependencyError as error:
         raise unprocessable(f"{client.name} cannot be used: {error.reason}") from error
+    except TimeoutError as error:
+        raise unprocessable(f"{client.name} cannot be used: no answer within {_PATIENCE_S:g} s") from error
 
 
 def _check_window(info: TeiInfo, settings: TargetSettings) -> None:

@@ -16,7 +16,7 @@ from shared.http import ProblemError, json_response
 from shared.jobs.control import JobControl
 from shared.jobs.operations import OperationLog
 from shared.jobs.reindexes import Reindexes, ReindexState
-from shared.jobs.targets import Targets, TargetSettings
+from shared.jobs.targets import Targets, TargetSettings, TeiUrls
 from shared.runtime.recorder import report_job
 
 log = structlog.get_logger()
@@ -32,7 +32,7 @@ class ReindexRequest(TargetSettings, frozen=True, kw_only=True, forbid_unknown_f
 
 class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     collection: str
-    tei_url: str | None = None  # where the earlier model is served now
+    tei_url: TeiUrls | None = None  # where the earlier model is served now
     skip_failed: bool = False
 
 

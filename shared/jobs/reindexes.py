@@ -136,10 +136,10 @@ WITH cancelled AS (
   WHERE collection = $1 AND finished_at IS NULL RETURNING reindex_id, target),
 dropped AS (
   UPDATE webhook.targets t SET dropped_at = now() FROM cancelled c WHERE t.target = c.target AND t.retired_at IS NULL)
-SELECT c.target, ARRAY(SELECT DISTINCT i.job_id::text FROM webhook.job_items i
-                       WHERE i.target = c.target AND i.state = 'queued') AS jobs
-FROM cancelled c
+SELECT target FROM cancelled
 """
+
+_QUEUED_JOBS = "SELECT DISTINCT job_id::text FROM webhook.job_items WHERE target = $1 AND state = 'queued'"
 
 _SKIP_FAILED = """
 UPDATE webhook.reindexes SET skip_failed = true, resume_at = now() WHERE collection = $1 AND finished_at IS NULL
@@ -230,8 +230,11 @@ class Reindexes:
 
     async def cancel(self, collection: str) -> Sequence[str] | None:
         """Give a collection's reindex up; the jobs that still have transfers queued, None if there is no reindex."""
-        row = await self._pool.fetchrow(_CANCEL, collection)
-        return row["jobs"] if row is not None else None
+        target = await self._pool.fetchval(_CANCEL, collection)
+        if target is None:
+            return None
+        # Only now does nobody queue any more.
+        return [row["job_id"] for row in await self._pool.fetch(_QUEUED_JOBS, target)]
 
     async def skip_failed(self, collection: str) -> bool:
         """Have the reindex of a collection switch without what cannot be transferred; False if there is none."""

@@ -75,13 +75,13 @@ RETURNING target
 
 _Tokens = Annotated[int, msgspec.Meta(ge=0, le=32_768)]
 _Path = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=r"\A[^\x00]*\Z")]
-_Urls = Annotated[str, msgspec.Meta(max_length=2000, pattern=r"\Ahttps?://[!-+\--~]+(,https?://[!-+\--~]+)*\Z")]
+TeiUrls = Annotated[str, msgspec.Meta(max_length=2000, pattern=r"\Ahttps?://[!-+\--~]+(,https?://[!-+\--~]+)*\Z")]
 
 
 class TargetSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a target may have of its own; None is what the services are set to."""
 
-    tei_url: _Urls | None = None  # one server or several, separated by commas
+    tei_url: TeiUrls | None = None  # one server or several, separated by commas
     max_chunk_tokens: Annotated[int, msgspec.Meta(ge=64, le=32_768)] | None = None
     chunk_overlap_tokens: _Tokens | None = None
     chunk_prefix_tokens: _Tokens | None = None

@@ -16,6 +16,7 @@ from tests.support.reindexing import (
     decided,
     elected,
     finish,
+    index,
     live_target,
     send,
     state_of,
@@ -46,9 +47,7 @@ async def test_documents_and_tombstones_are_transferred_with_their_versions_by_e
     servers: Servers,
 ) -> None:
     await send(servers, "a", "b", "gone")
-    await send(servers, "gone", action=Action.DELETE)
-    await turn(await elected(servers))
-    await work(servers)
+    await index(servers, "gone", action=Action.DELETE)
     new = await begin(servers)
     assert await live_target(servers) == OLD
     await until(servers, Phase.SWITCHED)
@@ -60,9 +59,7 @@ async def test_documents_and_tombstones_are_transferred_with_their_versions_by_e
 
 
 async def test_what_comes_meanwhile_is_transferred_as_well(servers: Servers) -> None:
-    await send(servers, "a", "b")
-    await turn(await elected(servers))
-    await work(servers)
+    await index(servers, "a", "b")
     new = await begin(servers)
     rounds = iter(["c", "a", "b"])
 
@@ -81,9 +78,7 @@ async def test_what_comes_meanwhile_is_transferred_as_well(servers: Servers) -> 
 async def test_in_the_pause_only_transfers_are_released_and_the_rest_goes_to_the_new_target(
     servers: Servers,
 ) -> None:
-    await send(servers, "a")
-    await turn(await elected(servers))
-    await work(servers)
+    await index(servers, "a")
     new = await begin(servers)
     await until(servers, Phase.PAUSING)
     await send(servers, "late")
@@ -157,9 +152,7 @@ async def test_a_pause_that_comes_to_no_end_gives_way(servers: Servers) -> None:
 
 
 async def test_a_transfer_that_fails_holds_the_switch_until_it_is_skipped(servers: Servers) -> None:
-    await send(servers, "good", "bad")
-    await turn(await elected(servers))
-    await work(servers)
+    await index(servers, "good", "bad")
     new = await begin(servers)
     for _ in range(6):
         await turn(await elected(servers))
@@ -173,9 +166,7 @@ async def test_a_transfer_that_fails_holds_the_switch_until_it_is_skipped(server
 
 
 async def test_a_failed_transfer_that_is_tried_again_lets_the_reindex_go_on(servers: Servers) -> None:
-    await send(servers, "bad")
-    await turn(await elected(servers))
-    await work(servers)
+    await index(servers, "bad")
     new = await begin(servers)
     for _ in range(4):
         await turn(await elected(servers))
@@ -188,15 +179,11 @@ async def test_a_failed_transfer_that_is_tried_again_lets_the_reindex_go_on(serv
 
 
 async def test_a_rollback_brings_along_what_changed_since_the_switch(servers: Servers) -> None:
-    await send(servers, "same", "changed", "gone")
-    await turn(await elected(servers))
-    await work(servers)
+    await index(servers, "same", "changed", "gone")
     new = await begin(servers)
     await until(servers, Phase.SWITCHED)
     await send(servers, "changed", "fresh")
-    await send(servers, "gone", action=Action.DELETE)
-    await turn(await elected(servers))
-    await work(servers)
+    await index(servers, "gone", action=Action.DELETE)
 
     reindexes = Reindexes(servers.pool)
     assert await reindexes.last_retired(COLLECTION, None) == OLD
@@ -209,9 +196,7 @@ async def test_a_rollback_brings_along_what_changed_since_the_switch(servers: Se
 
 
 async def test_a_cancelled_reindex_leaves_everything_as_it_is(servers: Servers) -> None:
-    await send(servers, "a", "b")
-    await turn(await elected(servers))
-    await work(servers)
+    await index(servers, "a", "b")
     new = await begin(servers)
     dispatcher = await elected(servers)
     await dispatcher.reindex()
@@ -234,9 +219,7 @@ async def test_a_collection_has_one_reindex_at_a_time(servers: Servers) -> None:
 
 
 async def test_two_who_believe_to_be_elected_do_each_step_once(servers: Servers) -> None:
-    await send(servers, *[f"page-{n}" for n in range(20)])
-    await turn(await elected(servers))
-    await work(servers)
+    await index(servers, *[f"page-{n}" for n in range(20)])
     new = await begin(servers)
     both = [await elected(servers), await elected(servers)]
     for _ in range(12):

@@ -31,6 +31,13 @@ async def send(servers: Servers, *names: str, action: Action = Action.INDEX) -> 
     await accept(servers.pool, job, items, None)
 
 
+async def index(servers: Servers, *names: str, action: Action = Action.INDEX) -> None:
+    """Send documents through the whole pipeline."""
+    await send(servers, *names, action=action)
+    await turn(await elected(servers))
+    await work(servers)
+
+
 async def begin(servers: Servers) -> str:
     """Start a reindex of the collection; the new target."""
     targets = Targets(servers.pool)
