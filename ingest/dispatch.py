@@ -21,7 +21,7 @@ from ingest.rescue import Rescue
 from ingest.sizing import COUNTED_DEPTH, BatchSizes, Samples
 from shared.clients import PostgresPool, is_postgres_away
 from shared.failpoints import failpoint
-from shared.jobs.reindexes import Reindexes
+from shared.jobs.reindexes import Pause, Reindexes
 from shared.messages import Action, Lane, encode_header
 from shared.metrics import Metrics
 from shared.runtime.gate import Gate
@@ -63,7 +63,7 @@ class Dispatcher:
         self._samples = Samples(self._sizes, self._releases.stage_seconds)
         self._rescue = Rescue(self._releases, redis, stage_timeout)
         self._reindexer = Reindexer(Reindexes(pool), stage_timeout)
-        self._is_paused = False  # only items that name their target are released
+        self._pauses: frozenset[Pause] = frozenset()  # for which the streams are shut to all but transfers
         self._fair = FairLanes()
         self._cursors = dict.fromkeys(Lane, "")
         self._marker = 0
@@ -88,7 +88,7 @@ class Dispatcher:
                 return
             try:
                 log.info("Dispatcher elected")
-                self._is_paused = False  # whoever was elected in between may have released
+                self._pauses = frozenset()  # whoever was elected in between may have released
                 for stage in StageName:  # before the first entry, so that no stage takes a missing group for a loss
                     await create_groups(self._redis, stage)
                 while True:
@@ -103,7 +103,7 @@ class Dispatcher:
         await self.check_marker()
         await self.reindex()
         await self._samples.measure()
-        deadline = asyncio.get_running_loop().time() + (_PAUSED_INTERVAL if self._is_paused else seconds)
+        deadline = asyncio.get_running_loop().time() + (_PAUSED_INTERVAL if self._pauses else seconds)
         while asyncio.get_running_loop().time() < deadline:
             if not await self.release_some():
                 await asyncio.sleep(_IDLE_POLL)
@@ -134,7 +134,7 @@ class Dispatcher:
             sources=max(1, min(_SOURCES, budget // items)),
             items=items,
             deletes_only=room.deletes_only,
-            targeted_only=self._is_paused,
+            targeted_only=bool(self._pauses),
         )
         number = self._number = self._number or await self._releases.next_number(self._marker)
         failpoint("dispatch", "numbered")
@@ -166,15 +166,15 @@ class Dispatcher:
         log.debug("Released", lane=lane, documents=len(items), messages=len(messages), release=number)
 
     async def reindex(self) -> None:
-        """Take the next step of each reindex. For their pause the streams are closed to all but transfers.
+        """Take the next step of each reindex. For their pauses the streams are shut to all but transfers.
 
         The phase is read after the marker: who knows a marker knows of every pause that was begun before it was set.
         """
-        is_pausing = await self._reindexer.is_pausing()
-        if is_pausing and not self._is_paused:
+        pauses = await self._reindexer.pauses()
+        if pauses - self._pauses:
             await self._shut_others_out()
-        self._is_paused = is_pausing
-        await self._reindexer.step(is_paused=is_pausing)
+        self._pauses = pauses
+        await self._reindexer.step(pauses)
 
     async def _shut_others_out(self) -> None:
         """Publish an empty release: one who was deposed without knowing it is refused from now on."""

@@ -6,7 +6,7 @@ import enum
 
 import structlog
 
-from shared.jobs.reindexes import Phase, Reindexes, UnderWay
+from shared.jobs.reindexes import Pause, Phase, Reindexes, UnderWay
 
 log = structlog.get_logger()
 
@@ -58,14 +58,14 @@ class Reindexer:
         self._reindexes = reindexes
         self._stage_timeout = stage_timeout
 
-    async def is_pausing(self) -> bool:
-        """Whether nothing but transfers may be released. Ask after the marker was read, not before."""
-        return await self._reindexes.is_any_pausing()
+    async def pauses(self) -> frozenset[Pause]:
+        """In any of them nothing but transfers may be released. Ask after the marker was read, not before."""
+        return await self._reindexes.pauses()
 
-    async def step(self, *, is_paused: bool) -> None:
-        """Take the next step of each reindex; those in the pause only once the caller does pause."""
+    async def step(self, shut: frozenset[Pause]) -> None:
+        """Take the next step of each reindex; in a pause only if the streams were shut for it."""
         for reindex in await self._reindexes.under_way():
-            if reindex.phase is not Phase.PAUSING or is_paused:
+            if reindex.phase is not Phase.PAUSING or reindex.pause in shut:
                 await self._take(next_step(reindex, self._stage_timeout), reindex)
 
     async def _take(self, step: Step, reindex: UnderWay) -> None:

@@ -8,6 +8,7 @@ import datetime as dt
 import enum
 import uuid
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import asyncpg
 import msgspec
@@ -45,14 +46,14 @@ _OPEN_TRANSFERS = """
 
 _UNDER_WAY = f"""
 SELECT r.reindex_id::text, r.collection, r.source, r.target, r.phase, r.skip_failed, r.pass, r.pass_documents,
-       r.pass_cursor::text, r.is_pass_done, extract(epoch FROM now() - r.phase_since)::float8 AS phase_seconds,
-       now() >= r.resume_at AS is_due, {_OPEN_TRANSFERS} AS open_transfers,
+       r.pass_cursor::text, r.is_pass_done, r.phase_since,
+       extract(epoch FROM now() - r.phase_since)::float8 AS phase_seconds, now() >= r.resume_at AS is_due, {_OPEN_TRANSFERS} AS open_transfers,
        r.phase = 'pausing' AND {_IS_IN_FLIGHT} AS is_in_flight,
        {_FAILED} AS failed
 FROM webhook.reindexes r WHERE r.finished_at IS NULL ORDER BY r.created_at
 """
 
-_IS_ANY_PAUSING = "SELECT EXISTS (SELECT FROM webhook.reindexes WHERE phase = 'pausing')"
+_PAUSES = "SELECT reindex_id::text, phase_since FROM webhook.reindexes WHERE phase = 'pausing'"
 
 # $1 target, $2 job id, $3 stage timeout, $4 reindex, $5 pass, $6 its cursor, $7 documents at most, $8 rows to look at.
 _TRANSFER = f"""
@@ -162,6 +163,13 @@ FROM (SELECT DISTINCT ON (collection) * FROM webhook.reindexes WHERE $1::text IS
 """
 
 
+class Pause(NamedTuple):
+    """One pause of one reindex; another one begins at another time."""
+
+    reindex_id: str
+    since: dt.datetime
+
+
 class UnderWay(msgspec.Struct, frozen=True, kw_only=True):
     """A reindex that has not ended, as far as its next step depends on it."""
 
@@ -171,7 +179,8 @@ class UnderWay(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     phase: Phase
     skip_failed: bool
-    phase_seconds: float  # since the phase began
+    phase_since: dt.datetime
+    phase_seconds: float  # since then
     is_due: bool  # it has waited as long as it was to
     # The passes over the documents of the source.
     pass_: int = msgspec.field(name="pass")
@@ -181,6 +190,11 @@ class UnderWay(msgspec.Struct, frozen=True, kw_only=True):
     open_transfers: int  # queued or released
     is_in_flight: bool  # something of the collection is released to the source; asked in the pause only
     failed: int  # documents that differ because their transfer failed
+
+    @property
+    def pause(self) -> Pause:
+        """The pause that it is in, if it is in one."""
+        return Pause(self.reindex_id, self.phase_since)
 
 
 class ReindexState(msgspec.Struct, frozen=True, kw_only=True):
@@ -240,8 +254,9 @@ class Reindexes:
         """Have the reindex of a collection switch without what cannot be transferred; False if there is none."""
         return (await self._pool.execute(_SKIP_FAILED, collection)).endswith(" 1")
 
-    async def is_any_pausing(self) -> bool:
-        return bool(await self._pool.fetchval(_IS_ANY_PAUSING))
+    async def pauses(self) -> frozenset[Pause]:
+        """The pauses that were begun and have not ended."""
+        return frozenset(Pause(*row) for row in await self._pool.fetch(_PAUSES))
 
     async def under_way(self) -> list[UnderWay]:
         """The reindexes that have not ended, the oldest first."""

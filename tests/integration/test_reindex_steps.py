@@ -228,3 +228,20 @@ async def test_two_who_believe_to_be_elected_do_each_step_once(servers: Servers)
         await work(servers)
     state = await state_of(servers)
     assert (state.phase, state.transferred, await live_target(servers)) == (Phase.SWITCHED, 20, new)
+
+
+async def test_streams_that_were_shut_for_one_pause_are_not_shut_for_the_next(servers: Servers) -> None:
+    await index(servers, "a")
+    await begin(servers)
+    await until(servers, Phase.PAUSING)
+    slow = await elected(servers)  # knows the first pause, and then does nothing for long
+    await slow.reindex()
+    await servers.pool.execute(
+        "UPDATE webhook.reindexes SET phase_since = now() + interval '1 second', pass = pass + 1"
+    )
+    other = await elected(servers)
+    await send(servers, "late")
+    assert await other.release_some() == 1  # it has not looked yet
+    with pytest.raises(RefusedReleaseError):
+        await slow.reindex()
+    assert await live_target(servers) == OLD

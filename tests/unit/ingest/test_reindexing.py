@@ -1,5 +1,6 @@
 """What a reindex does next, and what settings its target gets."""
 
+import datetime as dt
 from typing import Any
 
 import pytest
@@ -16,8 +17,8 @@ def under_way(phase: Phase, **changes: Any) -> UnderWay:
     """A reindex whose pass is done, and found nothing."""
     usual: dict[str, Any] = {
         "reindex_id": "r", "collection": "docs", "source": "docs_1", "target": "docs_2", "skip_failed": False,
-        "phase_seconds": 1.0, "is_due": True, "pass_": 1, "pass_cursor": None, "pass_documents": 0,
-        "is_pass_done": True, "open_transfers": 0, "is_in_flight": False, "failed": 0,
+        "phase_since": dt.datetime.now(dt.UTC), "phase_seconds": 1.0, "is_due": True, "pass_": 1, "pass_cursor": None,
+        "pass_documents": 0, "is_pass_done": True, "open_transfers": 0, "is_in_flight": False, "failed": 0,
     }  # fmt: skip
     return UnderWay(phase=phase, **usual | changes)
 
