@@ -47,7 +47,8 @@ _OPEN_TRANSFERS = """
 _UNDER_WAY = f"""
 SELECT r.reindex_id::text, r.collection, r.source, r.target, r.phase, r.skip_failed, r.pass, r.pass_documents,
        r.pass_cursor::text, r.is_pass_done, r.phase_since,
-       extract(epoch FROM now() - r.phase_since)::float8 AS phase_seconds, now() >= r.resume_at AS is_due, {_OPEN_TRANSFERS} AS open_transfers,
+       extract(epoch FROM now() - r.phase_since)::float8 AS phase_seconds,
+       now() >= r.resume_at AS is_due, {_OPEN_TRANSFERS} AS open_transfers,
        r.phase = 'pausing' AND {_IS_IN_FLIGHT} AS is_in_flight,
        {_FAILED} AS failed
 FROM webhook.reindexes r WHERE r.finished_at IS NULL ORDER BY r.created_at
