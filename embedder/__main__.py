@@ -1,6 +1,8 @@
 """The embedder service: `python -m embedder`."""
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import aiohttp
@@ -10,7 +12,7 @@ from aiohttp import web
 
 from embedder.batcher import EmbeddingBatcher
 from embedder.cache import EmbeddingCache, Recipe
-from embedder.compatibility import ChunkShape, check_compatible, check_same, check_targets, introduce
+from embedder.compatibility import ChunkShape, Served, check_compatible, check_same, check_targets, introduce
 from embedder.isolation import EmbeddingCall, Practice
 from embedder.models import Model, Models
 from embedder.packing import Capacity, capacity_of
@@ -29,6 +31,8 @@ from shared.tei import TeiClient
 from shared.tei_servers import check_any, first_success, tei_clients
 
 log = structlog.get_logger()
+
+_INTRODUCTION_S = 10.0  # a model that is still loading is asked again
 
 
 async def serve(process: Process, settings: Settings) -> None:
@@ -77,7 +81,7 @@ class _Opened:
         """Meet the servers of one model: the first to answer says which one it is."""
         process = self._process
         clients = tei_clients(self._session, tei)
-        served = await first_success([partial(introduce, client) for client in clients])
+        served = await _first_served(clients)
         check_compatible(served, shape)
         shapes = {shape}
         common = Common(practice=Practice(dimension=served.dimension), metrics=process.metrics, observe=self._observe)
@@ -94,11 +98,22 @@ class _Opened:
 
         servers = Servers([Server(c.name, c, introduction(c), common) for c in clients], served.dimension)
         recipe = Recipe(model=served.info.model_id, revision=served.info.model_sha, dimension=served.dimension)
-        await process.stack.enter_async_context(servers)
-        cache = await process.stack.enter_async_context(EmbeddingCache(process.pool, recipe, process.metrics))
-        batcher = await process.stack.enter_async_context(EmbeddingBatcher(servers, keep=cache.put))
+        async with contextlib.AsyncExitStack() as stack:  # what was cut off half way is closed again
+            await stack.enter_async_context(servers)
+            cache = await stack.enter_async_context(EmbeddingCache(process.pool, recipe, process.metrics))
+            batcher = await stack.enter_async_context(EmbeddingBatcher(servers, keep=cache.put))
+            process.stack.push_async_exit(stack.pop_all())
         self._servers.append(servers)
         return Model(served=served, vectors=VectorSource(batcher, cache), shapes=shapes)
+
+
+async def _first_served(clients: Sequence[TeiClient]) -> Served:
+    """What the first server to answer says of itself."""
+    try:
+        async with asyncio.timeout(_INTRODUCTION_S):
+            return await first_success([partial(introduce, client) for client in clients])
+    except TimeoutError as error:
+        raise DependencyError("tei", f"no server answers within {_INTRODUCTION_S:g} s") from error
 
 
 def observer(process: Process) -> Callable[[EmbeddingCall], None]:

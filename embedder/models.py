@@ -16,8 +16,6 @@ from shared.jobs.targets import Target
 from shared.settings import ChunkerSettings, TeiSettings
 from shared.tokenizer import load_tokenizer
 
-_OPENING_S = 10.0  # a frozen server holds up those who wait for it only so long
-
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """One model on one or several servers."""
@@ -57,13 +55,10 @@ class Models:
         tei = self._tei if target.tei_url is None else msgspec.structs.replace(self._tei, tei_url=target.tei_url)
         try:
             shape = await self._shape(target.chunking(self._chunker))
-            async with asyncio.timeout(_OPENING_S):
-                model = await self._opened(tei, shape)
+            model = await self._opened(tei, shape)
             model.fit(shape)
         except ConfigurationError as error:  # a person must act; no document is at fault
             raise DependencyError("tei", str(error)) from error
-        except TimeoutError as error:
-            raise DependencyError("tei", f"{tei.tei_url} does not answer within {_OPENING_S:g} s") from error
         return model
 
     async def _opened(self, tei: TeiSettings, shape: ChunkShape) -> Model:
