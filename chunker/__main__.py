@@ -1,20 +1,17 @@
 """The chunker service: `python -m chunker`."""
 
 import os
-from functools import partial
 
 import structlog
 from aiohttp import web
 
-from chunker.fingerprint import fingerprint
+from chunker.recipes import Recipes
 from chunker.settings import Settings
-from chunker.splitting import Splitter
 from chunker.stage import ChunkStage, TextPool
 from chunker.threads import Threads
 from shared.runtime.consumer import make_failures, run_stage
 from shared.runtime.process import Port, Process, run_process
 from shared.streams import StageName
-from shared.tokenizer import load_tokenizer
 
 log = structlog.get_logger()
 
@@ -22,18 +19,10 @@ log = structlog.get_logger()
 async def serve(process: Process, settings: Settings) -> None:
     chunker = settings.chunker
     await process.listen(web.Application(), settings.process.host, Port(50109, chunker.chunker_port))
-    tokenizer = load_tokenizer(chunker.tokenizer)
-    splitter = Splitter(
-        tokenizer,
-        max_tokens=chunker.max_chunk_tokens,
-        overlap_tokens=chunker.chunk_overlap_tokens,
-        prefix_tokens=chunker.chunk_prefix_tokens,
-        max_characters=chunker.max_chunk_characters,
-        max_chunks=chunker.max_document_chunks,
-    )
+    recipes = Recipes(chunker)
     threads = Threads(os.cpu_count() or 1, settings.runtime.document_timeout, on_stuck=process.give_up)
     process.stack.callback(threads.close)
-    texts = TextPool(splitter, partial(fingerprint, chunker, tokenizer.to_str()), threads)
+    texts = TextPool(recipes, threads)
     failures = make_failures(StageName.CHUNKER, settings.runtime)
     stage = ChunkStage(process.pool, texts, process.operations, failures, settings.runtime)
     log.info("Service pool initialized", tokenizer=chunker.tokenizer or "bundled")

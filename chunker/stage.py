@@ -1,14 +1,13 @@
 """The chunk stage: loads a document's text, cleans it, leaves it out if it is unchanged, and splits it."""
 
 import time
-from collections.abc import Callable
 
 import msgspec
 import structlog
 
 from chunker.cleaning import clean
 from chunker.fingerprint import content_hash
-from chunker.splitting import Splitter
+from chunker.recipes import Recipe, Recipes
 from chunker.threads import Threads
 from shared.clients import PostgresPool
 from shared.errors import RejectedError
@@ -17,7 +16,7 @@ from shared.jobs.model import ItemState
 from shared.jobs.operations import Operation, OperationLog
 from shared.jobs.payloads import load_payloads
 from shared.jobs.registry import Registry, Seen
-from shared.jobs.targets import Targets
+from shared.jobs.targets import Target, Targets
 from shared.messages import ChunkedDocument, StoredDocument
 from shared.runtime.batch import BatchWorker
 from shared.runtime.failures import Failures
@@ -28,14 +27,11 @@ from shared.streams import StageName
 
 log = structlog.get_logger()
 
-Fingerprint = Callable[[str], bytes]
-
 
 class TextPool(msgspec.Struct, frozen=True):
-    """What a process has for working on texts; `fingerprint` takes the generation of a target."""
+    """What a process has for working on texts."""
 
-    splitter: Splitter
-    fingerprint: Fingerprint
+    recipes: Recipes
     threads: Threads
 
 
@@ -65,7 +61,7 @@ class ChunkStage:
         log.debug("Service pool reused", entry_id=batch.entry_id)
         documents = await load_payloads(self._pool, [work.ref.version for work in batch.works])
         target = await self._targets.get(batch.target)
-        fingerprint = self._texts.fingerprint(target.generation)
+        recipe = await self._texts.recipes.of(target)
 
         async def handle_document(work: Work) -> Outcome:
             ref = work.ref
@@ -73,14 +69,15 @@ class ChunkStage:
             document = documents.get(ref.version)
             if document is None:
                 raise RejectedError("payload_missing", "its text is not kept any more: send the document again")
-            return await self._chunk(work, document, batch.target, fingerprint)
+            return await self._chunk(work, document, target, recipe)
 
         worker = BatchWorker(handle_document, limit=len(batch.works), on_error=self._failures)
         return await worker.process_batch(batch.works)
 
-    async def _chunk(self, work: Work, document: StoredDocument, target: str, fingerprint: bytes) -> Outcome:
+    async def _chunk(self, work: Work, document: StoredDocument, target: Target, recipe: Recipe) -> Outcome:
         started = time.monotonic()
         ref = work.ref
+        fingerprint = recipe.fingerprint(target)
         async with TimeLimit(self._settings.document_timeout) as limit:
             cleaned = await self._texts.threads.run(limit, clean, document.markdown)
             seen = Seen(
@@ -90,11 +87,11 @@ class ChunkStage:
                 fingerprint=fingerprint,
                 crawl_id=ref.crawl_id,
             )
-            unchanged = await self._registry.mark_unchanged(target, seen)
+            unchanged = await self._registry.mark_unchanged(target.target, seen)
             if unchanged is not None:
                 failpoint("chunker", "unchanged")
                 return Done(ItemState.UNCHANGED, unchanged)
-            chunks = await self._texts.threads.run(limit, self._texts.splitter.split, cleaned, document.page.title)
+            chunks = await self._texts.threads.run(limit, recipe.splitter.split, cleaned, document.page.title)
         if not chunks:
             raise RejectedError("empty_markdown", "the markdown has no text")
         self._note(work, len(chunks), len(document.markdown), time.monotonic() - started)

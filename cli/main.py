@@ -4,11 +4,12 @@ import sys
 
 import typer
 
-from cli import dead, documents, jobs, streams
+from cli import collections, dead, documents, jobs, streams
 from cli.client import ApiError
 from cli.doctor.command import doctor
 from cli.index import index
 from cli.output import Exit, errors
+from cli.reindex import reindex
 from cli.search import search
 from cli.serve import migrate_database, serve
 from cli.up import up
@@ -24,12 +25,14 @@ app.command("migrate")(migrate_database)
 app.command()(index)
 app.command()(search)
 app.command()(doctor)
+app.command()(reindex)
 app.command()(documents.prune)
 app.command()(documents.stats)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(streams.app, name="streams")
 app.add_typer(dead.app, name="dead")
 app.add_typer(documents.app, name="documents")
+app.add_typer(collections.app, name="collections")
 
 
 def main() -> None:

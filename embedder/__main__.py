@@ -1,5 +1,7 @@
 """The embedder service: `python -m embedder`."""
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -10,65 +12,108 @@ from aiohttp import web
 
 from embedder.batcher import EmbeddingBatcher
 from embedder.cache import EmbeddingCache, Recipe
-from embedder.compatibility import PROBE, ChunkShape, Served, check_same, check_targets, introduce
+from embedder.compatibility import ChunkShape, Served, check_compatible, check_same, check_targets, introduce
 from embedder.isolation import EmbeddingCall, Practice
+from embedder.models import Model, Models
 from embedder.packing import Capacity, capacity_of
 from embedder.servers import Common, Introduce, Server, Servers
 from embedder.settings import Settings
-from embedder.stage import EmbedStage, VectorSource
+from embedder.stage import EmbedStage
+from embedder.vectors import VectorSource
 from shared.errors import DependencyError
 from shared.jobs.operations import Operation
 from shared.jobs.targets import Targets
 from shared.runtime.consumer import make_failures, run_stage
 from shared.runtime.process import Port, Process, run_process
+from shared.settings import TeiSettings
 from shared.streams import StageName
 from shared.tei import TeiClient
 from shared.tei_servers import check_any, first_success, tei_clients
-from shared.tokenizer import load_tokenizer
 
 log = structlog.get_logger()
+
+_INTRODUCTION_S = 10.0  # a model that is still loading is asked again
 
 
 async def serve(process: Process, settings: Settings) -> None:
     await process.listen(web.Application(), settings.process.host, Port(50110, settings.embedder.embedder_port))
     # Not bounded by connections: the permits of each server are the bound, and /health must not wait behind them.
     session = await process.stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
-    clients = tei_clients(session, settings.tei)
-    process.health.checks["tei"] = check_any(clients)
-    tokenizer = load_tokenizer(settings.chunker.tokenizer)
-    shape = ChunkShape(max_tokens=settings.chunker.max_chunk_tokens, probe_ids=tokenizer.encode(PROBE).ids)
-    served = await process.unless_stopped(_first_served(clients, shape))
+    process.health.checks["tei"] = check_any(tei_clients(session, settings.tei))
+    opened = _Opened(process, session)
+    models = Models(opened.open_model, settings.tei, settings.chunker)
+    served = (await process.unless_stopped(_first_model(models))).served
     targets = Targets(process.pool)
     check_targets(await targets.settled(), served)
-    common = Common(practice=Practice(dimension=served.dimension), metrics=process.metrics, observe=observer(process))
-
-    def introduction(client: TeiClient) -> Introduce:
-        async def meet() -> Capacity:
-            met = await introduce(client, shape)
-            check_same(served, met)
-            return capacity_of(met.info, settings.tei.max_concurrent_requests)
-
-        return meet
-
-    servers = await process.stack.enter_async_context(
-        Servers([Server(client.name, client, introduction(client), common) for client in clients], served.dimension)
-    )
-    recipe = Recipe(model=served.info.model_id, revision=served.info.model_sha, dimension=served.dimension)
-    cache = await process.stack.enter_async_context(EmbeddingCache(process.pool, recipe, process.metrics))
-    batcher = await process.stack.enter_async_context(EmbeddingBatcher(servers, keep=cache.put))
     failures = make_failures(StageName.EMBEDDER, settings.runtime)
-    stage = EmbedStage(VectorSource(batcher, cache), targets, served.info.model_id, failures, settings.runtime)
-    log.info("Service pool initialized", model=served.info.model_id, dimension=served.dimension, servers=len(clients))
-    await run_stage(process, stage, settings.runtime, {"tei": servers.probe})
+    stage = EmbedStage(models, targets, failures, settings.runtime)
+    log.info(
+        "Service pool initialized", model=served.info.model_id, dimension=served.dimension,
+        servers=len(settings.tei.tei_urls),
+    )  # fmt: skip
+    await run_stage(process, stage, settings.runtime, {"tei": opened.first.probe})
 
 
 @stamina.retry(on=DependencyError, attempts=None, timeout=None, wait_initial=0.2, wait_max=2.0)
-async def _first_served(clients: Sequence[TeiClient], shape: ChunkShape) -> Served:
-    """The first server to answer says which model it is.
+async def _first_model(models: Models) -> Model:
+    """The model of WEBHOOK_TEI_URL, as soon as one of its servers answers.
 
     A port opens only after warm-up, so the first tries may find nobody there.
     """
-    return await first_success([partial(introduce, client, shape) for client in clients])
+    return await models.open_default()
+
+
+class _Opened:
+    """Opens models for the life of the process."""
+
+    def __init__(self, process: Process, session: aiohttp.ClientSession) -> None:
+        self._process = process
+        self._session = session
+        self._observe = observer(process)
+        self._servers: list[Servers] = []
+
+    @property
+    def first(self) -> Servers:
+        """Those of WEBHOOK_TEI_URL, which are opened first."""
+        return self._servers[0]
+
+    async def open_model(self, tei: TeiSettings, shape: ChunkShape) -> Model:
+        """Meet the servers of one model: the first to answer says which one it is."""
+        process = self._process
+        clients = tei_clients(self._session, tei)
+        served = await _first_served(clients)
+        check_compatible(served, shape)
+        shapes = {shape}
+        common = Common(practice=Practice(dimension=served.dimension), metrics=process.metrics, observe=self._observe)
+
+        def introduction(client: TeiClient) -> Introduce:
+            async def meet() -> Capacity:
+                met = await introduce(client)
+                check_same(served, met)
+                for each in shapes:
+                    check_compatible(met, each)
+                return capacity_of(met.info, tei.max_concurrent_requests)
+
+            return meet
+
+        servers = Servers([Server(c.name, c, introduction(c), common) for c in clients], served.dimension)
+        recipe = Recipe(model=served.info.model_id, revision=served.info.model_sha, dimension=served.dimension)
+        async with contextlib.AsyncExitStack() as stack:  # what was cut off half way is closed again
+            await stack.enter_async_context(servers)
+            cache = await stack.enter_async_context(EmbeddingCache(process.pool, recipe, process.metrics))
+            batcher = await stack.enter_async_context(EmbeddingBatcher(servers, keep=cache.put))
+            process.stack.push_async_exit(stack.pop_all())
+        self._servers.append(servers)
+        return Model(served=served, vectors=VectorSource(batcher, cache), shapes=shapes)
+
+
+async def _first_served(clients: Sequence[TeiClient]) -> Served:
+    """What the first server to answer says of itself."""
+    try:
+        async with asyncio.timeout(_INTRODUCTION_S):
+            return await first_success([partial(introduce, client) for client in clients])
+    except TimeoutError as error:
+        raise DependencyError("tei", f"no server answers within {_INTRODUCTION_S:g} s") from error
 
 
 def observer(process: Process) -> Callable[[EmbeddingCall], None]:

@@ -16,38 +16,35 @@ class ChunkShape(msgspec.Struct, frozen=True, kw_only=True):
     """What the chunker makes: how long its chunks are, and the ids that its tokenizer has for PROBE."""
 
     max_tokens: int
-    probe_ids: Sequence[int]
+    probe_ids: tuple[int, ...]
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server says of itself, and the dimension of its vectors."""
+    """What a server says of itself, the dimension of its vectors, and the ids that it has for PROBE."""
 
     info: TeiInfo
     dimension: int
+    probe_ids: tuple[int, ...]  # special tokens included
 
 
-async def introduce(client: TeiClient, shape: ChunkShape) -> Served:
-    """Ask a server who it is. Raises DependencyError, or ConfigurationError if it does not fit the chunks."""
+async def introduce(client: TeiClient) -> Served:
+    """Ask a server who it is. Raises DependencyError."""
     info = await client.info()
-    served = Served(info=info, dimension=await client.probe())
-    check_compatible(info, shape, await client.tokenize(PROBE))
-    return served
+    dimension = await client.probe()
+    return Served(info=info, dimension=dimension, probe_ids=tuple(await client.tokenize(PROBE)))
 
 
-def check_compatible(info: TeiInfo, shape: ChunkShape, tei_ids: Sequence[int]) -> None:
-    """Raise ConfigurationError if chunks may be too long for TEI, or if their tokens were counted by another tokenizer.
-
-    `tei_ids` are the ids of PROBE's tokens, special ones included.
-    """
-    if info.max_input_length < shape.max_tokens:
+def check_compatible(served: Served, shape: ChunkShape) -> None:
+    """Raise ConfigurationError if chunks may be too long for TEI, or were measured with another tokenizer."""
+    if served.info.max_input_length < shape.max_tokens:
         raise ConfigurationError(
-            f"TEI takes {info.max_input_length} tokens a text, chunks have up to {shape.max_tokens}: "
-            f"set WEBHOOK_MAX_CHUNK_TOKENS to {info.max_input_length} or less"
+            f"TEI takes {served.info.max_input_length} tokens a text, chunks have up to {shape.max_tokens}: "
+            f"set WEBHOOK_MAX_CHUNK_TOKENS (or that of the collection) to {served.info.max_input_length} or less"
         )
-    if list(tei_ids) != list(shape.probe_ids):
+    if served.probe_ids != shape.probe_ids:
         raise ConfigurationError(
-            f"TEI serves {info.model_id}, whose tokenizer is not the one that chunks are measured with: "
-            "set WEBHOOK_TOKENIZER to the tokenizer.json of that model"
+            f"TEI serves {served.info.model_id}, whose tokenizer is not the one that chunks are measured with: "
+            "set WEBHOOK_TOKENIZER (or that of the collection) to the tokenizer.json of that model"
         )
 
 
@@ -56,7 +53,7 @@ def check_same(first: Served, other: Served) -> None:
     shown = [(served.info.model_id, served.info.model_sha, served.dimension) for served in (first, other)]
     if shown[0] != shown[1]:
         raise ConfigurationError(
-            "the servers of WEBHOOK_TEI_URL serve different models: {} (revision {}, {} dimensions) "
+            "servers that are to share the work serve different models: {} (revision {}, {} dimensions) "
             "and {} (revision {}, {} dimensions)".format(*shown[0], *shown[1])
         )
 
@@ -67,5 +64,6 @@ def check_targets(targets: Sequence[Target], served: Served) -> None:
         if (target.model, target.dimension) != (served.info.model_id, served.dimension):
             raise ConfigurationError(
                 f"TEI serves {served.info.model_id} ({served.dimension} dimensions), but {target.collection} holds "
-                f"vectors of {target.model} ({target.dimension} dimensions): point WEBHOOK_TEI_URL to that model"
+                f"vectors of {target.model} ({target.dimension} dimensions): point WEBHOOK_TEI_URL to that model, "
+                "give the new model an address of its own and reindex to it"
             )

@@ -106,6 +106,14 @@ async def collection_exists(client: AsyncQdrantClient, name: str) -> bool:
         return await client.collection_exists(name)
 
 
+async def delete_collection(client: AsyncQdrantClient, name: str) -> bool:
+    """Delete a collection with all of its points; False if there is none. Raises DependencyError."""
+    if not await collection_exists(client, name):
+        return False
+    with qdrant_errors():
+        return await client.delete_collection(name)
+
+
 async def point_alias(client: AsyncQdrantClient, alias: str, name: str) -> None:
     """Have `alias`, the collection's name for outsiders, mean this collection. Millstream itself never uses it."""
     delete = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from indexer.window import Embedding, EmbedQuery
+from indexer.window import Embedding, EmbedText
 
 QUERIES = 1000  # 1.5 MB of 384 dimensions
 
@@ -10,7 +10,7 @@ QUERIES = 1000  # 1.5 MB of 384 dimensions
 class QueryCache:
     """An embed function that remembers; the query least recently asked is forgotten first. Errors are not kept."""
 
-    def __init__(self, embed_query: EmbedQuery, size: int = QUERIES) -> None:
+    def __init__(self, embed_query: EmbedText, size: int = QUERIES) -> None:
         self._embed_query = embed_query
         self._size = size
         self._embeddings: OrderedDict[str, Embedding] = OrderedDict()

@@ -43,8 +43,8 @@ class Changes(Protocol):
         """The database's time, and the live version of each document that changed since then."""
         ...
 
-    async def live_targets(self) -> Sequence[str]:
-        """The targets that serve a collection."""
+    async def targets_in_use(self) -> Sequence[str]:
+        """The targets that serve a collection, or will soon."""
         ...
 
 
@@ -73,10 +73,10 @@ class RankBm25Index:
         self._targets: dict[str, _TargetIndex] = {}
 
     async def run(self) -> None:
-        """Keep the indexes of all live targets loaded and current, until cancelled."""
+        """Keep the indexes of all targets in use loaded and current, until cancelled."""
         while True:
             try:
-                for target in await self._changes.live_targets():
+                for target in await self._changes.targets_in_use():
                     await self._current(target)
             except DependencyError as error:
                 log.warning("Keyword index not refreshed", error=str(error))

@@ -13,12 +13,13 @@ from indexer.rank_bm25_index import RankBm25Index
 from indexer.search import SearchEngine, SearchOptions
 from indexer.search_routes import add_search_routes
 from indexer.settings import Settings
+from indexer.target_embedding import TargetEmbedder
 from indexer.visibility import RegistryVisibility
-from indexer.window import Sources
+from indexer.window import EmbedText, Sources
 from shared.auth import Authenticator, Verdict
 from shared.qdrant import check_qdrant, make_client
 from shared.runtime.process import Port, Process, run_process
-from shared.settings import KeywordEngine, SearchSettings, Secret, check_secret
+from shared.settings import KeywordEngine, SearchSettings, Secret, TeiSettings, check_secret
 from shared.tei_servers import check_any, tei_clients
 
 DEFAULT_PORT = 50111  # the indexer's
@@ -44,13 +45,17 @@ async def serve(process: Process, settings: Settings) -> None:
 
 async def _make_app(process: Process, client: AsyncQdrantClient, settings: Settings) -> web.Application:
     session = await process.stack.enter_async_context(aiohttp.ClientSession())
-    clients = tei_clients(session, settings.tei)
-    process.health.checks["tei"] = check_any(clients)
+    process.health.checks["tei"] = check_any(tei_clients(session, settings.tei))
     visibility = RegistryVisibility(process.pool)
+    observe = process.metrics.request_seconds.labels("tei", "query").observe
+
+    def embedder(tei: TeiSettings) -> EmbedText:
+        return QueryCache(QueryEmbedder(tei_clients(session, tei), observe))
+
     sources = Sources(
         client=client,
         keyword=_keyword_index(process, client, visibility, settings.search),
-        embed_query=QueryCache(QueryEmbedder(clients, process.metrics.request_seconds.labels("tei", "query").observe)),
+        embed_query=TargetEmbedder(visibility.seen, embedder, settings.tei),
     )
     options = SearchOptions(default_collection=settings.collection.qdrant_collection, rrf_k=settings.search.rrf_k)
     authenticator = Authenticator(settings.ingest.api_secret, Secret())

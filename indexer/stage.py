@@ -111,7 +111,8 @@ class IndexStage:
         except (GenerationMismatchError, DimensionMismatchError) as error:
             raise DependencyError("qdrant", str(error)) from error  # a person must act; no document is at fault
         # Not only where it was just made: who made it may have died before it came to this.
-        await point_alias(self._client, target.collection, target.target)
+        if target.live:
+            await point_alias(self._client, target.collection, target.target)
         if collection.keyword != self._keyword:
             log.warning("Keyword settings differ from the collection's", collection=target.target)
         return collection

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from shared.clients import PostgresPool
 from shared.errors import DependencyError
 from shared.jobs.registry import Registry
-from shared.jobs.targets import Targets
+from shared.jobs.targets import Target, Targets
 
 ANSWER_S = 3.0  # what a search waits for Postgres, before it answers without
 AVOIDED_S = 5.0  # how long Postgres is not asked after that
@@ -33,16 +33,24 @@ class RegistryVisibility:
         self._clock = clock
         self._avoided_until = 0.0
         self._unanswered: set[asyncio.Task[Any]] = set()
+        self._seen: dict[str, Target] = {}  # by name, as they were seen last
 
     async def target_of(self, collection: str) -> str | None:
         target = await self._in_time(lambda: self._targets.live(collection))
-        return target.target if target is not None else None
+        if target is None:
+            return None
+        self._seen[target.target] = target
+        return target.target
+
+    def seen(self, target: str) -> Target:
+        """A target that `target_of` has named before."""
+        return self._seen[target]
 
     async def live_versions(self, target: str, document_ids: Sequence[str]) -> Mapping[str, int | None]:
         return await self._in_time(lambda: self._registry.live_versions(target, document_ids))
 
-    async def live_targets(self) -> Sequence[str]:
-        return [target.target for target in await self._in_time(self._targets.all_live)]
+    async def targets_in_use(self) -> Sequence[str]:
+        return [target.target for target in await self._in_time(self._targets.in_use)]
 
     async def changes(self, target: str, since: dt.datetime) -> tuple[dt.datetime, Mapping[str, int | None]]:
         return await self._in_time(lambda: self._registry.changed_since(target, since))

@@ -19,7 +19,8 @@ from shared.errors import DependencyError, RejectedError
 from shared.qdrant import qdrant_errors
 
 Embedding = Sequence[float] | NDArray[np.float32]
-EmbedQuery = Callable[[str], Awaitable[Embedding]]
+EmbedText = Callable[[str], Awaitable[Embedding]]
+EmbedQuery = Callable[[str, str], Awaitable[Embedding]]  # of a target's name and a text
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +103,8 @@ class WindowReader:
         try:
             with self._timing.of(Part.EMBEDDING):
                 async with asyncio.timeout(limit):
-                    return [float(value) for value in await self._sources.embed_query(self._question.text)]
+                    embedding = await self._sources.embed_query(self._question.target, self._question.text)
+                    return [float(value) for value in embedding]
         except TimeoutError as error:
             raise DependencyError("tei", f"no embedding within {limit} s") from error
 

@@ -4,12 +4,14 @@ import asyncio
 
 import aiohttp
 import structlog
+from aiohttp import web
 
 from ingest.acceptance import Acceptance
 from ingest.api import AcceptApi, Rules
 from ingest.app import SearchForwarder, make_app
 from ingest.batching import FIRST_STAGE
 from ingest.callbacks import CallbackSender, callback_session
+from ingest.collections_api import CollectionsApi
 from ingest.dashboard import Dashboard
 from ingest.dead_letters_api import DeadLettersApi
 from ingest.dispatch import Dispatcher
@@ -18,11 +20,13 @@ from ingest.documents_api import DocumentsApi
 from ingest.housekeeping import Housekeeper
 from ingest.job_events_api import JobEventsApi
 from ingest.jobs_api import JobsApi
+from ingest.new_targets import NewTargets
 from ingest.openapi import OpenApi
 from ingest.operations_api import OperationsApi
 from ingest.pipeline_api import PipelineApi
 from ingest.public_address import public_connector
 from ingest.qdrant_check import check_qdrant
+from ingest.reindex_api import ReindexApi
 from ingest.sessions import Sessions
 from ingest.settings import Settings
 from ingest.streams_api import StreamsApi
@@ -59,14 +63,9 @@ async def serve(process: Process, settings: Settings) -> None:
     app = make_app(authenticator, sessions, ingest.max_body_bytes)
     Dashboard(authenticator, sessions).add_routes(app)
     acceptance = _acceptance(process, settings)
-    rules = Rules(
-        limits=Limits(max_document_bytes=ingest.max_document_bytes),
-        max_body_bytes=ingest.max_body_bytes,
-        deduplication_window=ingest.deduplication_window,
-        may_call_private=ingest.callback_allow_private,
-    )
-    AcceptApi(acceptance, authenticator, rules).add_routes(app)
+    AcceptApi(acceptance, authenticator, _rules(ingest)).add_routes(app)
     DocumentsApi(process.pool, acceptance, collection=settings.collection.qdrant_collection).add_routes(app)
+    _add_collection_routes(app, process, settings, session)
     jobs = JobStore(process.pool)
     JobsApi(jobs, JobControl(process.pool), process.operations, process.stop).add_routes(app)
     JobEventsApi(jobs, process.stop).add_routes(app)
@@ -112,6 +111,23 @@ async def _callback_sender(process: Process, settings: IngestSettings) -> Callba
     session = callback_session(public_connector(allow_private=settings.callback_allow_private))
     await process.stack.enter_async_context(session)
     return CallbackSender(Callbacks(process.pool), session, settings.secret, process.metrics)
+
+
+def _rules(ingest: IngestSettings) -> Rules:
+    return Rules(
+        limits=Limits(max_document_bytes=ingest.max_document_bytes),
+        max_body_bytes=ingest.max_body_bytes,
+        deduplication_window=ingest.deduplication_window,
+        may_call_private=ingest.callback_allow_private,
+    )
+
+
+def _add_collection_routes(
+    app: web.Application, process: Process, settings: Settings, session: aiohttp.ClientSession
+) -> None:
+    new_targets = NewTargets(process.pool, session, settings.tei)
+    CollectionsApi(process.pool, new_targets, default=settings.collection.qdrant_collection).add_routes(app)
+    ReindexApi(process.pool, new_targets, process.operations).add_routes(app)
 
 
 def _housekeeper(process: Process, settings: Settings) -> Housekeeper:

@@ -10,10 +10,12 @@ import msgspec
 from msgspec import UNSET, Meta
 
 from ingest.acceptance import Accepted
+from ingest.collections_api import Collection, CollectionList, NewCollection
 from ingest.dead_letters_api import Dropped, Replayed
 from ingest.documents_api import FoundDocument, Pruned, PruneRequest
 from ingest.jobs_api import Cancelled, Retried
 from ingest.letter_requests import DropRequest, ListRequest, ReplayRequest
+from ingest.reindex_api import CancelledReindex, DroppedTargets, ReindexList, ReindexRequest, RollbackRequest
 from ingest.watch import Overview
 from shared.http import HealthReport, Liveness
 from shared.inspection import PendingPage, StreamStates
@@ -21,6 +23,7 @@ from shared.jobs.dead_letters import DeadLetterDetails, DeadLetterList
 from shared.jobs.history import History
 from shared.jobs.model import JobStatus
 from shared.jobs.operations_report import OperationReport
+from shared.jobs.reindexes import ReindexState
 from shared.jobs.stats import CrawlStats, Stats
 from shared.jobs.store import JobList, JobPage
 from shared.messages import Lane
@@ -88,6 +91,14 @@ class DocumentQuery(msgspec.Struct):
 class DeleteQuery(DocumentQuery):
     lane: Lane | None = None
     callback_url: str | None = None
+
+
+class CollectionQuery(msgspec.Struct):
+    collection: str
+
+
+class ReindexesQuery(msgspec.Struct):
+    collection: str | None = None
 
 
 class StatsQuery(msgspec.Struct):
@@ -181,6 +192,7 @@ def _route(line: str, summary: str, answers: Answers, errors: tuple[int, ...] = 
 
 _TAKEN: Answers = {202: Accepted}
 _MAKES_JOB = (400, 413, 422)
+_REFUSED = (400, 409, 413, 422)
 
 ROUTES = (
     _route("POST /api/webhook/firecrawl", "Take a webhook of Firecrawl", {202: Accepted, 200: Acknowledged},
@@ -215,6 +227,19 @@ ROUTES = (
     _route("POST /api/dead-letters/replay", "Try dead letters again", {202: Replayed, 200: Replayed}, (400, 413, 422),
            body=ReplayRequest, is_body_required=False),
     _route("DELETE /api/dead-letters", "Drop dead letters", {200: Dropped}, (422,), query=DropRequest),
+    _route("GET /api/collections", "List collections", {200: CollectionList}),
+    _route("POST /api/collections", "Make a collection with settings of its own", {201: Collection}, _REFUSED,
+           body=NewCollection),
+    _route("GET /api/reindex", "How far reindexes are", {200: ReindexList}, (422,), query=ReindexesQuery),
+    _route("POST /api/reindex", "Change the model or the chunking of a collection", {202: ReindexState},
+           (*_REFUSED, 404), body=ReindexRequest),
+    _route("DELETE /api/reindex", "Give a reindex up", {200: CancelledReindex}, (404, 422), query=CollectionQuery),
+    _route("POST /api/reindex/rollback", "Go back to what served the collection before", {202: ReindexState},
+           (*_REFUSED, 404), body=RollbackRequest),
+    _route("POST /api/reindex/skip-failed", "Switch without what cannot be copied", {200: ReindexState}, (404, 422),
+           query=CollectionQuery),
+    _route("DELETE /api/reindex/retired", "Drop what is kept for a rollback", {200: DroppedTargets}, (422,),
+           query=CollectionQuery),
     _route("GET /api/metrics/operations", "Times and failures of operations", {200: OperationReport}, (422,),
            query=OperationsQuery),
     _route("POST /api/search", "Search", {200: SearchAnswer}, (400, 413, 422), body=SearchQuestion),

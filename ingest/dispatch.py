@@ -15,11 +15,13 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ingest.batching import Room, messages_of, room_for
+from ingest.reindexing import Reindexer
 from ingest.release import Pick, Released, Releases
 from ingest.rescue import Rescue
 from ingest.sizing import COUNTED_DEPTH, BatchSizes, Samples
 from shared.clients import PostgresPool, is_postgres_away
 from shared.failpoints import failpoint
+from shared.jobs.reindexes import Pause, Reindexes
 from shared.messages import Action, Lane, encode_header
 from shared.metrics import Metrics
 from shared.runtime.gate import Gate
@@ -34,6 +36,7 @@ _ELECTION_LOCK = 0x6D696C6D
 _ELECTION_INTERVAL = 1.0
 _IDLE_POLL = 0.05
 _CHECK_INTERVAL = 1.0
+_PAUSED_INTERVAL = 0.1  # in the pause of a reindex, which is to be short
 _SOURCES = 64
 _ITEMS_OF_SOURCE = 8
 
@@ -59,6 +62,8 @@ class Dispatcher:
         self._sizes = BatchSizes(size)
         self._samples = Samples(self._sizes, self._releases.stage_seconds)
         self._rescue = Rescue(self._releases, redis, stage_timeout)
+        self._reindexer = Reindexer(Reindexes(pool), stage_timeout)
+        self._pauses: frozenset[Pause] = frozenset()  # for which the streams are shut to all but transfers
         self._fair = FairLanes()
         self._cursors = dict.fromkeys(Lane, "")
         self._marker = 0
@@ -83,6 +88,7 @@ class Dispatcher:
                 return
             try:
                 log.info("Dispatcher elected")
+                self._pauses = frozenset()  # whoever was elected in between may have released
                 for stage in StageName:  # before the first entry, so that no stage takes a missing group for a loss
                     await create_groups(self._redis, stage)
                 while True:
@@ -93,10 +99,11 @@ class Dispatcher:
                 await _unlock(connection)
 
     async def _dispatch_for(self, seconds: float) -> None:
-        """Check for losses, then release until the time is over."""
+        """Check for losses, take reindexes a step further, then release until the time is over."""
         await self.check_marker()
+        await self.reindex()
         await self._samples.measure()
-        deadline = asyncio.get_running_loop().time() + seconds
+        deadline = asyncio.get_running_loop().time() + (_PAUSED_INTERVAL if self._pauses else seconds)
         while asyncio.get_running_loop().time() < deadline:
             if not await self.release_some():
                 await asyncio.sleep(_IDLE_POLL)
@@ -127,6 +134,7 @@ class Dispatcher:
             sources=max(1, min(_SOURCES, budget // items)),
             items=items,
             deletes_only=room.deletes_only,
+            targeted_only=bool(self._pauses),
         )
         number = self._number = self._number or await self._releases.next_number(self._marker)
         failpoint("dispatch", "numbered")
@@ -156,6 +164,25 @@ class Dispatcher:
         self._samples.add([header for _, header in messages])
         self._released.labels(lane).inc(len(items))
         log.debug("Released", lane=lane, documents=len(items), messages=len(messages), release=number)
+
+    async def reindex(self) -> None:
+        """Take the next step of each reindex. For their pauses the streams are shut to all but transfers.
+
+        The phase is read after the marker: who knows a marker knows of every pause that was begun before it was set.
+        """
+        pauses = await self._reindexer.pauses()
+        if pauses - self._pauses:
+            await self._shut_others_out()
+        self._pauses = pauses
+        await self._reindexer.step(pauses)
+
+    async def _shut_others_out(self) -> None:
+        """Publish an empty release: one who was deposed without knowing it is refused from now on."""
+        number = await self._releases.next_number(self._marker)
+        answer = await self._publish(keys=[RELEASED], args=[self._marker, number])
+        if answer != b"done":
+            raise RefusedReleaseError(f"the marker is {answer.decode()}, not {self._marker}")
+        self._marker, self._number = number, None
 
     async def check_marker(self) -> None:
         """Queue again what the streams never had or have lost, and what is stuck."""

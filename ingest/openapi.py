@@ -16,6 +16,7 @@ _REFERENCE = "#/components/schemas/{name}"
 _PROBLEM = "application/problem+json"
 _REASONS = {
     200: "done",
+    201: "made",
     202: "accepted, and durable",
     204: "nothing more to tell",
     400: "not JSON",

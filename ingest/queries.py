@@ -85,6 +85,17 @@ def callback_query(request: web.Request) -> str | None:
         raise unprocessable(error.reason) from error
 
 
+def required_collection(name: str | None) -> str:
+    """A collection that must be named: what is done to it is too much to be meant for whichever is the default."""
+    try:
+        collection = parse_collection(name)
+    except RejectedError as error:
+        raise unprocessable(error.reason) from error
+    if collection is None:
+        raise unprocessable("say which collection")
+    return collection
+
+
 def url_query(request: web.Request) -> tuple[str, str]:
     """The query parameter `url` as it was sent, and in canonical form."""
     url = request.query.get("url", "")

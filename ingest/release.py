@@ -43,6 +43,16 @@ ORDER BY target, r.action, r.domain, r.source, r.job_id, r.position
 _PICK_ANY = _PICK.format(due="state = 'queued'")
 # Has an index of its own: it costs nothing that a million others are queued.
 _PICK_DELETES = _PICK.format(due="state = 'queued' AND action = 'delete'")
+# So have those that name their target, which are few.
+_PICK_TARGETED = _PICK.format(due="state = 'queued' AND target IS NOT NULL")
+_PICK_TARGETED_DELETES = _PICK.format(due="state = 'queued' AND target IS NOT NULL AND action = 'delete'")
+
+_PICKS = {  # by: deletes only, targeted only
+    (False, False): _PICK_ANY,
+    (True, False): _PICK_DELETES,
+    (False, True): _PICK_TARGETED,
+    (True, True): _PICK_TARGETED_DELETES,
+}
 
 # Released, but the streams never had it, or lost it: Redis' marker is older than the release.
 # In key order, as all statements lock items, and without those that a stage has in hand just now.
@@ -115,6 +125,7 @@ class Pick(msgspec.Struct, frozen=True, kw_only=True):
     sources: int
     items: int
     deletes_only: bool = False
+    targeted_only: bool = False  # those that name their target, in the pause of a reindex
 
 
 class Releases:
@@ -129,7 +140,7 @@ class Releases:
 
     async def release(self, pick: Pick, number: int) -> Picked:
         """Commit the next due items as released under `number`; those that belong together stand together."""
-        statement = _PICK_DELETES if pick.deletes_only else _PICK_ANY
+        statement = _PICKS[pick.deletes_only, pick.targeted_only]
         rows = await self._pool.fetch(statement, pick.lane, pick.cursor, pick.sources, pick.items, number)
         items = [msgspec.convert(dict(row), Released) for row in rows if row["job_id"] is not None]
         # Fewer sources than were asked for: the scan came to the end, and the next one begins at the front.

@@ -23,5 +23,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dispatch: DispatchSettings
     ingest: IngestSettings
     collection: CollectionSettings
-    tei: TeiSettings  # for /health only
+    tei: TeiSettings  # for /health, and to ask the servers of new targets
     qdrant: QdrantSettings  # for /health only

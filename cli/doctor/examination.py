@@ -108,7 +108,7 @@ async def _look_at_tei(
 ) -> tuple[Findings, bool]:
     """Also whether every server runs on a GPU."""
     try:
-        ids = load_tokenizer(settings.chunker.tokenizer).encode(PROBE).ids
+        ids = tuple(load_tokenizer(settings.chunker.tokenizer).encode(PROBE).ids)
     except ConfigurationError as error:
         return [refusal("settings.tokenizer", str(error))], False
     shape = ChunkShape(max_tokens=settings.chunker.max_chunk_tokens, probe_ids=ids)

@@ -17,7 +17,7 @@ from cli.doctor.embedding import TeiSeen
 from cli.doctor.load import Load, Stay, measure
 from cli.doctor.servers import CollectionSeen, IngestSeen, PostgresSeen, QdrantSeen, RedisSeen
 from cli.doctor.work import BacklogSeen
-from embedder.compatibility import ChunkShape, introduce
+from embedder.compatibility import ChunkShape, check_compatible, introduce
 from shared.clients import PostgresPool, check_redis
 from shared.errors import ConfigurationError, DependencyError
 from shared.http import HealthReport
@@ -118,7 +118,8 @@ async def see_work(pool: PostgresPool, runtime: RuntimeSettings) -> WorkSeen:
 
 async def see_tei(client: TeiClient, shape: ChunkShape) -> TeiSeen:
     """Raises ConfigurationError for a server that does not fit the chunks. A busy one is asked again."""
-    served = await Backoff().run(lambda: introduce(client, shape))
+    served = await Backoff().run(lambda: introduce(client))
+    check_compatible(served, shape)
     by_metrics = await _speed_by_metrics(client)
     by_request = await Backoff().run(lambda: _speed_by_request(client, served.info)) if by_metrics is None else 0.0
     return TeiSeen(

@@ -15,11 +15,12 @@ SELECT i.url, i.version, i.state, i.stage, i.job_id::text, j.crawl_id, i.lane, i
        i.accepted_at, i.finished_at, d.url AS known_url, d.fence, d.live_version, d.chunks,
        d.changed_at, d.seen_at, d.document_id IS NOT NULL AS is_known
 FROM (SELECT $2::uuid AS document_id) wanted
-LEFT JOIN LATERAL (
-  SELECT * FROM webhook.job_items
-  WHERE document_id = wanted.document_id ORDER BY version DESC, accepted_at DESC LIMIT 1) i ON true
-LEFT JOIN webhook.jobs j ON j.job_id = i.job_id
 LEFT JOIN webhook.targets t ON t.collection = $1 AND t.live
+LEFT JOIN LATERAL (  -- not its transfers for a target that is not live
+  SELECT * FROM webhook.job_items
+  WHERE document_id = wanted.document_id AND (target IS NULL OR target = t.target)
+  ORDER BY version DESC, accepted_at DESC LIMIT 1) i ON true
+LEFT JOIN webhook.jobs j ON j.job_id = i.job_id
 LEFT JOIN webhook.documents d ON d.target = t.target AND d.document_id = wanted.document_id
 """
 

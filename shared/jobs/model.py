@@ -11,7 +11,7 @@ class JobKind(enum.StrEnum):
     INDEX_DOCUMENT = "index_document_job"  # POST /api/index: one document
     INDEX_BATCH = "index_document_batch_job"  # webhook and bulk
     DELETE_DOCUMENT = "delete_document_job"
-    REINDEX = "reindex_job"  # visible documents whose points were lost
+    REINDEX = "reindex_job"  # documents that are there already, for a lost store or another target
 
 
 class JobStatus(enum.StrEnum):

@@ -1,13 +1,22 @@
-"""Targets: a physical collection with the model, dimension and generation that its points were made with."""
+"""Targets: a physical collection with the model, chunking and generation that its points are made with."""
+
+from collections.abc import Sequence
+from typing import Annotated
 
 import asyncpg
 import msgspec
+
+from shared.settings import ChunkerSettings
 
 _ENSURE = """
 INSERT INTO webhook.targets (target, collection) VALUES ($1 || '_1', $1) ON CONFLICT DO NOTHING
 """
 
-_COLUMNS = "target, collection, tei_url, model, dimension, generation::text"
+_SETTINGS = """
+tei_url, model, dimension, max_chunk_tokens, chunk_overlap_tokens, chunk_prefix_tokens, max_chunk_characters, tokenizer
+"""
+
+_COLUMNS = f"target, collection, live, generation::text, {_SETTINGS}"
 
 _GET = f"SELECT {_COLUMNS} FROM webhook.targets WHERE target = $1"
 
@@ -15,7 +24,30 @@ _LIVE = f"SELECT {_COLUMNS} FROM webhook.targets WHERE collection = $1 AND live"
 
 _SETTLED = f"SELECT {_COLUMNS} FROM webhook.targets WHERE live AND tei_url IS NULL AND dimension IS NOT NULL"
 
-_ALL_LIVE = f"SELECT {_COLUMNS} FROM webhook.targets WHERE live"
+_ALL_LIVE = f"SELECT {_COLUMNS} FROM webhook.targets WHERE live ORDER BY collection"
+
+_IN_USE = f"""
+SELECT {_COLUMNS} FROM webhook.targets t
+WHERE live OR EXISTS (SELECT FROM webhook.reindexes r WHERE r.target = t.target AND r.finished_at IS NULL)
+"""
+
+# Not the one that a rollback is filling.
+_RETIRED = f"""
+SELECT {_COLUMNS} FROM webhook.targets t
+WHERE retired_at IS NOT NULL AND dropped_at IS NULL
+  AND NOT EXISTS (SELECT FROM webhook.reindexes r WHERE r.target = t.target AND r.finished_at IS NULL)
+"""
+
+_DROPPED = f"SELECT {_COLUMNS} FROM webhook.targets WHERE dropped_at IS NOT NULL"
+
+# Numbers are never used twice, so that no late writer of an earlier target meets a later one of its name.
+_CREATE = f"""
+INSERT INTO webhook.targets (target, collection, live, {_SETTINGS})
+SELECT $1 || '_' || coalesce(max(substring(target FROM '[0-9]+$')::bigint), 0) + 1, $1, $2,
+       $3, $4, $5, $6, $7, $8, $9, $10
+FROM webhook.targets WHERE collection = $1
+RETURNING {_COLUMNS}
+"""
 
 # The first embedder to come decides; all others learn what was decided.
 _SETTLE = f"""
@@ -23,25 +55,55 @@ UPDATE webhook.targets SET model = coalesce(model, $2), dimension = coalesce(dim
 RETURNING {_COLUMNS}
 """
 
+_DROP_RETIRED = """
+UPDATE webhook.targets SET dropped_at = now()
+WHERE collection = $1 AND retired_at IS NOT NULL AND dropped_at IS NULL
+  AND NOT EXISTS (SELECT FROM webhook.reindexes r WHERE r.target = targets.target AND r.finished_at IS NULL)
+RETURNING target
+"""
+
+_FORGET = "DELETE FROM webhook.documents WHERE target = $1"
+
 _CLAIM_SCRUB = """
 UPDATE webhook.targets SET scrubbed_at = now()
 WHERE target = (
   SELECT target FROM webhook.targets
-  WHERE scrubbed_at IS NULL OR scrubbed_at < now() - make_interval(secs => $1)
+  WHERE dropped_at IS NULL AND (scrubbed_at IS NULL OR scrubbed_at < now() - make_interval(secs => $1))
   ORDER BY scrubbed_at NULLS FIRST LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING target
 """
 
+_Tokens = Annotated[int, msgspec.Meta(ge=0, le=32_768)]
+_Path = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=r"\A[^\x00]*\Z")]
+TeiUrls = Annotated[str, msgspec.Meta(max_length=2000, pattern=r"\Ahttps?://[!-+\--~]+(,https?://[!-+\--~]+)*\Z")]
 
-class Target(msgspec.Struct, frozen=True, kw_only=True):
+
+class TargetSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a target may have of its own; None is what the services are set to."""
+
+    tei_url: TeiUrls | None = None  # one server or several, separated by commas
+    max_chunk_tokens: Annotated[int, msgspec.Meta(ge=64, le=32_768)] | None = None
+    chunk_overlap_tokens: _Tokens | None = None
+    chunk_prefix_tokens: _Tokens | None = None
+    max_chunk_characters: Annotated[int, msgspec.Meta(ge=64, le=1_000_000)] | None = None
+    tokenizer: _Path | None = None  # path of a tokenizer.json, where chunkers and embedders run
+
+
+class Target(TargetSettings, frozen=True, kw_only=True):
     """One physical collection. Model and dimension are None until its first embedding."""
 
     target: str  # also its name in Qdrant
     collection: str
     generation: str
-    tei_url: str | None = None
+    live: bool = True  # it serves its collection
     model: str | None = None
     dimension: int | None = None
+
+    def chunking(self, default: ChunkerSettings) -> ChunkerSettings:
+        """How its documents are split: what it has of its own, and the chunker's settings."""
+        names = ("max_chunk_tokens", "chunk_overlap_tokens", "chunk_prefix_tokens", "max_chunk_characters", "tokenizer")
+        own = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return msgspec.structs.replace(default, **own)
 
 
 class Targets:
@@ -53,6 +115,13 @@ class Targets:
     async def ensure(self, collection: str) -> None:
         """Make the first target of a collection if it has none."""
         await self._pool.execute(_ENSURE, collection)
+
+    async def create(
+        self, collection: str, settings: TargetSettings, *, live: bool, model: str | None, dimension: int | None
+    ) -> Target:
+        """Make one more target of a collection. Raises asyncpg.UniqueViolationError if it cannot be live, too."""
+        (made,) = await self._pool.fetch(_CREATE, collection, live, *_values(settings, model, dimension))
+        return _target(made)
 
     async def get(self, target: str) -> Target:
         """Raises LookupError for a target that does not exist."""
@@ -68,11 +137,31 @@ class Targets:
 
     async def settled(self) -> list[Target]:
         """The live targets that have vectors already, made by WEBHOOK_TEI_URL."""
-        return [_target(row) for row in await self._pool.fetch(_SETTLED)]
+        return await self._all(_SETTLED)
 
     async def all_live(self) -> list[Target]:
         """The targets that serve a collection."""
-        return [_target(row) for row in await self._pool.fetch(_ALL_LIVE)]
+        return await self._all(_ALL_LIVE)
+
+    async def in_use(self) -> list[Target]:
+        """The targets that serve a collection, or are being filled to do so."""
+        return await self._all(_IN_USE)
+
+    async def retired(self) -> list[Target]:
+        """The targets that served a collection before, and are kept for a rollback."""
+        return await self._all(_RETIRED)
+
+    async def dropped(self) -> list[Target]:
+        """The targets that nobody needs any more."""
+        return await self._all(_DROPPED)
+
+    async def drop_retired(self, collection: str) -> Sequence[str]:
+        """Give up what a collection keeps for a rollback; the targets that this was."""
+        return [row["target"] for row in await self._pool.fetch(_DROP_RETIRED, collection)]
+
+    async def forget_documents(self, target: str) -> int:
+        """Take the documents of a target out of the registry, since its points are gone; how many these were."""
+        return int((await self._pool.execute(_FORGET, target)).split()[-1])
 
     async def settle(self, target: str, model: str, dimension: int) -> Target:
         """Note model and dimension if none are noted yet; returns what holds now."""
@@ -85,6 +174,17 @@ class Targets:
         """A target that nobody began to scrub for `interval` seconds: now the caller has."""
         target: str | None = await self._pool.fetchval(_CLAIM_SCRUB, interval)
         return target
+
+    async def _all(self, statement: str) -> list[Target]:
+        return [_target(row) for row in await self._pool.fetch(statement)]
+
+
+def _values(settings: TargetSettings, model: str | None, dimension: int | None) -> tuple[object, ...]:
+    """In the order of _SETTINGS."""
+    return (
+        settings.tei_url, model, dimension, settings.max_chunk_tokens, settings.chunk_overlap_tokens,
+        settings.chunk_prefix_tokens, settings.max_chunk_characters, settings.tokenizer,
+    )  # fmt: skip
 
 
 def _target(row: asyncpg.Record) -> Target:

@@ -47,7 +47,7 @@ class Registry:
             raise DependencyError("postgres", "away")
         return dt.datetime.now(dt.UTC), dict(self.live)
 
-    async def live_targets(self) -> Sequence[str]:
+    async def targets_in_use(self) -> Sequence[str]:
         return []
 
 

@@ -100,7 +100,7 @@ def searchers(servers: Servers, qdrant: AsyncQdrantClient) -> list[Searcher]:
     options = SearchOptions(default_collection=COLLECTION)
     return [
         Searcher(
-            SearchEngine(Sources(client=qdrant, keyword=index, embed_query=FakeTei().embed_query), visibility, options),
+            SearchEngine(Sources(client=qdrant, keyword=index, embed_query=FakeTei().embed_for), visibility, options),
             mode,
         )
         for index, mode in itertools.product(keyword, (Mode.HYBRID, Mode.KEYWORD))

@@ -21,7 +21,7 @@ def is_quiet(pipeline: Pipeline) -> bool:
 
 
 def stored_ids(pipeline: Pipeline, collection: str = COLLECTION) -> set[str]:
-    """The ids of all points in the store."""
+    """The ids of all points in the store, of a collection or a target."""
     return asyncio.run(_stored_ids(pipeline, collection))
 
 
@@ -30,7 +30,7 @@ def expected_ids(pipeline: Pipeline, collection: str = COLLECTION) -> set[str]:
     rows = query(
         pipeline,
         "SELECT document_id::text, live_version, chunks FROM webhook.documents d JOIN webhook.targets t USING (target) "
-        "WHERE t.collection = $1 AND live_version IS NOT NULL",
+        "WHERE t.collection = $1 AND t.live AND live_version IS NOT NULL",
         collection,
     )
     return {point_id(row["document_id"], row["live_version"], n) for row in rows for n in range(row["chunks"])}

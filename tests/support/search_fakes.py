@@ -45,6 +45,9 @@ class FakeTei:
         self.error = error
         self.asked: list[str] = []
 
+    async def embed_for(self, _target: str, text: str) -> list[float]:
+        return await self.embed_query(text)
+
     async def embed_query(self, text: str) -> list[float]:
         self.asked.append(text)
         if self.error is not None:
@@ -54,4 +57,4 @@ class FakeTei:
 
 def sources_of(client: AsyncQdrantClient, tei: FakeTei) -> Sources:
     """Both sides from the client, with Qdrant's keyword index."""
-    return Sources(client=client, keyword=QdrantKeywordIndex(client), embed_query=tei.embed_query, embed_timeout_s=0.05)
+    return Sources(client=client, keyword=QdrantKeywordIndex(client), embed_query=tei.embed_for, embed_timeout_s=0.05)

@@ -39,7 +39,7 @@ class Registry:
             raise self.error
         return self.now, {id_: version for id_, (at, version) in self.changed.items() if at >= since}
 
-    async def live_targets(self) -> Sequence[str]:
+    async def targets_in_use(self) -> Sequence[str]:
         return [TARGET]
 
 

@@ -145,7 +145,7 @@ async def test_a_document_that_only_one_side_saw_change_is_asked_for_again(clien
     await put(client, A, ["an old fox"], version=1)
     tei = FakeTei()
 
-    async def embed_late(text: str) -> list[float]:
+    async def embed_late(_target: str, text: str) -> list[float]:
         await keyword.read.wait()
         await put(client, A, ["a new fox"], version=2)
         await client.delete(TARGET, [ids.point_id(ids.document_id("docs", A), 1, 0)])
@@ -207,7 +207,7 @@ async def test_without_an_embedding_hybrid_answers_by_keywords_and_semantic_fail
 
 
 async def test_a_slow_tei_is_not_waited_for(client: MemoryQdrant) -> None:
-    async def never(_text: str) -> list[float]:
+    async def never(_target: str, _text: str) -> list[float]:
         await asyncio.Event().wait()
         return []
 

@@ -60,5 +60,5 @@ async def test_an_error_of_the_server_is_no_reason_to_leave_it_alone(rig: Rig) -
     rig.postgres.answer.set()
     for asked in (1, 2):
         with pytest.raises(DependencyError, match="lost"):
-            await rig.visibility.live_targets()
+            await rig.visibility.targets_in_use()
         assert rig.postgres.asked == asked

@@ -16,14 +16,18 @@ INFO = TeiInfo(
     max_client_batch_size=32, max_concurrent_requests=512,
 )  # fmt: skip
 SEEN = TeiSeen(
-    name="tei:80", served=Served(info=INFO, dimension=384), round_trip_ms=0.5, tokens_per_s=8000, has_metrics=True
+    name="tei:80",
+    served=Served(info=INFO, dimension=384, probe_ids=()),
+    round_trip_ms=0.5,
+    tokens_per_s=8000,
+    has_metrics=True,
 )
 TARGET = Target(target="docs_1", collection="docs", generation="g", model="m", dimension=384)
 
 
 def seen(*, dtype: str | None = "float32", version: str = "1.9.3", **changes: Any) -> TeiSeen:
     info = msgspec.structs.replace(INFO, model_dtype=dtype, version=version)
-    return msgspec.structs.replace(SEEN, served=Served(info=info, dimension=384), **changes)
+    return msgspec.structs.replace(SEEN, served=msgspec.structs.replace(SERVED, info=info), **changes)
 
 
 def troubles(findings: list[Finding]) -> list[Finding]:

@@ -1,0 +1,279 @@
+"""Another model for a collection, while it is searched, written to, and its dispatcher is killed."""
+
+import contextlib
+import itertools
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Self
+
+import httpx
+import pytest
+
+from tests.support.inspection import expected_ids, is_quiet, query, stored_ids
+from tests.support.pipeline import Pipeline, kill, wait_for
+from tests.support.threaded_tei import ThreadedTei, threaded_tei
+
+pytestmark = pytest.mark.timeout(300)
+
+SITE = "https://example.com"
+MODES = ("hybrid", "keyword", "semantic")
+
+
+@pytest.fixture(scope="module")
+def models() -> Iterator[tuple[ThreadedTei, ThreadedTei]]:
+    with threaded_tei(64) as first, threaded_tei(96) as second:
+        yield first, second
+
+
+@pytest.fixture
+def teis(models: tuple[ThreadedTei, ThreadedTei]) -> Iterator[tuple[ThreadedTei, ThreadedTei]]:
+    """Two models, of 64 and of 96 dimensions."""
+    yield models
+    for tei in models:
+        tei.release()
+
+
+def new_collection(pipeline: Pipeline, tei: ThreadedTei | None = None) -> str:
+    """A collection of its own, on a server of its own if one is given."""
+    name = f"reindex-{uuid.uuid4().hex[:8]}"
+    if tei is not None:
+        made = pipeline.cli("collections", "create", name, "--tei-url", tei.url, "--json")
+        assert made.returncode == 0, made.stderr
+    return name
+
+
+def send(pipeline: Pipeline, collection: str, texts: dict[str, str]) -> str:
+    """Send pages by their names, as soon as ingest is there to take them; the job id."""
+    documents = [{"url": f"{SITE}/{name}", "markdown": text} for name, text in texts.items()]
+    body = {"documents": documents, "collection": collection, "lane": "normal"}
+    return str(request(pipeline, "POST", "/api/index/batch", json=body)["job_id"])
+
+
+def delete(pipeline: Pipeline, collection: str, name: str) -> str:
+    params = {"url": f"{SITE}/{name}", "collection": collection}
+    return str(request(pipeline, "DELETE", "/api/documents", params=params)["job_id"])
+
+
+def request(pipeline: Pipeline, method: str, path: str, **options: Any) -> Any:
+    """Repeat a request while nobody listens: a killed ingest is started again on its port."""
+    answers: list[httpx.Response] = []
+
+    def is_answered() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            answers.append(pipeline.http.request(method, path, **options))
+        return bool(answers)
+
+    wait_for(is_answered, 30, f"an answer to {method} {path}")
+    assert answers[0].is_success, answers[0].text
+    return answers[0].json()
+
+
+def start(pipeline: Pipeline, collection: str, tei: ThreadedTei) -> None:
+    request(pipeline, "POST", "/api/reindex", json={"collection": collection, "tei_url": tei.url})
+
+
+def state(pipeline: Pipeline, collection: str) -> dict[str, Any]:
+    (found,) = request(pipeline, "GET", "/api/reindex", params={"collection": collection})["reindexes"]
+    return dict(found)
+
+
+def await_phase(pipeline: Pipeline, collection: str, phase: str) -> None:
+    wait_for(lambda: state(pipeline, collection)["phase"] == phase, 60, f"{phase}: {state(pipeline, collection)}")
+
+
+def found(pipeline: Pipeline, collection: str, mode: str = "keyword") -> dict[str, str]:
+    """The text of every page that a search for a word on all of them finds."""
+    hits = pipeline.search("badger", collection=collection, mode=mode, limit=100)
+    return {hit["url"].rpartition("/")[2]: hit["text"] for hit in hits}
+
+
+def live_dimension(pipeline: Pipeline, collection: str) -> int:
+    (row,) = query(pipeline, "SELECT dimension FROM webhook.targets WHERE collection = $1 AND live", collection)
+    return int(row["dimension"])
+
+
+class SearchLoop:
+    """Searches for one page again and again; an answer without it, or with two versions of it, is a mistake."""
+
+    def __init__(self, pipeline: Pipeline, collection: str, name: str) -> None:
+        self._pipeline = pipeline
+        self._request = {"query": "badger steady", "collection": collection, "limit": 100, "collapse": "chunk"}
+        self._url = f"{SITE}/{name}"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="searches")
+        self.answers: Counter[str] = Counter()
+        self.mistakes: list[Any] = []
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        headers = {"Authorization": f"Bearer {self._pipeline.env['WEBHOOK_API_SECRET']}"}
+        url = self._pipeline.env["MILLSTREAM_URL"]
+        with httpx.Client(base_url=url, headers=headers, timeout=60.0, trust_env=False) as client:
+            for mode in itertools.cycle(MODES):
+                if self._stop.is_set():
+                    return
+                answer = client.post("/api/search", json={**self._request, "mode": mode})
+                if answer.status_code == 503 and "no embedding within" in answer.text:
+                    continue  # a busy machine, not a wrong answer
+                self.answers[mode] += 1
+                if mistake := self._mistake(answer):
+                    self.mistakes.append((mode, mistake))
+
+    def _mistake(self, answer: httpx.Response) -> Any:
+        if answer.status_code != 200:
+            return answer.text
+        urls = Counter(hit["url"] for hit in answer.json()["results"])
+        doubled = [url for url, count in urls.items() if count > 1]  # every page has one chunk
+        return None if urls[self._url] == 1 and not doubled else (urls, doubled)
+
+
+def test_another_dimension_under_searches_changes_and_deletes(
+    pipeline: Pipeline, teis: tuple[ThreadedTei, ThreadedTei]
+) -> None:
+    collection = new_collection(pipeline)
+    last = {f"page-{n}": f"The badger of page {n}." for n in range(24)} | {"steady": "The badger is steady."}
+    pipeline.finished(send(pipeline, collection, last))
+    with SearchLoop(pipeline, collection, "steady") as searches:
+        start(pipeline, collection, teis[1])
+        for turn in itertools.count():
+            changed, gone = f"page-{turn % 12}", f"page-{12 + turn % 12}"
+            news = {changed: f"The badger of turn {turn}.", "steady": f"The badger is steady, {turn}."}
+            last |= news
+            jobs = [send(pipeline, collection, news)]
+            if turn % 3 == 0:
+                jobs.append(delete(pipeline, collection, gone))
+                last.pop(gone, None)
+            # A job that began before the switch and ends after it is waited for across it.
+            assert [pipeline.finished(job)["failed"] for job in jobs] == [0] * len(jobs)
+            if state(pipeline, collection)["phase"] == "switched":
+                break
+    assert searches.mistakes == []
+    assert min(searches.answers[mode] for mode in MODES) > 0
+    assert found(pipeline, collection) == last
+    assert found(pipeline, collection, "semantic") == last
+    assert live_dimension(pipeline, collection) == 96
+    wait_for(lambda: is_quiet(pipeline), 20, "empty streams")
+    assert stored_ids(pipeline, f"{collection}_2") == expected_ids(pipeline, collection)
+    by_alias = wait_for(lambda: stored_ids(pipeline, collection) & expected_ids(pipeline, collection), 30, "the alias")
+    assert by_alias == expected_ids(pipeline, collection)
+
+
+def test_it_goes_on_after_every_ingest_is_killed_in_each_phase(
+    pipeline: Pipeline, teis: tuple[ThreadedTei, ThreadedTei]
+) -> None:
+    first, second = teis
+    collection = new_collection(pipeline, first)
+    pages = {f"page-{n}": f"The badger of {collection}, {n}." for n in range(6)}
+    pipeline.finished(send(pipeline, collection, pages))
+    second.hold()
+    start(pipeline, collection, second)
+    wait_for(lambda: second.in_flight, 30, "transfers in work")
+    kill_all(pipeline, "ingest")
+    kill_all(pipeline, "embedder")
+    assert state(pipeline, collection)["phase"] == "filling"
+
+    first.hold()
+    slow = send(pipeline, collection, {"page-0": "The badger is slow."})
+    wait_for(lambda: first.in_flight, 30, "a document in work for the old target")
+    second.release()
+    await_phase(pipeline, collection, "pausing")
+    kill_all(pipeline, "ingest")
+    late = send(pipeline, collection, {"page-1": "The badger is late."})
+    gone = delete(pipeline, collection, "page-2")
+
+    first.release()
+    await_phase(pipeline, collection, "switched")
+    kill_all(pipeline, "ingest")
+    for job in (slow, late, gone):
+        wait_for(lambda job=job: request(pipeline, "GET", f"/api/jobs/{job}")["finished_at"], 60, "the job's end")  # type: ignore[misc]
+    pages |= {"page-0": "The badger is slow.", "page-1": "The badger is late."}
+    del pages["page-2"]
+    assert found(pipeline, collection) == pages
+    assert "The badger is late." not in first.texts
+    wait_for(lambda: is_quiet(pipeline), 20, "empty streams")
+    assert stored_ids(pipeline, f"{collection}_2") == expected_ids(pipeline, collection)
+
+
+def kill_all(pipeline: Pipeline, service: str) -> None:
+    """Kill every process of a service; they are started again by themselves."""
+    victims = pipeline.pids(service)
+    for pid in victims:
+        kill(pid)
+    wait_for(lambda: not set(pipeline.pids(service)) & set(victims), 30, f"{service} to be started again")
+
+
+def test_a_rollback_keeps_what_was_changed_and_deleted_since_the_switch(
+    pipeline: Pipeline, teis: tuple[ThreadedTei, ThreadedTei]
+) -> None:
+    first, second = teis
+    collection = new_collection(pipeline, first)
+    pages = {name: f"The badger of {name} in {collection}." for name in ("same", "changed", "gone")}
+    pipeline.finished(send(pipeline, collection, pages))
+    options = ("--collection", collection, "--json")
+    done = pipeline.cli("reindex", "--tei-url", second.url, "--max-chunk-tokens", "128", "--follow", *options)
+    assert (done.returncode, '"phase":"switched"' in done.stdout) == (0, True), done.stderr
+    assert "documents missing" in done.stderr
+    pipeline.finished(send(pipeline, collection, {"changed": "The badger has changed.", "fresh": "The badger is new."}))
+    pipeline.finished(delete(pipeline, collection, "gone"))
+
+    embedded = len(first.texts)
+    assert pipeline.cli("reindex", "--rollback", "--follow", *options).returncode == 0
+    assert live_dimension(pipeline, collection) == 64
+    expected = {
+        "same": pages["same"], "changed": "The badger has changed.", "fresh": "The badger is new.",
+    }  # fmt: skip
+    assert found(pipeline, collection) == expected
+    assert found(pipeline, collection, "semantic") == expected
+    assert sorted(text for text in first.texts[embedded:] if text != "badger") == [
+        "The badger has changed.", "The badger is new.",
+    ]  # fmt: skip
+
+    dropped = pipeline.cli("reindex", "--drop-retired", *options)
+    assert f"{collection}_2" in dropped.stdout
+    wait_for(lambda: not has_collection(pipeline, f"{collection}_2"), 30, "the retired points to be deleted")
+    assert pipeline.cli("reindex", "--rollback", *options).returncode == 4
+    assert found(pipeline, collection) == expected
+
+
+def has_collection(pipeline: Pipeline, target: str) -> bool:
+    answer = httpx.get(
+        f"{pipeline.env['WEBHOOK_QDRANT_URL']}/collections/{target}/exists",
+        headers={"api-key": pipeline.env["WEBHOOK_QDRANT_API_KEY"]}, trust_env=False,
+    )  # fmt: skip
+    return bool(answer.json()["result"]["exists"])
+
+
+def test_a_collection_on_a_model_of_its_own_beside_the_default_one(
+    pipeline: Pipeline, teis: tuple[ThreadedTei, ThreadedTei]
+) -> None:
+    collection, plain = new_collection(pipeline, teis[0]), new_collection(pipeline)
+    for name in (collection, plain):
+        pipeline.finished(send(pipeline, name, {"page": f"The badger of {name}."}))
+        assert found(pipeline, name, "semantic") == {"page": f"The badger of {name}."}
+    assert (live_dimension(pipeline, collection), live_dimension(pipeline, plain)) == (64, 384)
+    assert f"The badger of {collection}." in teis[0].texts
+    assert f"The badger of {plain}." not in teis[0].texts
+    listed = request(pipeline, "GET", "/api/collections")["collections"]
+    assert {(row["name"], row["model"], row["dimension"]) for row in listed} >= {(collection, "stand-in", 64)}
+
+
+def test_what_cannot_be_is_refused_at_once(pipeline: Pipeline, teis: tuple[ThreadedTei, ThreadedTei]) -> None:
+    collection = new_collection(pipeline, teis[0])
+    ask = pipeline.http.post
+    assert ask("/api/collections", json={"name": collection}).status_code == 409
+    assert ask("/api/reindex", json={"collection": "unheard-of"}).status_code == 404
+    assert ask("/api/reindex/rollback", json={"collection": collection}).status_code == 404
+    away = ask("/api/reindex", json={"collection": collection, "tei_url": "http://127.0.0.1:9"})
+    assert (away.status_code, "cannot be used" in away.text) == (422, True)
+    wide = ask("/api/reindex", json={"collection": collection, "tei_url": teis[0].url, "max_chunk_tokens": 4096})
+    assert (wide.status_code, "512 tokens" in wide.text) == (422, True)
+    assert query(pipeline, "SELECT 1 FROM webhook.reindexes WHERE collection = $1", collection) == []
