@@ -15,13 +15,8 @@ INFO = TeiInfo(
     model_id="m", model_dtype="float32", version="1.9.3", max_input_length=512, max_batch_tokens=16384,
     max_client_batch_size=32, max_concurrent_requests=512,
 )  # fmt: skip
-SEEN = TeiSeen(
-    name="tei:80",
-    served=Served(info=INFO, dimension=384, probe_ids=()),
-    round_trip_ms=0.5,
-    tokens_per_s=8000,
-    has_metrics=True,
-)
+SERVED = Served(info=INFO, dimension=384, probe_ids=())
+SEEN = TeiSeen(name="tei:80", served=SERVED, round_trip_ms=0.5, tokens_per_s=8000, has_metrics=True)
 TARGET = Target(target="docs_1", collection="docs", generation="g", model="m", dimension=384)
 
 
