@@ -65,5 +65,5 @@ def check_targets(targets: Sequence[Target], served: Served) -> None:
             raise ConfigurationError(
                 f"TEI serves {served.info.model_id} ({served.dimension} dimensions), but {target.collection} holds "
                 f"vectors of {target.model} ({target.dimension} dimensions): point WEBHOOK_TEI_URL to that model, "
-                "give the new model an address of its own and reindex to it"
+                "or give the new model an address of its own and reindex to it"
             )
