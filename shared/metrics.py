@@ -20,12 +20,9 @@ class Metrics:
             registry, "batch_seconds", "Time of one batch message in a stage.", _BATCH_SECONDS, "stage"
         )
         self.document_seconds = _histogram(
-            registry,
-            "document_seconds",
-            "Time of one document in a stage, with the batch message it came in.",
-            _BATCH_SECONDS,
-            "stage",
-        )
+            registry, "document_seconds", "Time of one document in a stage, with the batch message it came in.",
+            _BATCH_SECONDS, "stage",
+        )  # fmt: skip
         self.indexing_seconds = _histogram(
             registry, "indexing_seconds", "Time of one document from the chunker's start to its end.", _BATCH_SECONDS
         )
@@ -56,19 +53,13 @@ class Metrics:
             "service",
             "operation",
         )
-        self.search_seconds = _histogram(
-            registry,
-            "search_seconds",
-            "Time of one search, all of it or what it waited for.",
-            _SEARCH_SECONDS,
-            "part",
-        )
         self.accepted = _counter(registry, "accepted_documents_total", "Documents accepted by ingest.", "lane")
         self.released = _counter(registry, "released_documents_total", "Documents released to the streams.", "lane")
         self.event_loop_lag = _histogram(
             registry, "event_loop_lag_seconds", "How late a timer of the process's event loop rang.", _LAG_SECONDS
         )
         self.tei = TeiMetrics(self.registry)
+        self.search = SearchMetrics(self.registry)
         self.scrubber = ScrubberMetrics(self.registry)
         self.pipeline = PipelineGauges(self.registry)
 
@@ -96,6 +87,19 @@ class TeiMetrics:
             registry, "embedding_cache_lookups_total", "Texts looked up in the embedding cache, by outcome.", "outcome"
         )
         self.inputs_saved = _counter(registry, "tei_inputs_saved_total", "Chunks that were not sent to TEI.", "reason")
+
+
+class SearchMetrics:
+    """How long searches take, and what they wait for."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._seconds = _histogram(
+            registry, "search_seconds", "Time of one search, all of it or what it waited for.", _SEARCH_SECONDS, "part"
+        )
+
+    def observe(self, part: str, seconds: float) -> None:
+        """Note one part of a search, or `total`."""
+        self._seconds.labels(part).observe(seconds)
 
 
 class ScrubberMetrics:
