@@ -64,12 +64,8 @@ async def _make_app(process: Process, client: AsyncQdrantClient, settings: Setti
         return authenticator.check_bearer(request.headers.get("Authorization")) is Verdict.ALLOWED
 
     app = web.Application(client_max_size=1024 * 1024)
-    add_search_routes(
-        app,
-        SearchEngine(sources, visibility, options),
-        is_authentic,
-        lambda part, seconds: process.metrics.search_seconds.labels(part).observe(seconds),
-    )
+    engine = SearchEngine(sources, visibility, options)
+    add_search_routes(app, engine, is_authentic, process.metrics.search.observe)
     return app
 
 

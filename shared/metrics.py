@@ -22,12 +22,9 @@ class Metrics:
             registry, "batch_seconds", "Time of one batch message in a stage.", _BATCH_SECONDS, "stage"
         )
         self.document_seconds = _histogram(
-            registry,
-            "document_seconds",
-            "Time of one document in a stage, with the batch message it came in.",
-            _BATCH_SECONDS,
-            "stage",
-        )
+            registry, "document_seconds", "Time of one document in a stage, with the batch message it came in.",
+            _BATCH_SECONDS, "stage",
+        )  # fmt: skip
         self.indexing_seconds = _histogram(
             registry, "indexing_seconds", "Time of one document from the chunker's start to its end.", _BATCH_SECONDS
         )
@@ -54,9 +51,6 @@ class Metrics:
             registry, "request_seconds", "Time of one request to a dependency.", _REQUEST_SECONDS,
             "service", "operation",
         )  # fmt: skip
-        self.search_seconds = _histogram(
-            registry, "search_seconds", "Time of one search, all of it or what it waited for.", _SEARCH_SECONDS, "part"
-        )
         self.accepted = _counter(registry, "accepted_documents_total", "Documents accepted by ingest.", "lane")
         self.released = _counter(registry, "released_documents_total", "Documents released to the streams.", "lane")
         self.callbacks = _counter(
@@ -71,6 +65,10 @@ class Metrics:
     @functools.cached_property
     def tei(self) -> "TeiMetrics":
         return TeiMetrics(self.registry)
+
+    @functools.cached_property
+    def search(self) -> "SearchMetrics":
+        return SearchMetrics(self.registry)
 
     @functools.cached_property
     def scrubber(self) -> "ScrubberMetrics":
@@ -112,6 +110,19 @@ class TeiMetrics:
             registry, "embedding_cache_lookups_total", "Texts looked up in the embedding cache, by outcome.", "outcome"
         )
         self.inputs_saved = _counter(registry, "tei_inputs_saved_total", "Chunks that were not sent to TEI.", "reason")
+
+
+class SearchMetrics:
+    """How long searches take, and what they wait for."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._seconds = _histogram(
+            registry, "search_seconds", "Time of one search, all of it or what it waited for.", _SEARCH_SECONDS, "part"
+        )
+
+    def observe(self, part: str, seconds: float) -> None:
+        """Note one part of a search, or `total`."""
+        self._seconds.labels(part).observe(seconds)
 
 
 class ScrubberMetrics:
