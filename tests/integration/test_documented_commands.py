@@ -16,17 +16,13 @@ from cli.output import Exit
 from shared.messages import Lane
 from shared.runtime.groups import create_groups
 from shared.streams import StageName
-from tests.support.documented import DOCS, code_blocks
+from tests.support.documented import DOCS, commands
 from tests.support.letters import failed_document
 from tests.support.pipeline import Pipeline
 from tests.support.stage_harness import Servers
 
 PAGE = (DOCS / "operations.md").read_text()
-BLOCKS = [line for block in code_blocks("operations.md", "sh") for line in block.splitlines()]
-OURS = sorted(
-    {shlex.join(shlex.split(line, comments=True)) for line in BLOCKS if line.startswith("millstream ")}
-    | {" ".join(command.split()) for command in re.findall(r"`(millstream [^`]+)`", PAGE)}
-)
+OURS = commands("operations.md")
 REDIS = re.findall(r'`redis-cli -u "\$WEBHOOK_REDIS_URL" ([^`]+)`', PAGE)
 CURL = re.findall(r"`(curl [^`]+)`", PAGE)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import re
 import threading
 import uuid
 from collections import Counter
@@ -11,6 +12,8 @@ from typing import Any, Self
 import httpx
 import pytest
 
+from shared.tokenizer import TOKENIZER_SHA256, bundled_file
+from tests.support.documented import commands
 from tests.support.inspection import expected_ids, is_quiet, query, stored_ids
 from tests.support.pipeline import Pipeline, kill, wait_for
 from tests.support.threaded_tei import ThreadedTei, threaded_tei
@@ -18,6 +21,7 @@ from tests.support.threaded_tei import ThreadedTei, threaded_tei
 pytestmark = pytest.mark.timeout(300)
 
 SITE = "https://example.com"
+TOKENIZER = str(bundled_file("tokenizer.json", TOKENIZER_SHA256))
 MODES = ("hybrid", "keyword", "semantic")
 
 
@@ -277,3 +281,54 @@ def test_what_cannot_be_is_refused_at_once(pipeline: Pipeline, teis: tuple[Threa
     wide = ask("/api/reindex", json={"collection": collection, "tei_url": teis[0].url, "max_chunk_tokens": 4096})
     assert (wide.status_code, "512 tokens" in wide.text) == (422, True)
     assert query(pipeline, "SELECT 1 FROM webhook.reindexes WHERE collection = $1", collection) == []
+
+
+def test_the_documented_commands_do_what_the_page_says(
+    pipeline: Pipeline, teis: tuple[ThreadedTei, ThreadedTei]
+) -> None:
+    first, second = teis
+    collection = f"reindex-{uuid.uuid4().hex[:8]}"
+    words = {"NAME": collection, "...": first.url, "http://bge:8080": second.url}
+    words["/models/bge-m3/tokenizer.json"] = TOKENIZER
+    page = Documented(pipeline, collection, words)
+    page.run("collections create")
+    page.run("collections list")
+    pipeline.finished(send(pipeline, collection, {"a": "A badger"}))
+    page.run("--follow")
+    assert live_dimension(pipeline, collection) == 96
+    page.run("--status")
+    page.run("--rollback")
+    await_phase(pipeline, collection, "switched")
+    assert live_dimension(pipeline, collection) == 64
+    second.hold()
+    pipeline.finished(send(pipeline, collection, {"b": "Another badger"}))
+    start(pipeline, collection, second)
+    page.run("--skip-failed")
+    page.run("--cancel")
+    second.release()
+    page.run("--defaults")
+    await_phase(pipeline, collection, "switched")
+    page.run("--drop-retired")
+    assert set(found(pipeline, collection)) == {"a", "b"}
+    assert page.left == []
+
+
+class Documented:
+    """The commands of docs/reindex.md that are about one collection, each to be run once."""
+
+    def __init__(self, pipeline: Pipeline, collection: str, words: dict[str, str]) -> None:
+        """`words` are what the page's examples stand for."""
+        self._pipeline = pipeline
+        self._collection = collection
+        self._words = words
+        self.left = [line for line in commands("reindex.md") if re.match(r"millstream (reindex|collections) ", line)]
+
+    def run(self, part: str) -> None:
+        """Run the only one that is left with this in it."""
+        (line,) = [line for line in self.left if part in line]
+        self.left.remove(line)
+        arguments = [self._words.get(word, word) for word in line.split()[1:]]
+        if arguments[0] == "reindex":
+            arguments += ["--collection", self._collection]
+        ran = self._pipeline.cli(*arguments)
+        assert ran.returncode == 0, (line, ran.stderr)

@@ -1,6 +1,7 @@
 """What the documentation shows as code and in tables, so that tests hold it to be true as it stands there."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,13 @@ class Metric(NamedTuple):
 def code_blocks(page: str, language: str) -> list[str]:
     """The fenced blocks of one language on a page of docs/, in order."""
     return re.findall(rf"^```{language}\n(.*?)^```$", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(page: str) -> list[str]:
+    """The different command lines of millstream on a page of docs/, in blocks and in sentences, without comments."""
+    lines = [line for block in code_blocks(page, "sh") for line in block.splitlines() if line.startswith("millstream ")]
+    sentences = re.findall(r"`(millstream\s[^`]+)`", (DOCS / page).read_text())
+    return sorted({shlex.join(shlex.split(line, comments=True)) for line in (*lines, *sentences)})
 
 
 def rows(page: str, columns: int) -> Iterator[list[str]]:
