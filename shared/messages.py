@@ -127,16 +127,27 @@ class NewerSchemaError(MillstreamError):
     """The message is of a later release; a newer worker must take it."""
 
 
-class Outline(msgspec.Struct, frozen=True, kw_only=True):
-    """What the headers of all releases have."""
+class _Version(msgspec.Struct, frozen=True):
+    """What the headers of all releases have, whatever else changes."""
+
+    schema: int = 1
+
+
+class Outline(_Version, frozen=True, kw_only=True):
+    """What a header says without being decoded."""
 
     documents: tuple[msgspec.Raw, ...]
     deliveries: int = 0
-    schema: int = 1
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether it is of a later release than this one."""
+        return self.schema > SCHEMA_VERSION
 
 
 _UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
+_version_decoder = msgspec.json.Decoder(_Version)
 _outline_decoder = msgspec.json.Decoder(Outline)
 _header_decoder = msgspec.json.Decoder(Header)
 _body_decoder = msgspec.msgpack.Decoder(tuple[msgspec.Raw, ...])
@@ -149,21 +160,28 @@ def encode_header(header: Header) -> bytes:
 
 def decode_header(data: bytes | None) -> Header:
     """Raises MalformedMessageError, or NewerSchemaError for a header of a later release."""
+    outline = read_outline(data)
+    if outline.is_newer:
+        raise NewerSchemaError(f"schema {outline.schema} is newer than {SCHEMA_VERSION}")
     try:
-        outline = _outline_decoder.decode(data or b"")
-        if outline.schema > SCHEMA_VERSION:
-            raise NewerSchemaError(f"schema {outline.schema} is newer than {SCHEMA_VERSION}")
         return _header_decoder.decode(data or b"")
     except _UNREADABLE as error:
         raise MalformedMessageError(f"the header cannot be read: {error}") from error
 
 
 def read_outline(header: bytes | None) -> Outline:
-    """Documents and carried deliveries of a header of any release; of one document if it cannot be read."""
+    """What a header of any release says; of one document if that cannot be read."""
     try:
         return _outline_decoder.decode(header or b"")
     except _UNREADABLE:
-        return Outline(documents=(msgspec.Raw(),))
+        return Outline(documents=(msgspec.Raw(),), schema=_schema_of(header))
+
+
+def _schema_of(header: bytes | None) -> int:
+    try:
+        return _version_decoder.decode(header or b"").schema
+    except _UNREADABLE:
+        return SCHEMA_VERSION
 
 
 def encode_body(parts: Sequence[Any]) -> bytes:

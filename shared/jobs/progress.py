@@ -11,6 +11,7 @@ import msgspec
 
 from shared.jobs.model import FinishedJob, ItemState
 from shared.messages import DocumentRef
+from shared.runtime.entry import Entry
 from shared.streams import StageName
 
 # $1..$3 of every statement: the keys of the items it is about.
@@ -130,11 +131,9 @@ SELECT (SELECT jsonb_agg(jsonb_build_object(
 
 
 _BURY = """
-INSERT INTO webhook.dead_letters (stage, code, error, deliveries, header, body)
-SELECT $1::text, $2::text, $3::text, $4::int, $5::bytea, $6::bytea
-WHERE NOT EXISTS (  -- who buried it may have died before the entry was gone
-  SELECT 1 FROM webhook.dead_letters
-  WHERE stage = $1 AND code = $2 AND header IS NOT DISTINCT FROM $5 AND body IS NOT DISTINCT FROM $6)
+INSERT INTO webhook.dead_letters (stage, code, error, deliveries, header, body, entry)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT (entry) DO NOTHING  -- who buried it may have died before the entry was gone
 """
 
 
@@ -220,9 +219,12 @@ class Progress:
             jobs=msgspec.convert(row["finished"] or [], list[FinishedJob]),
         )
 
-    async def bury(self, header: bytes | None, body: bytes, error: str, deliveries: int) -> None:
+    async def bury(self, entry: Entry, error: str) -> None:
         """Keep an entry that cannot be read as a raw dead letter; its items come back by the last resort."""
-        await self._pool.execute(_BURY, self._stage, "malformed", error, deliveries, header, body)
+        await self._pool.execute(
+            _BURY, self._stage, "malformed", error, entry.deliveries, entry.header, entry.body,
+            f"{entry.stream} {entry.id}",
+        )  # fmt: skip
 
 
 def _keys(refs: Sequence[DocumentRef]) -> tuple[list[str], list[int], list[int]]:

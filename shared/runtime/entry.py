@@ -35,5 +35,5 @@ def entry_of(stage: StageName, lane: Lane, entry_id: str, fields: Mapping[bytes,
     outline = read_outline(header)
     return Entry(
         stream=stage.stream(lane), lane=lane, id=entry_id, header=header, body=fields.get(b"b", b""),
-        documents=len(outline.documents), deliveries=deliveries + outline.deliveries,
+        is_newer=outline.is_newer, documents=len(outline.documents), deliveries=deliveries + outline.deliveries,
     )  # fmt: skip

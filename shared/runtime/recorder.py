@@ -78,7 +78,7 @@ class Recorder:
     async def bury(self, entry: Entry, reason: str) -> None:
         """Keep an unreadable entry as a raw dead letter."""
         log.error("Entry cannot be read", stage=self._stage, entry_id=entry.id, stream=entry.stream, error=reason)
-        await self._progress.bury(entry.header, entry.body, reason, entry.deliveries)
+        await self._progress.bury(entry, reason)
         failpoint(self._stage, "buried")
 
     async def _pass_on(self, emits: Sequence[tuple[DocumentRef, Emit]], header: Header) -> EncodedMessage | None:

@@ -12,7 +12,8 @@ from shared.jobs.progress import Progress
 from shared.jobs.replay import Replay, replay
 from shared.jobs.store import Job, JobStore
 from shared.jobs.targets import Targets
-from shared.messages import DocumentRef, Page, StoredDocument
+from shared.messages import DocumentRef, Lane, Page, StoredDocument
+from shared.runtime.entry import Entry
 from shared.streams import StageName
 from tests.support.stage_harness import COLLECTION, Servers, accept_documents, end, release, states
 
@@ -32,7 +33,15 @@ async def fail(
 
 
 async def bury(servers: Servers) -> None:
-    await Progress(servers.pool, CHUNKER, "w").bury(b"\xffno header", b"12345", "the header cannot be read", 3)
+    entry = Entry(
+        stream=CHUNKER.stream(Lane.NORMAL),
+        lane=Lane.NORMAL,
+        id="1-1",
+        header=b"\xffno header",
+        body=b"12345",
+        deliveries=3,
+    )
+    await Progress(servers.pool, CHUNKER, "w").bury(entry, "the header cannot be read")
 
 
 async def overtake(servers: Servers, ref: DocumentRef) -> None:

@@ -169,7 +169,7 @@ FAULTS: list[tuple[str, Fault, str, Verdict, str]] = [
     ("newer schema", newer_schema, "postgres.schema", Verdict.FAIL, "upgrade millstream"),
     ("TEI down", setting("WEBHOOK_TEI_URL", NOBODY), "tei.reachable", Verdict.FAIL, "WEBHOOK_TEI_URL"),
     ("another model", tei_of_another_model, "tei.model", Verdict.FAIL, "point WEBHOOK_TEI_URL to that model"),
-    ("long chunks", setting("WEBHOOK_MAX_CHUNK_TOKENS", "1000"), "tei.model", Verdict.FAIL, "MAX_CHUNK_TOKENS to 512"),
+    ("long chunks", setting("WEBHOOK_MAX_CHUNK_TOKENS", "1000"), "tei.model", Verdict.FAIL, "to 512 or less"),
     ("far TEI", tei_far_away, "tei.round_trip", Verdict.WARN, "in the same network"),
     ("Qdrant down", setting("WEBHOOK_QDRANT_URL", NOBODY), "qdrant.reachable", Verdict.FAIL, "WEBHOOK_QDRANT_URL"),
     ("wrong key", setting("WEBHOOK_QDRANT_API_KEY", "x"), "qdrant.reachable", Verdict.FAIL, "WEBHOOK_QDRANT_API_KEY"),

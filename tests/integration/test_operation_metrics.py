@@ -148,7 +148,12 @@ def test_ingest_shows_the_streams_and_what_waits(pipeline: Pipeline, job: dict[s
     assert lanes == {
         (stage, lane) for stage in ("chunker", "embedder", "indexer") for lane in ("high", "normal", "low")
     }
-    assert all(s.value >= 2 for s in found["millstream_stream_consumers"])
+    # Replicas of a stage that was just restarted have not read yet.
+    assert wait_for(
+        lambda: {s.value >= 2 for s in samples(pipeline, "ingest")["millstream_stream_consumers"]} == {True},
+        10,
+        "both replicas of every stage",
+    )
     assert {s.labels["lane"] for s in found["millstream_backlog_documents"]} == {"high", "normal", "low"}
     assert wait_for(lambda: samples(pipeline, "ingest")["millstream_dead_letters"][0].value >= 1, 10, "a dead letter")
 

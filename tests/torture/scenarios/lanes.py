@@ -10,10 +10,10 @@ import httpx
 import msgspec
 
 from tests.torture.driver import Result, Run, Scenario, Size
-from tests.torture.faults import accepted
-from tests.torture.traffic import Request, Traffic, page
+from tests.torture.traffic import Request, Traffic, page, requests
 
-_SENDERS = 16  # each sends its next document when the one before is indexed: a flood that never stops
+_QUEUE = 4  # times the ordinary traffic, all at once before the flood
+_SENDERS = 64  # each sends its next document when the one before is indexed: a flood that never stops
 _LOW_SHARE = 0.08  # of what is indexed meanwhile; the weights are 6 : 1
 _SLOWER = 2.0  # times what a high document takes without the queue
 _FEW = 300  # documents; a 95th percentile of fewer is noise
@@ -56,7 +56,7 @@ class Flood:
 
 async def flood_high(run: Run) -> None:
     """Let the low lane fill, flood the high one, and do the same again when the low one is empty."""
-    await accepted(run, 1.0)
+    await run.submit(list(requests(f"{run.site}/queue", _QUEUE * run.size.documents, run.random.randrange(10**6))))
     flood, alone = Flood(run, 10**6), Flood(run, 2 * 10**6)
     await flood.last(run.size.seconds)
     run.faults += 1
@@ -96,7 +96,7 @@ async def was_fair(run: Run, _: Result) -> list[str]:
 
 SCENARIOS = {
     21: Scenario(
-        "a flood of high over a queue of low", flood_high, Size(400, 6, 0), Size(10_000, 60, 0),
+        "a flood of high over a queue of low", flood_high, Size(240, 6, 0), Size(2000, 60, 0),
         clean_within=300, traffic=Traffic(lane="low"), verify=was_fair,
     ),
 }  # fmt: skip

@@ -53,8 +53,10 @@ def test_the_trace_of_a_document_travels_with_it() -> None:
     assert decode_header(encode_header(header)) == header
 
 
-def test_a_newer_schema_is_told_apart_from_a_malformed_header() -> None:
-    newer = msgspec.json.encode({"documents": [1, 2], "schema": SCHEMA_VERSION + 1, "shape": "unknown"})
+@pytest.mark.parametrize("documents", [[1, 2], "another shape", None])
+def test_a_newer_schema_is_told_apart_from_a_malformed_header(documents: object) -> None:
+    newer = msgspec.json.encode({"documents": documents, "schema": SCHEMA_VERSION + 1, "shape": "unknown"})
+    assert read_outline(newer).is_newer
     with pytest.raises(NewerSchemaError):
         decode_header(newer)
 
