@@ -34,6 +34,7 @@ class Showing(msgspec.Struct, frozen=True, kw_only=True):
     pages: int
     stored: int  # pages with all of their chunks
     chunks: int
+    inputs: int  # that TEI embedded: fewer than chunks where one embeds equal texts once
     seconds: float
     cpu_s: float
     overloaded: int  # requests that TEI answered with 429
@@ -60,8 +61,8 @@ async def show_millstream(pages: Sequence[Page], texts: Sequence[ChunkedPage], m
             return msgspec.structs.replace(showing, round=round_)
 
 
-async def show_peer(name: str, texts: Sequence[ChunkedPage], mode: str) -> Showing:
-    """A peer, from its start with all chunks in memory until it ends."""
+async def show_peer(name: str, texts: Sequence[ChunkedPage], mode: str, splitting_cpu_s: float) -> Showing:
+    """A peer, from its start with all chunks in memory until it ends; the CPU that they took is added."""
     async with stand_in("tei", "--mode", mode) as tei, stand_in("qdrant") as qdrant:
         with directory() as path:
             file = path / "pages.jsonl"
@@ -72,7 +73,7 @@ async def show_peer(name: str, texts: Sequence[ChunkedPage], mode: str) -> Showi
                 if script == "rq_worker.py":
                     own += ["--redis", stack.environment["WEBHOOK_REDIS_URL"]]
                 answer = await _run(PEERS / script, *common, *own)
-        return await _showing(name, texts, (tei, qdrant), (answer["seconds"], answer["cpu_s"]))
+        return await _showing(name, texts, (tei, qdrant), (answer["seconds"], answer["cpu_s"] + splitting_cpu_s))
 
 
 async def _showing(
@@ -84,8 +85,8 @@ async def _showing(
     tei, qdrant = [await server.counts() for server in stand_ins]
     return Showing(
         name=name, pages=len(texts), stored=stored_pages(texts, qdrant["chunks_by_url"]),
-        chunks=sum(len(page.chunks) for page in texts), seconds=took[0], cpu_s=took[1], overloaded=tei["overloaded"],
-        tei_s=tei["last_answer_at"] - tei["first_input_at"],
+        chunks=sum(len(page.chunks) for page in texts), inputs=tei["inputs"], seconds=took[0], cpu_s=took[1],
+        overloaded=tei["overloaded"], tei_s=tei["last_answer_at"] - tei["first_input_at"],
     )  # fmt: skip
 
 
