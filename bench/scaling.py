@@ -1,6 +1,7 @@
 """What another embedder brings: `make bench NAME=scaling`.
 
 1, 2, 4 and 8 embedders, each with a TEI of its own that takes one request of up to 32 inputs at a time, 500 ms each.
+Each has 200 pages to do, so that beginning and end, when not all are busy, weigh alike; rates are compared.
 """
 
 import contextlib
@@ -8,24 +9,23 @@ import contextlib
 from matplotlib.axes import Axes
 
 from bench import report
-from bench.pages import BARE_CHUNKS, Page, chunked, load_pages
+from bench.pages import BARE_CHUNKS, Page, load_pages
 from bench.report import Report, rounded
 from bench.rig import running_pipeline, stand_in
+from bench.stand_ins.tei import MODES
 
 _COUNTS = (1, 2, 4, 8)
-_PAGES = 200
+_PAGES = 200  # for each embedder
 
 
 async def measure() -> Report:
-    pages = load_pages(_PAGES)
-    chunks = sum(len(page.chunks) for page in chunked(pages))
-    rows = [await _with_embedders(count, pages, chunks) for count in _COUNTS]
-    speedups = [rows[0]["seconds"] / row["seconds"] for row in rows]
+    rows = [await _with_embedders(count, load_pages(_PAGES * count)) for count in _COUNTS]
+    speedups = [row["TEI inputs/s"] / rows[0]["TEI inputs/s"] for row in rows]
     figures = {"speedup": {str(n): rounded(s) for n, s in zip(_COUNTS[1:], speedups[1:], strict=True)}}
     return Report(figures=figures, rows=rows, note=__doc__ or "", plot=lambda axes: _plot(axes, speedups))
 
 
-async def _with_embedders(count: int, pages: list[Page], chunks: int) -> report.Row:
+async def _with_embedders(count: int, pages: list[Page]) -> report.Row:
     async with contextlib.AsyncExitStack() as stack:
         servers = [await stack.enter_async_context(stand_in("tei", "--mode", "single")) for _ in range(count)]
         qdrant = await stack.enter_async_context(stand_in("qdrant"))
@@ -35,12 +35,13 @@ async def _with_embedders(count: int, pages: list[Page], chunks: int) -> report.
             await stack.enter_async_context(pipeline.another("embedder", {"WEBHOOK_TEI_URL": server.url}))
         round_ = await pipeline.index(pages)
         asked = [await server.counts() for server in servers]
+    rate = sum(counts["inputs"] for counts in asked) / round_.seconds
     return {
         "embedders": count,
+        "pages": len(pages),
         "seconds": round_.seconds,
-        "chunks/s": chunks / round_.seconds,
-        "share of what the TEIs can do": chunks / round_.seconds / (64 * count),
-        "CPU s": round_.cpu_s,
+        "TEI inputs/s": rate,
+        "share of what the TEIs can do": rate / (count * MODES["single"].inputs_per_s),
         "fewest inputs of a TEI": min(counts["inputs"] for counts in asked),
     }
 

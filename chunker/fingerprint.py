@@ -19,12 +19,8 @@ def content_hash(url: str, page: Page, markdown: str) -> bytes:
     return hashlib.sha256(msgspec.json.encode([url, page, markdown], order="sorted")).digest()
 
 
-def fingerprint(settings: ChunkerSettings, tokenizer: str, generation: str) -> bytes:
-    """sha256 over how documents are processed and where they are stored: `generation` of the target.
-
-    `tokenizer` is the tokenizer's JSON.
-    """
-    tokenizer_hash = hashlib.sha256(tokenizer.encode()).hexdigest()
+def fingerprint(settings: ChunkerSettings, tokenizer_hash: str, generation: str) -> bytes:
+    """sha256 over how documents are processed and where they are stored: `generation` of the target."""
     bounds = (
         settings.max_chunk_tokens,
         settings.chunk_overlap_tokens,

@@ -1,6 +1,7 @@
 """How the documents of each target are split: by the chunker's settings, or by what a target has of its own."""
 
 import asyncio
+import hashlib
 
 import msgspec
 
@@ -16,12 +17,12 @@ class Recipe(msgspec.Struct, frozen=True):
     """One way to split."""
 
     settings: ChunkerSettings
-    tokenizer: str  # its JSON
+    tokenizer_hash: str  # of its JSON: half a megabyte, too much to hash for every batch
     splitter: Splitter
 
     def fingerprint(self, target: Target) -> bytes:
         """What tells documents of this target that were split so from all others."""
-        return fingerprint(self.settings, self.tokenizer, target.generation)
+        return fingerprint(self.settings, self.tokenizer_hash, target.generation)
 
 
 class Recipes:
@@ -53,4 +54,4 @@ def _make(settings: ChunkerSettings) -> Recipe:
         max_characters=settings.max_chunk_characters,
         max_chunks=settings.max_document_chunks,
     )
-    return Recipe(settings, tokenizer.to_str(), splitter)
+    return Recipe(settings, hashlib.sha256(tokenizer.to_str().encode()).hexdigest(), splitter)
