@@ -3,17 +3,22 @@
 import asyncio
 import time
 
+from shared.streams import StageName
 from tests.support.waiting import wait_until
 from tests.torture.driver import Run
 
 _PATIENCE = 5.0  # seconds of looking for work
 
 
-async def meet_work(run: Run) -> None:
-    """Return as soon as a stage has entries in work: a fault that finds none shows nothing, and is a problem."""
+async def meet_work(run: Run, *stages: StageName) -> None:
+    """Return as soon as one of the stages has entries in work: a fault that finds none shows nothing, and is a problem.
+
+    Any stage will do if none is named.
+    """
+    streams = {stream for stage in stages or StageName for stream in stage.streams}
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
-        if any(pending for _, pending in (await run.observer.backlog()).values()):
+        if any(pending for stream, (_, pending) in (await run.observer.backlog()).items() if stream in streams):
             return
         await asyncio.sleep(0.02)
     run.problems.append("nothing was in work when a fault was done")

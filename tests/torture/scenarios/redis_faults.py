@@ -61,8 +61,8 @@ async def destroy_groups_and_streams(run: Run) -> None:
     async with _redis(run) as redis:
         for number in range(run.size.faults):
             await pause_between(run)
-            await meet_work(run)
             stage = list(StageName)[number % len(StageName)]
+            await meet_work(run, stage)
             is_deletion = number // len(StageName) % 2
             for stream in stage.streams:
                 if is_deletion:
