@@ -69,15 +69,21 @@ class Run:
         self.broken: list[str] = []  # requests that were sent and not answered
         self._seed = seed
 
-    async def send(self) -> None:
+    async def send(self, fault: asyncio.Task[None]) -> None:
         """Send the whole traffic, spread over the scenario's seconds, each request until it is accepted.
 
-        One after another: the order of acceptance decides which text of a page is the last.
+        One after another: the order of acceptance decides which text of a page is the last. Unless the traffic ends
+        there, more goes on at the same pace until the fault is done, so that the fault meets work to its end.
         """
         good = list(requests(self.site, self.size.documents, self._seed))
         await self.submit(
             mixed(good, list(poisonous(self.site, self.traffic, self.size.poison)), self._seed), self.size.seconds
         )
+        for number in itertools.count():
+            if fault.done() or self.traffic.ends:
+                return
+            a_second = round(self.size.documents / self.size.seconds)
+            await self.submit(list(requests(f"{self.site}/more-{number}", a_second, self._seed)), seconds=1.0)
 
     async def submit(self, traffic: Sequence[Request], seconds: float = 0.0) -> None:
         """Send these requests in their order, spread over so many seconds, each until it is accepted."""
@@ -162,8 +168,8 @@ async def run_scenario(rig: Rig, number: int, scenario: Scenario, seed: int, siz
     run = Run(rig, number, seed, size, scenario.traffic)
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(run.send())
-            group.create_task(scenario.fault(run))
+            fault = group.create_task(scenario.fault(run))
+            group.create_task(run.send(fault))
     except* Exception as errors:
         run.problems += sorted(set(_told(errors)))
     last_fault = time.monotonic()

@@ -1,13 +1,16 @@
-"""Faults that several scenarios share, and what makes them meet work."""
+"""Faults that several scenarios share, and how they meet work."""
 
 import asyncio
+import contextlib
 import time
+
+from redis.exceptions import RedisError
 
 from shared.streams import StageName
 from tests.support.waiting import wait_until
 from tests.torture.driver import Run
 
-_PATIENCE = 5.0  # seconds of looking for work
+_PATIENCE = 30.0  # seconds of looking for work, or of waiting for acceptance longer than planned
 
 
 async def meet_work(run: Run, *stages: StageName) -> None:
@@ -18,8 +21,9 @@ async def meet_work(run: Run, *stages: StageName) -> None:
     streams = {stream for stage in stages or StageName for stream in stage.streams}
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
-        if any(pending for stream, (_, pending) in (await run.observer.backlog()).items() if stream in streams):
-            return
+        with contextlib.suppress(RedisError, OSError):  # it may still be starting after the last fault
+            if any(pending for stream, (_, pending) in (await run.observer.backlog()).items() if stream in streams):
+                return
         await asyncio.sleep(0.02)
     run.problems.append("nothing was in work when a fault was done")
 

@@ -28,6 +28,7 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     """What is special about a scenario's documents."""
 
     lane: str | None = None  # None: the lane that ingest gives them
+    ends: bool = False  # with the scenario's documents, though the fault may take longer
     poison: tuple[str, ...] = ()  # texts of the documents that must end as dead letters, taken in turns
 
 

@@ -16,7 +16,7 @@ from tests.support.local_stack import is_alive
 from tests.torture.driver import Run
 
 _NO_LEASE = 0.02  # seconds
-_PATIENCE = 3.0  # seconds of looking for a process with work
+_PATIENCE = 10.0  # seconds of looking for a process with work
 
 
 async def seize(run: Run, services: Sequence[str]) -> int:

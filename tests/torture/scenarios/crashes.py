@@ -1,7 +1,6 @@
 """Stage processes that are killed or frozen in the midst of work, or die of it."""
 
 import asyncio
-import itertools
 
 import asyncpg
 
@@ -10,13 +9,12 @@ from tests.torture.counters import STAGES, Counts
 from tests.torture.driver import Result, Run, Scenario, Size
 from tests.torture.rig import LEASE
 from tests.torture.service import deadly_text
-from tests.torture.traffic import Traffic, requests
+from tests.torture.traffic import Traffic
 from tests.torture.victims import janitors, seize
 
 _FROZEN = 3 * LEASE
 _STOP = "Failpoint reached"
 _COME_BY = 30.0  # seconds until somebody must have come to a failpoint
-_COMPANY = 8  # documents that are sent a second until then
 _MAX_DELIVERIES = 5
 _TIDY = 40.0  # seconds until dead consumers must be gone
 
@@ -46,15 +44,11 @@ async def _freeze_anywhere(run: Run, stage: str) -> None:
 
 
 async def _freeze_at_hand_over(run: Run, stage: str) -> None:
-    """The traffic may be over when the process is armed: it gets some of its own until it comes by."""
     logs = run.rig.logs()
     await run.rig.arm(stage, f"{stage}.recorded:stop@1")
     async with asyncio.timeout(_COME_BY):
-        for number in itertools.count(run.faults):
-            site = f"{run.site}/{stage}-{number}"
-            await run.submit(list(requests(site, _COMPANY, seed=run.random.randrange(10**6))), seconds=1.0)
-            if frozen := [event for event in logs.events(stage) if event.get("event") == _STOP]:
-                break
+        while not (frozen := [event for event in logs.events(stage) if event.get("event") == _STOP]):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
     await _stay_frozen(run, int(frozen[0]["instance"].split(":")[-2]))
 
 

@@ -11,7 +11,7 @@ from shared.messages import Lane
 from shared.streams import StageName
 from tests.torture.driver import Run, Scenario, Size, settle
 from tests.torture.service import REFUSED_TEXT, tripping_text
-from tests.torture.traffic import Page, Request, page, requests
+from tests.torture.traffic import Page, Request, Traffic, page, requests
 
 _HIT = 10.0  # seconds until somebody must have come to a failpoint
 _TRIES = 4  # who takes over a dead process' entry may be the one that is not armed
@@ -144,5 +144,8 @@ _SPECIAL: Mapping[str, tuple[_Step, _Step]] = {
 }
 
 SCENARIOS = {
-    2: Scenario("kill -9 at every failpoint", kill_at_failpoints, Size(20, 1, 2), Size(50, 1, len(POINTS))),
-}
+    2: Scenario(
+        "kill -9 at every failpoint", kill_at_failpoints, Size(20, 1, 2), Size(50, 1, len(POINTS)),
+        traffic=Traffic(ends=True),
+    ),
+}  # fmt: skip

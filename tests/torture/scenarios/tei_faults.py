@@ -10,7 +10,7 @@ from qdrant_client.models import FieldCondition, Filter, MatchValue
 from indexer.collection import DENSE
 from tests.support.tei_stand_in import Fault, StandInSettings
 from tests.torture.driver import Result, Run, Scenario, Size
-from tests.torture.traffic import Request, page
+from tests.torture.traffic import Request, Traffic, page
 
 _OUTAGE = (Fault.OVERLOADED, Fault.UNAVAILABLE, Fault.HANG)
 _OUTAGE_SHARE = 0.6
@@ -94,7 +94,7 @@ async def stored_no_garbage(run: Run, _: Result) -> list[str]:
 SCENARIOS = {
     13: Scenario(
         "TEI refuses, hangs and goes away", fail_in_many_ways, Size(40, 6, 0), Size(1000, 60, 0),
-        environment={"WEBHOOK_TEI_TIMEOUT": _TIMEOUT},
+        environment={"WEBHOOK_TEI_TIMEOUT": _TIMEOUT}, traffic=Traffic(ends=True),
     ),
     14: Scenario(
         "garbage from TEI", answer_garbage, Size(60, 6, 0), Size(500, 60, 0), verify=stored_no_garbage,
