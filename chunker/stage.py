@@ -17,7 +17,7 @@ from shared.jobs.operations import Operation, OperationLog
 from shared.jobs.payloads import load_payloads
 from shared.jobs.registry import Registry, Seen
 from shared.jobs.targets import Target, Targets
-from shared.messages import ChunkedDocument, StoredDocument
+from shared.messages import ChunkedDocument, Lane, StoredDocument
 from shared.runtime.batch import BatchWorker
 from shared.runtime.failures import Failures
 from shared.runtime.stage import Batch, Done, Emit, Outcome, Work
@@ -69,17 +69,17 @@ class ChunkStage:
             document = documents.get(ref.version)
             if document is None:
                 raise RejectedError("payload_missing", "its text is not kept any more: send the document again")
-            return await self._chunk(work, document, target, recipe)
+            return await self._chunk(work, document, target, recipe, batch.lane)
 
         worker = BatchWorker(handle_document, limit=len(batch.works), on_error=self._failures)
         return await worker.process_batch(batch.works)
 
-    async def _chunk(self, work: Work, document: StoredDocument, target: Target, recipe: Recipe) -> Outcome:
+    async def _chunk(self, work: Work, document: StoredDocument, target: Target, recipe: Recipe, lane: Lane) -> Outcome:
         started = time.monotonic()
         ref = work.ref
         fingerprint = recipe.fingerprint(target)
         async with TimeLimit(self._settings.document_timeout) as limit:
-            cleaned = await self._texts.threads.run(limit, clean, document.markdown)
+            cleaned = await self._texts.threads.run(lane, limit, clean, document.markdown)
             seen = Seen(
                 document_id=ref.document_id,
                 version=ref.version,
@@ -91,7 +91,7 @@ class ChunkStage:
             if unchanged is not None:
                 failpoint("chunker", "unchanged")
                 return Done(ItemState.UNCHANGED, unchanged)
-            chunks = await self._texts.threads.run(limit, recipe.splitter.split, cleaned, document.page.title)
+            chunks = await self._texts.threads.run(lane, limit, recipe.splitter.split, cleaned, document.page.title)
         if not chunks:
             raise RejectedError("empty_markdown", "the markdown has no text")
         self._note(work, len(chunks), len(document.markdown), time.monotonic() - started)

@@ -12,6 +12,8 @@ from typing import TypeVar
 import structlog
 
 from shared.errors import DependencyError
+from shared.messages import Lane
+from shared.runtime.fair_queue import FairSlots
 from shared.runtime.time_limit import TimeLimit
 
 log = structlog.get_logger()
@@ -28,19 +30,19 @@ class Threads:
         self._patience = patience
         self._on_stuck = on_stuck
         self._executor = ThreadPoolExecutor(count, thread_name_prefix="split")
-        self._free = asyncio.Semaphore(count)
+        self._slots = FairSlots(count)
         self._stuck: set[object] = set()  # the work that they are stuck in
         self._is_lost = False
 
-    async def run(self, limit: TimeLimit, function: Callable[..., T], *args: object) -> T:
+    async def run(self, lane: Lane, limit: TimeLimit, function: Callable[..., T], *args: object) -> T:
         """Run CPU-bound work off the event loop; waiting for a thread does not count against `limit`.
 
         Raises DependencyError when all threads are stuck: the document is not at fault.
         """
         with limit.held():
-            await self._free.acquire()
+            await self._slots.acquire(lane)
         if self._is_lost:
-            self._free.release()  # the next one that waits
+            self._slots.release()  # the next one that waits
             raise DependencyError("splitter", "all its threads are stuck; the process ends")
         loop = asyncio.get_running_loop()
         work = self._executor.submit(function, *args)
@@ -60,7 +62,7 @@ class Threads:
     def _returned(self, work: "Future[T]", timer: asyncio.TimerHandle) -> None:
         timer.cancel()
         self._stuck.discard(work)
-        self._free.release()
+        self._slots.release()
 
     def _overdue(self, work: "Future[T]") -> None:
         self._stuck.add(work)
@@ -68,4 +70,4 @@ class Threads:
             self._is_lost = True
             log.error("All splitter threads are stuck", threads=self._count)
             self._on_stuck()
-            self._free.release()
+            self._slots.release()

@@ -1,8 +1,8 @@
 """Embeds the texts of all documents in hand together: what one document is too small to fill, several share.
 
 Sits in the service pool; each document's handler awaits `embed`. It decides when and with whom a text
-travels; `packing` decides what fits, `servers` where it goes, `isolation` which text is to blame. Equal texts that are
-under way at the same time travel once.
+travels: with texts of its lane; `packing` decides what fits, `servers` whose turn it is and where it goes, `isolation`
+which text is to blame. Equal texts that are under way at the same time travel once.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ from shared.runtime.time_limit import TimeLimit
 from shared.tei import Vectors
 
 LINGER_S = 0.003  # how long an idle batcher waits for company before it sends less than a full request
-PLANNED_REQUESTS = 8  # planned together: enough for sorting by length to pay, few for a high lane to wait for
+PLANNED_REQUESTS = 8  # planned together, so that sorting by length pays
 
 
 class EmbeddingBatcher:
-    """An async context manager; `embed` works inside it. It owns a loop task and a task for each request."""
+    """An async context manager; `embed` works inside it. It owns a task for each lane and for each request."""
 
     def __init__(
         self, servers: Servers, *, keep: Callable[[str, Vectors], None] = lambda *_: None, linger_s: float = LINGER_S
@@ -36,8 +36,8 @@ class EmbeddingBatcher:
         self._servers = servers
         self._keep = keep
         self._linger_s = linger_s
-        self._backlog = Backlog()
-        self._arrived = asyncio.Event()
+        self._backlogs = {lane: Backlog() for lane in Lane}
+        self._arrived = {lane: asyncio.Event() for lane in Lane}
         self._open: set[Submission] = set()
         self._wanted: dict[str, Wanted] = {}  # by text: all that somebody waits for
         self._in_flight: dict[asyncio.Task[None], list[Wanted]] = {}
@@ -72,12 +72,12 @@ class EmbeddingBatcher:
             raise DependencyError("tei", "the batcher is not running")
         submission = self._submit(inputs, limit)
         if submission.waiting:
-            self._backlog.add(submission, lane)
-            self._arrived.set()
+            self._backlogs[lane].add(submission)
+            self._arrived[lane].set()
         try:
             return await submission.result
         finally:
-            self._backlog.discard(submission, lane)
+            self._backlogs[lane].discard(submission)
             self._withdraw(submission)
 
     def _submit(self, inputs: Sequence[TextInput], limit: TimeLimit | None) -> Submission:
@@ -115,31 +115,36 @@ class EmbeddingBatcher:
     async def _run(self) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
-                while True:
-                    await self._gather()
-                    for texts in self._plan():
-                        await self._start(tasks, texts)
+                for lane in Lane:
+                    tasks.create_task(self._send(tasks, lane))
         finally:
             for submission in self._open:
                 submission.fail(DependencyError("tei", "the batcher stopped"))
 
-    async def _gather(self) -> None:
-        await self._arrived.wait()
-        if len(self._backlog) < self._servers.request_limits.max_inputs:
+    async def _send(self, tasks: asyncio.TaskGroup, lane: Lane) -> None:
+        """Send what comes in one lane; each lane waits for permits by itself, and they are given in turns."""
+        while True:
+            await self._gather(lane)
+            for texts in self._plan(lane):
+                await self._start(tasks, texts, lane)
+
+    async def _gather(self, lane: Lane) -> None:
+        await self._arrived[lane].wait()
+        if len(self._backlogs[lane]) < self._servers.request_limits.max_inputs:
             await asyncio.sleep(self._linger_s)
 
-    def _plan(self) -> list[list[Wanted]]:
+    def _plan(self, lane: Lane) -> list[list[Wanted]]:
         limits = self._servers.request_limits
-        texts = self._backlog.take(PLANNED_REQUESTS * limits.max_inputs, turn=limits.max_inputs)
-        if not self._backlog:
-            self._arrived.clear()
+        texts = self._backlogs[lane].take(PLANNED_REQUESTS * limits.max_inputs, turn=limits.max_inputs)
+        if not self._backlogs[lane]:
+            self._arrived[lane].clear()
         plan = pack([wanted.input for wanted in texts], limits)
         return [[texts[index] for index in request] for request in plan]
 
-    async def _start(self, tasks: asyncio.TaskGroup, texts: list[Wanted]) -> None:
+    async def _start(self, tasks: asyncio.TaskGroup, texts: list[Wanted], lane: Lane) -> None:
         """Wait for permits, then send what is still wanted."""
         try:
-            admission = await self._servers.admit(len(texts))
+            admission = await self._servers.admit(len(texts), lane)
         except DependencyError as error:
             self._fail(texts, error)
             return

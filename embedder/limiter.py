@@ -1,11 +1,11 @@
 """How much may be in flight at once, and at which server: a weighted semaphore over several places."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from shared.errors import DependencyError
+from shared.messages import Lane
+from shared.runtime.fair_queue import FairQueue
 
 
 class Permits:
@@ -58,9 +58,10 @@ class Permits:
 class Admission:
     """The right to have one request of `weight` inputs in flight at one place, until `release`."""
 
-    def __init__(self, permits: Permits, weight: int) -> None:
+    def __init__(self, permits: Permits, weight: int, lane: Lane) -> None:
         self.permits = permits
         self.weight = weight
+        self.lane = lane
         self._is_held = True
         permits.in_use += weight
         permits.requests_in_use += 1
@@ -81,54 +82,56 @@ class Admission:
 
 
 class Limiter:
-    """Admits requests in the order they came, each at the least loaded place that has room for it.
+    """Admits requests, each at the least loaded place that has room for it: in turns between the lanes, by inputs.
 
-    First come, first served, so that small requests do not starve a big one.
+    First come, first served within a lane, so that small requests do not starve a big one.
     """
 
     def __init__(self, places: Sequence[Permits]) -> None:
         self._places = places
-        self._waiting: deque[tuple[asyncio.Future[Admission], int]] = deque()
+        self._queue: FairQueue[tuple[asyncio.Future[Admission], int]] = FairQueue()
         for place in places:
             place.changed = self._admit
 
     @property
     def waiting(self) -> int:
         """How many callers wait."""
-        return len(self._waiting)
+        return len(self._queue)
 
-    async def acquire(self, weight: int) -> Admission:
+    async def acquire(self, weight: int, lane: Lane = Lane.NORMAL) -> Admission:
         """Wait until a request of `weight` inputs is admitted; the caller owes a `release`. If cancelled, nothing.
 
         Raises DependencyError as soon as all places are closed.
         """
         turn: asyncio.Future[Admission] = asyncio.get_running_loop().create_future()
-        self._waiting.append((turn, weight))
+        self._queue.add(lane, (turn, weight))
         self._admit()
         try:
             return await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                with suppress(ValueError):  # _admit may have dropped it already
-                    self._waiting.remove((turn, weight))
+                self._queue.discard(lane, (turn, weight))
                 self._admit()
             elif turn.exception() is None:  # admitted in the very moment of the cancellation
                 turn.result().release()
             raise
 
     def _admit(self) -> None:
-        while self._waiting:
-            turn, weight = self._waiting[0]
-            if not turn.cancelled() and not self._settle(turn, weight):
+        while waiting := self._queue.first():
+            lane, (turn, weight) = waiting
+            if turn.cancelled():
+                self._queue.discard(lane, (turn, weight))
+            elif self._settle(turn, weight, lane):
+                self._queue.serve(lane, weight)
+            else:
                 return
-            self._waiting.popleft()
 
-    def _settle(self, turn: asyncio.Future[Admission], weight: int) -> bool:
+    def _settle(self, turn: asyncio.Future[Admission], weight: int, lane: Lane) -> bool:
         if not any(place.is_open for place in self._places):
             turn.set_exception(DependencyError("tei", "none of its servers is well"))
             return True
         free = [place for place in self._places if place.has_room(weight)]
         if not free:
             return False
-        turn.set_result(Admission(min(free, key=lambda place: place.load_with(weight)), weight))
+        turn.set_result(Admission(min(free, key=lambda place: place.load_with(weight)), weight, lane))
         return True

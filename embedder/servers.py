@@ -18,6 +18,7 @@ from embedder.isolation import EmbeddingCall, Embeds, IsolatingEmbedder, Practic
 from embedder.limiter import Admission, Limiter, Permits
 from embedder.packing import Capacity, RequestLimits, TextInput
 from shared.errors import DependencyError, MillstreamError
+from shared.messages import Lane
 from shared.metrics import Metrics
 from shared.runtime.breaker import Breaker
 from shared.tei import TeiBackendError, TeiBreakdownError, TeiOverloadedError, Vectors
@@ -135,9 +136,9 @@ class Servers:
             max_bytes=min(limits.max_bytes for limits in met),
         )
 
-    async def admit(self, weight: int) -> Admission:
+    async def admit(self, weight: int, lane: Lane) -> Admission:
         """Wait until a server has room for a request of so many inputs. DependencyError as soon as all are away."""
-        return await self._limiter.acquire(weight)
+        return await self._limiter.acquire(weight, lane)
 
     async def embed(self, admission: Admission, inputs: Sequence[TextInput]) -> list[Vectors | MillstreamError]:
         """Send an admitted request; the admission is used up.
@@ -155,7 +156,7 @@ class Servers:
                     raise
             finally:
                 admission.release()
-            admission = await self._limiter.acquire(len(inputs))
+            admission = await self._limiter.acquire(len(inputs), admission.lane)
             if admission.permits in tried:  # it came back in between, and so may go down again
                 admission.release()
                 raise DependencyError("tei", "its servers go down and come back")

@@ -27,7 +27,7 @@ from shared.jobs.operations import Operation, OperationLog
 from shared.jobs.recovery import Recovery
 from shared.jobs.registry import Registration, Registry
 from shared.jobs.targets import Target, Targets
-from shared.messages import Action, EmbeddedDocument, decode_part
+from shared.messages import Action, EmbeddedDocument, Lane, decode_part
 from shared.qdrant import MissingCollectionError
 from shared.runtime.batch import BatchWorker
 from shared.runtime.failures import Failures
@@ -49,7 +49,8 @@ class IndexStage:
     ) -> None:  # fmt: skip
         self._client = client
         self._targets = Targets(pool)
-        self._fence = Fence(Registry(pool), PointStore(client))
+        store = PointStore(client)
+        self._fences = {lane: Fence(Registry(pool), store.of(lane)) for lane in Lane}
         self.guard = StoreGuard(client, self._targets, Recovery(pool, settings.indexing_job_timeout))
         self._keyword = keyword
         self._operations = operations
@@ -75,13 +76,13 @@ class IndexStage:
         )
         prepared = await worker.process_batch(batch.works)
         candidates = [c for c in prepared if isinstance(c, Candidate)]
-        ended = iter(await self._apply(target, candidates))
+        ended = iter(await self._apply(target, candidates, batch.lane))
         return [_outcome(item, next(ended)) if isinstance(item, Candidate) else item for item in prepared]
 
-    async def _apply(self, target: Target, candidates: Sequence[Candidate]) -> list[Result]:
+    async def _apply(self, target: Target, candidates: Sequence[Candidate], lane: Lane) -> list[Result]:
         started = time.monotonic()
         try:
-            results = await self._fence.apply(target.target, candidates)
+            results = await self._fences[lane].apply(target.target, candidates)
         except MissingCollectionError:
             self._ready.pop(target.target, None)  # lost while we ran: the next try makes it again
             raise

@@ -4,8 +4,10 @@ Every write waits until it can be searched, and every write may be repeated.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any, Self
 
 import msgspec
 from qdrant_client import AsyncQdrantClient
@@ -21,11 +23,15 @@ from qdrant_client.models import (
 )
 
 from shared.errors import RejectedError
+from shared.messages import Lane
 from shared.qdrant import MissingCollectionError, RefusedError, qdrant_errors
+from shared.runtime.fair_queue import FairSlots
 
 _UPSERT_POINTS = 128  # 64-256 are equally fast; a batch of 1,024 dimensions is 3 MB of JSON
-_UPSERTS_IN_FLIGHT = 3
+_REQUESTS_IN_FLIGHT = 3  # and one more of the high lane
 _DELETE_DOCUMENTS = 64  # conditions in one filter
+
+_Slot = Callable[[], AbstractAsyncContextManager[None]]
 
 
 class StoredVersion(msgspec.Struct, frozen=True):
@@ -59,14 +65,19 @@ class StoredPage(msgspec.Struct, frozen=True):
 
 
 class PointStore:
-    """Writes to the collections of one Qdrant. One instance per process: it bounds the requests in flight.
+    """Writes to the collections of one Qdrant, for one lane. One instance per process bounds the requests in flight.
 
     Every method raises DependencyError when Qdrant is away; what was sent may still be applied later.
     """
 
-    def __init__(self, client: AsyncQdrantClient) -> None:
+    def __init__(self, client: AsyncQdrantClient, slots: FairSlots | None = None, lane: Lane = Lane.NORMAL) -> None:
         self._client = client
-        self._slots = asyncio.Semaphore(_UPSERTS_IN_FLIGHT)
+        self._slots = slots or FairSlots(_REQUESTS_IN_FLIGHT, more_for_high=1)
+        self._slot = partial(self._slots.hold, lane)
+
+    def of(self, lane: Lane) -> Self:
+        """The same store as work of another lane sees it: the bound is one for all."""
+        return type(self)(self._client, self._slots, lane)
 
     async def upsert(self, collection: str, points: Sequence[PointStruct]) -> dict[str, RejectedError]:
         """Write points, in any order; returns why Qdrant refused a document, by document id.
@@ -74,7 +85,7 @@ class PointStore:
         Points that are not of a refused document are all written. Of a refused one any part may be: delete
         its version. Raises MissingCollectionError if the collection is gone.
         """
-        upsert = _Upsert(self._client, collection, self._slots)
+        upsert = _Upsert(self._client, collection, self._slot)
         batches = [points[start : start + _UPSERT_POINTS] for start in range(0, len(points), _UPSERT_POINTS)]
         # Not a TaskGroup: on Python 3.11 an error in it wins over a cancellation, and work would go on after its lease.
         endings = await asyncio.gather(*(upsert.send(batch) for batch in batches), return_exceptions=True)
@@ -123,7 +134,7 @@ class PointStore:
 
     async def _delete_selected(self, collection: str, selector: FilterSelector | PointIdsList) -> None:
         try:
-            async with self._slots:
+            async with self._slot():
                 with qdrant_errors():
                     await self._client.delete(collection, selector, wait=True)
         except MissingCollectionError:
@@ -133,10 +144,10 @@ class PointStore:
 class _Upsert:
     """One call of `PointStore.upsert`: its batches share who was refused."""
 
-    def __init__(self, client: AsyncQdrantClient, collection: str, slots: asyncio.Semaphore) -> None:
+    def __init__(self, client: AsyncQdrantClient, collection: str, slot: _Slot) -> None:
         self._client = client
         self._collection = collection
-        self._slots = slots
+        self._slot = slot
         self.rejected: dict[str, RejectedError] = {}
 
     async def send(self, points: Sequence[PointStruct]) -> None:
@@ -145,7 +156,7 @@ class _Upsert:
         if not points:
             return
         try:
-            async with self._slots:
+            async with self._slot():
                 with qdrant_errors():
                     await self._client.upsert(self._collection, points, wait=True)
         except RefusedError as error:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -25,7 +25,7 @@ from shared.streams import RELEASED
 log = structlog.get_logger()
 
 _RECLAIM_INTERVAL = 5.0
-_SHUT_PAUSE = 0.05  # seconds between looks at a gate that is shut
+_SHUT_PAUSE = 0.05  # seconds between looks at what is shut: a gate, or slots
 _ERROR_PAUSE = 0.5
 _PENDING = 1000  # entries that are listed; more than a stage ever has in work
 
@@ -50,8 +50,8 @@ class Intake:
         self._next_reclaim = 0.0
         self._is_disturbed = False  # a reply was lost: own entries may be pending that nobody here knows of
 
-    async def take(self, free: int) -> list[Entry]:
-        """Up to `free` entries (two more at most), or none after a short wait."""
+    async def take(self, free: Mapping[Lane, int]) -> list[Entry]:
+        """Up to so many entries of each lane (two more at most), or none after a short wait."""
         try:
             if self._is_disturbed:
                 return await self._recover()
@@ -66,28 +66,26 @@ class Intake:
         """Delete this consumer from the groups, where it has nothing pending."""
         await self._leave(keys=self._place.stage.streams, args=[self._place.stage, self._place.consumer])
 
-    async def _read(self, free: int) -> list[Entry]:
+    async def _read(self, free: Mapping[Lane, int]) -> list[Entry]:
         room = await self._open_lanes(free)
         if not room:
             await asyncio.sleep(_SHUT_PAUSE)
             return []
         for lane in self._fair.order(room):
-            entries = await self._read_group([lane], count=min(free, room[lane]), block=None)
+            entries = await self._read_group([lane], count=room[lane], block=None)
             if entries:
                 return entries
             self._fair.found_empty(lane)
-        # COUNT is per stream: with COUNT 1 at most one entry of each lane comes, so two over `free` at most.
+        # COUNT is per stream: with COUNT 1 at most one entry of each lane comes, so two over the slots at most.
         block = READ_BLOCK if len(room) == len(Lane) else _SHUT_PAUSE
         return await self._read_group(list(room), count=1, block=block)
 
-    async def _open_lanes(self, free: int) -> dict[Lane, int]:
-        """The lanes that are not shut, and how many entries the next stage has room for."""
-        if self._gate is None:
-            return dict.fromkeys(Lane, free)
-        room = await self._gate.room()
+    async def _open_lanes(self, free: Mapping[Lane, int]) -> dict[Lane, int]:
+        """The lanes with free slots that are not shut, and how many entries each may have."""
+        room = await self._gate.room() if self._gate else free
         for lane in (lane for lane in Lane if room[lane] == 0):
             self._fair.found_empty(lane)  # a lane that is shut saves up no claim for later
-        return {lane: entries for lane, entries in room.items() if entries > 0}
+        return {lane: entries for lane in Lane if (entries := min(free[lane], room[lane])) > 0}
 
     async def _read_group(self, lanes: Sequence[Lane], *, count: int, block: float | None) -> list[Entry]:
         lane_of = {self._place.stage.stream(lane): lane for lane in lanes}

@@ -1,12 +1,16 @@
 """The concurrency slots of one consumer: entries in work, and waiting for some or all of them to end."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
+
+from shared.messages import Lane
+
+_FOR_HIGH = 2  # slots more, which crawls cannot take: a slot of theirs may be long in coming
 
 
 class Slots:
-    """Runs at most `limit` pieces of work at once, as tasks of the caller's TaskGroup."""
+    """Runs at most `limit` pieces of work at once, two more of the high lane, as tasks of the caller's TaskGroup."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -15,8 +19,10 @@ class Slots:
         self._is_closed = False
 
     @property
-    def free(self) -> int:
-        return self._limit - len(self._tasks)
+    def free(self) -> Mapping[Lane, int]:
+        """How many pieces of work of each lane may be started."""
+        free = self._limit - len(self._tasks)
+        return {lane: max(0, free + (_FOR_HIGH if lane is Lane.HIGH else 0)) for lane in Lane}
 
     def start(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None], name: str) -> None:
         """Start a piece of work in a slot of its own."""
@@ -25,8 +31,8 @@ class Slots:
         task.add_done_callback(self._ended)
 
     async def wait_free(self) -> bool:
-        """Wait until a slot is free; False once the slots are closed."""
-        while self.free <= 0 and not self._is_closed:
+        """Wait until a slot is free, for the high lane at least; False once the slots are closed."""
+        while not any(self.free.values()) and not self._is_closed:
             await self._wait_for_change()
         return not self._is_closed
 

@@ -21,7 +21,7 @@ def _cap() -> int:
     """Bytes that the streams may hold: docs/operations.md. The traffic is all of one lane."""
     mark = marks(64, _STREAM_BYTES)
     own = sum(mark[stage].bytes for stage in (StageName.EMBEDDER, StageName.INDEXER))
-    return own + _WRITERS * (_CONCURRENCY + 2) * _LARGEST_MESSAGE
+    return own + _WRITERS * (_CONCURRENCY + 4) * _LARGEST_MESSAGE
 
 
 async def freeze_indexers(run: Run) -> None:

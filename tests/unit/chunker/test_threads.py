@@ -8,6 +8,7 @@ import pytest
 
 from chunker.threads import Threads
 from shared.errors import DependencyError
+from shared.messages import Lane
 from shared.runtime.time_limit import TimeLimit
 from tests.support.waiting import wait_until
 
@@ -27,7 +28,7 @@ class Rig:
 
     async def block(self, limit: float | None = None) -> bool:
         async with TimeLimit(limit) as time:
-            return await self.threads.run(time, self.release.wait)
+            return await self.threads.run(Lane.NORMAL, time, self.release.wait)
 
 
 @pytest.fixture
@@ -48,15 +49,15 @@ def no_thread_is_left() -> Iterator[None]:
 
 
 async def test_it_runs_what_it_is_given(rig: Rig) -> None:
-    assert await rig.threads.run(TimeLimit(None), max, 3, 4) == 4
+    assert await rig.threads.run(Lane.NORMAL, TimeLimit(None), max, 3, 4) == 4
 
 
 async def test_a_text_over_its_time_is_given_up_and_its_thread_is_not_taken_for_free(rig: Rig) -> None:
     with pytest.raises(TimeoutError):
         await rig.block(SHORT)
-    assert await rig.threads.run(TimeLimit(None), max, 1, 2) == 2, "the other thread is free"
+    assert await rig.threads.run(Lane.NORMAL, TimeLimit(None), max, 1, 2) == 2, "the other thread is free"
     other = asyncio.create_task(rig.block())
-    waiting = asyncio.create_task(rig.threads.run(TimeLimit(None), max, 1, 2))
+    waiting = asyncio.create_task(rig.threads.run(Lane.NORMAL, TimeLimit(None), max, 1, 2))
     await asyncio.sleep(0)
     rig.release.set()
     assert await other
@@ -70,7 +71,7 @@ async def test_waiting_for_a_thread_does_not_count(rig: Rig) -> None:
 
     async def wait() -> int:
         async with TimeLimit(SHORT) as limit:
-            return await rig.threads.run(limit, max, 1, 2)
+            return await rig.threads.run(Lane.NORMAL, limit, max, 1, 2)
 
     waiting = asyncio.create_task(wait())
     await asyncio.sleep(3 * SHORT)

@@ -71,7 +71,7 @@ async def test_documents_share_a_request_and_each_gets_its_own_vectors(rig: Rig)
 async def test_a_document_that_comes_within_the_linger_travels_along() -> None:
     async with running(linger_s=0.2) as rig:
         first = rig.start("a")
-        await wait_until(lambda: len(rig.batcher._backlog) == 1, description="the first document waits")
+        await wait_until(lambda: len(rig.batcher._backlogs[Lane.NORMAL]) == 1, description="the first document waits")
         second = rig.start("b")
         await asyncio.gather(first, second)
     assert rig.tei.batches == [["a", "b"]]
@@ -79,7 +79,7 @@ async def test_a_document_that_comes_within_the_linger_travels_along() -> None:
 
 async def test_an_idle_batcher_does_not_wake_up(rig: Rig) -> None:
     await rig.start("a")
-    assert not rig.batcher._arrived.is_set()
+    assert not any(arrived.is_set() for arrived in rig.batcher._arrived.values())
 
 
 async def test_a_long_document_is_spread_over_requests_and_comes_back_in_order(rig: Rig) -> None:
@@ -194,23 +194,37 @@ async def test_cancelling_a_document_withdraws_requests_that_are_its_own_and_tex
     staying = rig.start("c")
     leaving.cancel()
     await asyncio.wait([leaving])
-    assert len(rig.batcher._backlog) == 1
+    assert len(rig.batcher._backlogs[Lane.NORMAL]) == 1
     rig.tei.gate.set()
     check(await staying, "c")
     assert rig.tei.cancelled == 2
     assert len(rig.tei.batches) == 3
 
 
-@pytest.mark.parametrize("lane", [Lane.HIGH, Lane.LOW])
-async def test_a_small_document_overtakes_what_a_big_one_has_not_planned_yet(rig: Rig, lane: Lane) -> None:
+@pytest.mark.parametrize(("lane", "overtaken_by"), [(Lane.HIGH, 1), (Lane.LOW, PLANNED_REQUESTS)])
+async def test_a_small_document_overtakes_a_big_one(rig: Rig, lane: Lane, overtaken_by: int) -> None:
+    """In its lane what is not planned yet; in a lower one all that is not under way."""
     rig.tei.gate.clear()
     bulk = rig.start(*(f"bulk {index}" for index in range(400)), lane=Lane.LOW)
     await rig.started(2)
     small = rig.start("small", lane=lane)
+    await asyncio.sleep(0.01)
     rig.tei.gate.set()
     check(await small, "small")
-    assert len(rig.tei.batches) <= 2 * PLANNED_REQUESTS
+    assert [("small" in batch) for batch in rig.tei.batches].index(True) <= 2 + overtaken_by
     await bulk
+
+
+async def test_a_flood_of_the_high_lane_leaves_some_to_the_low_one() -> None:
+    async with running(CAPACITY) as rig:
+        rig.tei.gate.clear()
+        floods = [rig.start(*(f"{lane} {index}" for index in range(400)), lane=lane) for lane in Lane]
+        await rig.started(2)
+        rig.tei.gate.set()
+        await floods[0]
+        sent = [text.split()[0] for batch in rig.tei.batches for text in batch]
+        assert 0.08 < sent.count(Lane.LOW) / len(sent) < 0.2
+        await asyncio.gather(*floods)
 
 
 async def test_leaving_the_context_fails_who_still_waits_and_cancels_requests() -> None:

@@ -1,4 +1,4 @@
-"""The weighted limiter: never over its limit, first come first served, nothing lost to cancellation."""
+"""The weighted limiter: never over its limit, first come first served in a lane, nothing lost to cancellation."""
 
 import asyncio
 from collections.abc import Iterable
@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from embedder.limiter import Admission, Limiter, Permits
 from shared.errors import DependencyError
+from shared.messages import Lane
 
 
 def one_place(limit: int) -> tuple[Permits, Limiter]:
@@ -52,6 +53,20 @@ async def test_small_weights_do_not_overtake_a_big_one() -> None:
     await settle()
     assert [task.done() for task in tasks] == [True, True, False]
     await cancel(tasks[2])
+
+
+async def test_a_higher_lane_is_admitted_before_who_waits_in_a_lower_one() -> None:
+    _, limiter = one_place(10)
+    [held] = await start(limiter, [10])
+    low = asyncio.create_task(limiter.acquire(10, Lane.LOW))
+    await settle()
+    high = asyncio.create_task(limiter.acquire(1, Lane.HIGH))
+    await settle()
+    held.result().release()
+    await settle()
+    assert (high.done(), low.done()) == (True, False)
+    high.result().release()
+    await low
 
 
 async def test_a_weight_above_the_limit_is_admitted_alone() -> None:
