@@ -22,6 +22,7 @@ from tests.torture.rig import Rig, outside_servers
 from tests.torture.traffic import Request, Traffic, mixed, poisonous, requests
 
 _ACCEPT = 60.0  # seconds until a request must have been accepted
+_MORE = 8  # documents a second, after the scenario's own
 _SCRUBBED = 20.0  # seconds until the scrubber must have come by twice
 
 
@@ -73,7 +74,7 @@ class Run:
         """Send the whole traffic, spread over the scenario's seconds, each request until it is accepted.
 
         One after another: the order of acceptance decides which text of a page is the last. Unless the traffic ends
-        there, more goes on at the same pace until the fault is done, so that the fault meets work to its end.
+        there, some goes on until the fault is done, so that the fault meets work to its end.
         """
         good = list(requests(self.site, self.size.documents, self._seed))
         await self.submit(
@@ -82,8 +83,7 @@ class Run:
         for number in itertools.count():
             if fault.done() or self.traffic.ends:
                 return
-            a_second = round(self.size.documents / self.size.seconds)
-            await self.submit(list(requests(f"{self.site}/more-{number}", a_second, self._seed)), seconds=1.0)
+            await self.submit(list(requests(f"{self.site}/more-{number}", _MORE, self._seed)), seconds=1.0)
 
     async def submit(self, traffic: Sequence[Request], seconds: float = 0.0) -> None:
         """Send these requests in their order, spread over so many seconds, each until it is accepted."""

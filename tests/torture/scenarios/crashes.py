@@ -14,7 +14,7 @@ from tests.torture.victims import janitors, seize
 
 _FROZEN = 3 * LEASE
 _STOP = "Failpoint reached"
-_COME_BY = 30.0  # seconds until somebody must have come to a failpoint
+_COME_BY = 60.0  # seconds until somebody must have come to a failpoint
 _MAX_DELIVERIES = 5
 _TIDY = 40.0  # seconds until dead consumers must be gone
 

@@ -12,7 +12,7 @@ from tests.torture.traffic import Request, page
 _MOMENTS = ("begun", "upserted", "committed", "handled")
 _PAGES = 6  # so that the indexer that is to freeze gets one
 _RACES = 10  # for each frozen indexer
-_COME_BY = 30.0  # seconds until the indexer must have come to its failpoint
+_COME_BY = 60.0  # seconds until the indexer must have come to its failpoint
 
 
 async def overtake_indexers(run: Run) -> None:
