@@ -13,6 +13,19 @@ from shared.streams import StageName
 FIRST_STAGE = {Action.INDEX: StageName.CHUNKER, Action.DELETE: StageName.INDEXER}
 
 
+_CONGESTED = 16  # messages of a lane, in all stages: more than a process works on at once
+_FEW = 4  # the same; what comes by itself meets no more than that
+
+
+def may_overtake(lane: int, above: int) -> bool:
+    """Whether small sources of a lane travel in the lane above, by how many messages are under way in both.
+
+    A lane's streams are served in order: behind a crawl that fills them a source of a few documents would wait
+    for all of that. fq_codel (RFC 8290) gives sparse flows the same start.
+    """
+    return lane > _CONGESTED and above < _FEW
+
+
 class Room(msgspec.Struct, frozen=True, kw_only=True):
     """How many batch messages of a lane may be released."""
 

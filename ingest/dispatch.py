@@ -7,6 +7,7 @@ an empty one are the same case: what was released after the marker is queued aga
 """
 
 import asyncio
+import itertools
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -14,9 +15,9 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from ingest.batching import Room, messages_of, room_for
+from ingest.batching import Room, may_overtake, messages_of, room_for
 from ingest.reindexing import Reindexer
-from ingest.release import Pick, Released, Releases
+from ingest.release import SMALL, Pick, Released, Releases, Which
 from ingest.rescue import Rescue
 from ingest.sizing import COUNTED_DEPTH, BatchSizes, Samples
 from shared.clients import PostgresPool, is_postgres_away
@@ -66,6 +67,7 @@ class Dispatcher:
         self._pauses: frozenset[Pause] = frozenset()  # for which the streams are shut to all but transfers
         self._fair = FairLanes()
         self._cursors = dict.fromkeys(Lane, "")
+        self._overtaking = dict.fromkeys(Lane, "")  # cursors as well
         self._marker = 0
         self._number: int | None = None  # drawn, but nothing was released under it yet
 
@@ -103,29 +105,59 @@ class Dispatcher:
         await self.check_marker()
         await self.reindex()
         await self._samples.measure()
-        deadline = asyncio.get_running_loop().time() + (_PAUSED_INTERVAL if self._pauses else seconds)
-        while asyncio.get_running_loop().time() < deadline:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (_PAUSED_INTERVAL if self._pauses else seconds)
+        while loop.time() < deadline:
             if not await self.release_some():
                 await asyncio.sleep(_IDLE_POLL)
 
     async def release_some(self) -> int:
         """Release the next items of the lane whose turn it is; 0 if nothing is due or there is no room."""
+        overtaking = {} if self._pauses else await self._overtaking_lanes()
+        for lane, above in overtaking.items():
+            if released := await self._let_overtake(lane, above):
+                return released
         rooms = await self._rooms()
         for lane in (lane for lane in Lane if rooms[lane].messages == 0):
             self._fair.found_empty(lane)  # a lane that is full saves up no claim either
         for lane in self._fair.order([lane for lane in Lane if rooms[lane].messages > 0]):
-            released = await self._release_lane(lane, rooms[lane])
+            released = await self._release_lane(lane, rooms[lane], self._which(rooms[lane], lane in overtaking))
             if released:
                 self._fair.served(lane, released)
                 return released
             self._fair.found_empty(lane)
         return 0
 
+    async def _overtaking_lanes(self) -> dict[Lane, Lane]:
+        """The lanes that are so full that small sources travel in the one above, and that one."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for lane, stage in itertools.product(Lane, StageName):
+            pipeline.xlen(stage.stream(lane))
+        lengths = iter(await pipeline.execute())
+        messages = {lane: sum(itertools.islice(lengths, len(StageName))) for lane in Lane}
+        return {
+            lane: above for above, lane in itertools.pairwise(Lane) if may_overtake(messages[lane], messages[above])
+        }
+
+    async def _let_overtake(self, lane: Lane, above: Lane) -> int:
+        pick = Pick(
+            lane=lane, cursor=self._overtaking[lane], sources=_SOURCES, items=SMALL,
+            which=Which.OF_SMALL_SOURCES, travels_in=above,
+        )  # fmt: skip
+        return await self._release(pick, self._overtaking)
+
     async def _rooms(self) -> dict[Lane, Room]:
         chunks, deletes = await self._gates[Action.INDEX].room(), await self._gates[Action.DELETE].room()
         return {lane: room_for(chunks=chunks[lane], deletes=deletes[lane]) for lane in Lane}
 
-    async def _release_lane(self, lane: Lane, room: Room) -> int:
+    def _which(self, room: Room, is_overtaken: bool) -> Which:
+        if self._pauses:
+            return Which.TARGETED_DELETES if room.deletes_only else Which.TARGETED
+        if room.deletes_only:
+            return Which.DELETES
+        return Which.OF_LARGE_SOURCES if is_overtaken else Which.ANY
+
+    async def _release_lane(self, lane: Lane, room: Room, which: Which) -> int:
         budget = room.messages * self._sizes.smallest
         items = min(max(_ITEMS_OF_SOURCE, self._sizes.size(COUNTED_DEPTH)), budget)
         pick = Pick(
@@ -133,18 +165,21 @@ class Dispatcher:
             cursor=self._cursors[lane],
             sources=max(1, min(_SOURCES, budget // items)),
             items=items,
-            deletes_only=room.deletes_only,
-            targeted_only=bool(self._pauses),
+            which=which,
+            travels_in=lane,
         )
+        return await self._release(pick, self._cursors)
+
+    async def _release(self, pick: Pick, cursors: dict[Lane, str]) -> int:
         number = self._number = self._number or await self._releases.next_number(self._marker)
         failpoint("dispatch", "numbered")
         picked = await self._releases.release(pick, number)
         if not picked.items and pick.cursor:  # behind the cursor is nothing: begin at the front
             pick = msgspec.structs.replace(pick, cursor="")
             picked = await self._releases.release(pick, number)
-        self._cursors[lane] = picked.cursor
+        cursors[pick.lane] = picked.cursor
         if picked.items:
-            await self._put_into_streams(picked.items, lane, number)
+            await self._put_into_streams(picked.items, pick.travels_in, number)
         return len(picked.items)
 
     async def _put_into_streams(self, items: Sequence[Released], lane: Lane, number: int) -> None:

@@ -4,6 +4,7 @@ The pick costs what it releases, not what waits: a skip scan over the partial in
 sources after a cursor, then takes a few items of each (measured: 98,000 items/s with a million queued).
 """
 
+import enum
 from collections.abc import Mapping, Sequence
 
 import asyncpg
@@ -12,7 +13,10 @@ import msgspec
 from ingest.sizing import COUNTED_DEPTH
 from shared.messages import Action, DocumentRef, Lane
 
-# $1 lane, $2 cursor (the last source), $3 sources, $4 items of each source, $5 release number.
+SMALL = 8  # a source that has fewer items due is small
+_SMALL_SOURCES = 4  # that are picked at once
+
+# $1 lane, $2 cursor (the last source), $3 sources, $4 items of each source, $5 release number, $6 lane to travel in.
 _PICK = """
 WITH RECURSIVE source(name, n) AS (
   (SELECT source, 1 FROM webhook.job_items
@@ -24,12 +28,12 @@ WITH RECURSIVE source(name, n) AS (
   FROM source s WHERE s.name IS NOT NULL AND n < $3),
 picked AS (
   SELECT i.job_id, i.position
-  FROM (SELECT name FROM source WHERE name IS NOT NULL) s,
+  FROM (SELECT name FROM source WHERE name IS NOT NULL {size}) s,
   LATERAL (SELECT job_id, position FROM webhook.job_items
            WHERE {due} AND lane = $1 AND source = s.name AND due_at <= now()
            ORDER BY due_at LIMIT $4 FOR UPDATE SKIP LOCKED) i),
 released AS (
-  UPDATE webhook.job_items i SET state = 'released', release = $5, progress_at = now()
+  UPDATE webhook.job_items i SET state = 'released', release = $5, lane = $6, progress_at = now()
   FROM picked p WHERE i.job_id = p.job_id AND i.position = p.position
   RETURNING i.*)
 SELECT r.job_id::text, r.position, r.source, r.domain, r.document_id::text, r.version, r.url, r.action, r.crawl_id,
@@ -40,19 +44,32 @@ LEFT JOIN released r ON true
 LEFT JOIN webhook.targets t ON t.collection = r.collection AND t.live
 ORDER BY target, r.action, r.domain, r.source, r.job_id, r.position
 """
-_PICK_ANY = _PICK.format(due="state = 'queued'")
+_QUEUED = "state = 'queued'"
 # Has an index of its own: it costs nothing that a million others are queued.
-_PICK_DELETES = _PICK.format(due="state = 'queued' AND action = 'delete'")
+_DELETES = f"{_QUEUED} AND action = 'delete'"
 # So have those that name their target, which are few.
-_PICK_TARGETED = _PICK.format(due="state = 'queued' AND target IS NOT NULL")
-_PICK_TARGETED_DELETES = _PICK.format(due="state = 'queued' AND target IS NOT NULL AND action = 'delete'")
+_TARGETED = f"{_QUEUED} AND target IS NOT NULL"
+_COUNTED = f"""AND (SELECT count(*) FROM (
+  SELECT 1 FROM webhook.job_items WHERE {_QUEUED} AND lane = $1 AND source = name AND due_at <= now() LIMIT {SMALL}
+) due)"""
 
-_PICKS = {  # by: deletes only, targeted only
-    (False, False): _PICK_ANY,
-    (True, False): _PICK_DELETES,
-    (False, True): _PICK_TARGETED,
-    (True, True): _PICK_TARGETED_DELETES,
-}
+
+class Which(enum.Enum):
+    """Which items may be picked: a condition, and one on how many of their source are due."""
+
+    ANY = (_QUEUED, "")
+    DELETES = (_DELETES, "")
+    TARGETED = (_TARGETED, "")
+    TARGETED_DELETES = (f"{_TARGETED} AND action = 'delete'", "")
+    OF_SMALL_SOURCES = (_QUEUED, f"{_COUNTED} < {SMALL} LIMIT {_SMALL_SOURCES}")
+    OF_LARGE_SOURCES = (_QUEUED, f"{_COUNTED} = {SMALL}")
+
+    @property
+    def statement(self) -> str:
+        """The pick's SQL."""
+        due, size = self.value
+        return _PICK.format(due=due, size=size)
+
 
 # Released, but the streams never had it, or lost it: Redis' marker is older than the release.
 # In key order, as all statements lock items, and without those that a stage has in hand just now.
@@ -124,8 +141,8 @@ class Pick(msgspec.Struct, frozen=True, kw_only=True):
     cursor: str
     sources: int
     items: int
-    deletes_only: bool = False
-    targeted_only: bool = False  # those that name their target, in the pause of a reindex
+    which: Which = Which.ANY
+    travels_in: Lane  # the streams that the items are for; it becomes their lane
 
 
 class Releases:
@@ -140,8 +157,9 @@ class Releases:
 
     async def release(self, pick: Pick, number: int) -> Picked:
         """Commit the next due items as released under `number`; those that belong together stand together."""
-        statement = _PICKS[pick.deletes_only, pick.targeted_only]
-        rows = await self._pool.fetch(statement, pick.lane, pick.cursor, pick.sources, pick.items, number)
+        rows = await self._pool.fetch(
+            pick.which.statement, pick.lane, pick.cursor, pick.sources, pick.items, number, pick.travels_in
+        )
         items = [msgspec.convert(dict(row), Released) for row in rows if row["job_id"] is not None]
         # Fewer sources than were asked for: the scan came to the end, and the next one begins at the front.
         is_end = rows[0]["sources"] < pick.sources

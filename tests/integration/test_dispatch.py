@@ -5,7 +5,7 @@ import time
 import pytest
 
 from ingest.dispatch import RefusedReleaseError
-from ingest.release import Pick, Releases
+from ingest.release import SMALL, Pick, Releases
 from ingest.sizing import MEASURED
 from shared.messages import Action, Lane, decode_header
 from shared.runtime.lua import script
@@ -24,6 +24,11 @@ async def release_all(servers: Servers, **options: object) -> int:
     while released := await dispatcher.release_some():
         total += released
     return total
+
+
+async def lanes(servers: Servers, job_id: str) -> list[str]:
+    rows = await servers.pool.fetch("SELECT lane FROM webhook.job_items WHERE job_id = $1", job_id)
+    return [row["lane"] for row in rows]
 
 
 async def documents_in(servers: Servers, stream: str) -> list[tuple[str, int, int]]:
@@ -87,6 +92,30 @@ async def test_sources_share_fairly_however_much_one_has_queued(servers: Servers
     for _ in range(4):
         await dispatcher.release_some()
     assert (await states(servers, small)).count("released") > 0
+
+
+async def test_a_small_source_overtakes_a_crawl_that_fills_its_lane(servers: Servers) -> None:
+    crawl = await accept_documents(servers, 200, source="crawl")
+    await release_all(servers, entries=20)
+    small = await accept_documents(servers, SMALL - 1, source="small")
+    larger = await accept_documents(servers, SMALL, source="larger")
+    await release_all(servers, entries=20)
+    assert await states(servers, small) == ["released"] * (SMALL - 1)
+    assert {row[0] for row in await documents_in(servers, CHUNKER.stream(Lane.HIGH))} == {small}
+    assert set(await lanes(servers, small)) == {"high"}, "the last resort looks for them there"
+    assert set(await lanes(servers, crawl) + await lanes(servers, larger)) == {"normal"}
+
+
+async def test_a_small_source_overtakes_nobody_while_the_lane_above_is_busy(servers: Servers) -> None:
+    await accept_documents(servers, 200, source="crawl")
+    await release_all(servers, entries=20)
+    urgent = await accept_documents(servers, 20, source="urgent", lane=Lane.HIGH)
+    await release_all(servers, entries=20)
+    small = await accept_documents(servers, 4, source="small")
+    await release_all(servers, entries=30)
+    assert {row[0] for row in await documents_in(servers, CHUNKER.stream(Lane.HIGH))} == {urgent}
+    assert set(await lanes(servers, small)) == {"normal"}
+    assert "released" in await states(servers, small)
 
 
 async def test_deletes_go_straight_to_the_indexer(servers: Servers) -> None:
@@ -155,7 +184,9 @@ async def test_a_crash_between_commit_and_publication_costs_nothing(servers: Ser
     job = await accept_documents(servers, 3)
     releases = Releases(servers.pool)
     number = await releases.next_number(0)
-    crashed = await releases.release(Pick(lane=Lane.NORMAL, cursor="", sources=8, items=8), number)
+    crashed = await releases.release(
+        Pick(lane=Lane.NORMAL, cursor="", sources=8, items=8, travels_in=Lane.NORMAL), number
+    )
     assert len(crashed.items) == 3
     assert await depth(servers, CHUNKER) == 0
 

@@ -1,9 +1,10 @@
 """How much is released, and which items travel together."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.batching import Room, messages_of, room_for
+from ingest.batching import Room, may_overtake, messages_of, room_for
 from ingest.release import Released
 from shared.messages import Action, Lane
 
@@ -48,3 +49,12 @@ def test_nothing_is_released_while_the_last_stream_is_full() -> None:
     assert room_for(chunks=9, deletes=0).messages == 0
     assert room_for(chunks=0, deletes=0).messages == 0
     assert room_for(chunks=9, deletes=5) == Room(messages=5)
+
+
+@pytest.mark.parametrize(
+    ("lane", "above", "expected"), [(0, 0, False), (16, 0, False), (17, 3, True), (17, 4, False), (190, 0, True)]
+)
+def test_small_sources_overtake_in_a_full_lane_while_the_one_above_is_nearly_empty(
+    lane: int, above: int, expected: bool
+) -> None:
+    assert may_overtake(lane, above) is expected
