@@ -25,7 +25,8 @@ from shared.streams import RELEASED
 log = structlog.get_logger()
 
 _RECLAIM_INTERVAL = 5.0
-_SHUT_PAUSE = 0.05  # seconds between looks at what is shut: a gate, or slots
+_SHUT_PAUSE = 0.05  # seconds between looks at a gate that is shut
+_FULL_PAUSE = 0.02  # seconds that only the high lane is waited for: a slot of the others may become free meanwhile
 _ERROR_PAUSE = 0.5
 _PENDING = 1000  # entries that are listed; more than a stage ever has in work
 
@@ -77,8 +78,7 @@ class Intake:
                 return entries
             self._fair.found_empty(lane)
         # COUNT is per stream: with COUNT 1 at most one entry of each lane comes, so two over the slots at most.
-        block = READ_BLOCK if len(room) == len(Lane) else _SHUT_PAUSE
-        return await self._read_group(list(room), count=1, block=block)
+        return await self._read_group(list(room), count=1, block=_block(free, room))
 
     async def _open_lanes(self, free: Mapping[Lane, int]) -> dict[Lane, int]:
         """The lanes with free slots that are not shut, and how many entries each may have."""
@@ -181,3 +181,10 @@ class Intake:
         return entry_of(
             self._place.stage, lane, entry_id.decode(), fields, pending[0]["times_delivered"] if pending else 1
         )
+
+
+def _block(free: Mapping[Lane, int], room: Mapping[Lane, int]) -> float:
+    """Seconds to wait for an entry; short, if a lane may be read before one comes that cannot be read now."""
+    if not all(free.values()):
+        return _FULL_PAUSE
+    return READ_BLOCK if len(room) == len(Lane) else _SHUT_PAUSE

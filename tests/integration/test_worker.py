@@ -68,6 +68,26 @@ async def test_what_ends_is_counted_and_the_last_one_finishes_the_job(servers: S
     assert [tuple(letter) for letter in letters] == [(4, "chunker", "bad", "a bad document")]
 
 
+async def test_a_crawl_that_holds_all_slots_keeps_no_urgent_document_waiting(servers: Servers) -> None:
+    crawl = await accept_documents(servers, 8, lane=Lane.LOW)
+    await release_all(servers)
+    goes_on = asyncio.Event()
+
+    async def handle(work: Work) -> Outcome:
+        if work.ref.job_id == crawl:
+            await goes_on.wait()
+        return Done(ItemState.INDEXED, 1)
+
+    async with running_worker(servers, handle, stage_concurrency=1):
+        await eventually(lambda: pending_count(servers, CHUNKER.stream(Lane.LOW)), "the crawl in work")
+        urgent = await accept_documents(servers, 1, source="somebody", lane=Lane.HIGH)
+        await release_all(servers)
+        await eventually(lambda: job_status(servers, urgent), "the urgent document's end")
+        assert await pending_count(servers, CHUNKER.stream(Lane.LOW)) == 1, "the crawl has no more slots than it had"
+        goes_on.set()
+        await eventually(lambda: job_status(servers, crawl), "the crawl's end")
+
+
 async def test_a_dead_consumers_batch_is_split_and_finished_by_another(servers: Servers) -> None:
     job = await accept_documents(servers, 8)
     await release_all(servers)
@@ -455,8 +475,8 @@ async def stream_is_empty(servers: Servers) -> bool:
     return int(await servers.redis.xlen(STREAM)) == 0
 
 
-async def pending_count(servers: Servers) -> int:
-    return len(await pending(servers))
+async def pending_count(servers: Servers, stream: str = STREAM) -> int:
+    return len(await pending(servers, stream))
 
 
 async def replicate(servers: Servers, host: str, port: str) -> None:
