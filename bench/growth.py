@@ -18,6 +18,7 @@ from bench import report
 from bench.pages import BARE_CHUNKS, Page, chunked, load_pages
 from bench.report import Report, rounded
 from bench.rig import Pipeline, Round, running_pipeline, stand_in
+from local.services import SERVICES
 from shared.streams import StageName
 
 _PAGES = (400, 800, 1600)
@@ -56,7 +57,7 @@ async def measure() -> Report:
     rows = [_row(count, rounds[count]) for count in _PAGES]
     figures = {
         "cpu_growth": rounded(rows[-1]["CPU s/1,000 chunks"] / rows[0]["CPU s/1,000 chunks"]),
-        "rss_growth": rounded(rows[-1]["peak MB"] / rows[0]["peak MB"]),
+        "rss_growth": rounded(max(rows[-1][_peak(service)] / rows[0][_peak(service)] for service in SERVICES)),
         "dispatch_per_s": {str(queued): round(rate) for queued, rate in rates.items()},
         "small_job_behind_crawl": rounded(behind / alone),
     }
@@ -124,14 +125,17 @@ async def _small_job() -> tuple[float, float]:
 
 def _row(count: int, rounds: Sequence[Round]) -> report.Row:
     chunks = sum(len(page.chunks) for page in chunked(load_pages(count)))
-    peaks = [sum(used.peak_mb for used in round_.usage.values()) for round_ in rounds]
     return {
         "pages": count,
         "chunks": chunks,
         "seconds": statistics.median(round_.seconds for round_ in rounds),
         "CPU s/1,000 chunks": statistics.median(1000 * round_.cpu_s / chunks for round_ in rounds),
-        "peak MB": statistics.median(peaks),
+        **{_peak(service): statistics.median(r.usage[service].peak_mb for r in rounds) for service in SERVICES},
     }
+
+
+def _peak(service: str) -> str:
+    return f"{service} peak MB"
 
 
 def _plot(axes: Axes, rates: dict[int, float]) -> None:

@@ -204,14 +204,14 @@ async def settle(run: Run, seconds: float) -> Findings:
     Points that are left hidden may stay until the scrubber has come by once.
     """
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    is_over = False
+    while not is_over and time.monotonic() < deadline:
         # A server that was hurt last may still be starting.
         with contextlib.suppress(RedisError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            if not (await run.observer.is_busy(run.site) or await run.observer.left_consumers()):
-                break
-        await asyncio.sleep(0.3)
+            is_over = not (await run.observer.is_busy(run.site) or await run.observer.left_consumers())
+        await asyncio.sleep(0 if is_over else 0.3)
     findings = check(run.ledger.expected(), await run.observer.observe(run.site))
-    if not findings.doubled:
+    if not (is_over and findings.doubled):
         return findings
     await _scrubbed(run)
     return check(run.ledger.expected(), await run.observer.observe(run.site))
