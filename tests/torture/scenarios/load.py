@@ -57,7 +57,7 @@ async def _size(redis: Redis, stage: StageName) -> int:
 
 SCENARIOS = {
     20: Scenario(
-        "the indexers frozen at full ingest", freeze_indexers, Size(300, 6, 1), Size(5000, 60, 1),
+        "the indexers frozen at full ingest", freeze_indexers, Size(300, 6, 1), Size(5000, 60, 1), clean_within=300,
         environment={"WEBHOOK_STREAM_BYTES": str(_STREAM_BYTES), "WEBHOOK_STAGE_CONCURRENCY": str(_CONCURRENCY)},
         verify=was_always_accepted,
     ),
