@@ -18,9 +18,23 @@ class Logs:
         """The log lines of all processes of these services; what is not JSON (a traceback at the start) is left out."""
         for service in services:
             for path in sorted(self._directory.glob(f"{service}-*.log")):
-                with path.open("rb") as file:
-                    file.seek(self._starts.get(path, 0))
-                    yield from filter(None, map(_event, file))
+                yield from filter(None, map(_event, self._lines(path)))
+
+    def last_words(self, pid: int) -> str:
+        """What a process logged last, and what it or its interpreter wrote after that."""
+        words: list[str] = []
+        is_its = False
+        for line in (line for path in sorted(self._directory.glob("*.log")) for line in self._lines(path)):
+            if event := _event(line):
+                is_its = f":{pid}:" in str(event.get("instance"))
+                words = [] if is_its else words
+            words += [line.decode(errors="replace")] if is_its else []
+        return "".join(words)
+
+    def _lines(self, path: Path) -> Iterator[bytes]:
+        with path.open("rb") as file:
+            file.seek(self._starts.get(path, 0))
+            yield from file
 
 
 def _event(line: bytes) -> dict[str, Any] | None:

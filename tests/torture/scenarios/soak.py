@@ -84,7 +84,11 @@ async def do_anything(run: Run) -> None:
     finally:
         looking.cancel()
         await asyncio.wait({looking})
-    run.problems += [f"process {pid} died of what was done to others" for pid in soak.spared if not is_alive(pid)]
+    run.problems += [
+        f"process {pid} died of what was done to others: {run.logs.last_words(pid)}"
+        for pid in soak.spared
+        if not is_alive(pid)
+    ]
     run.problems += grown(memory)
 
 
