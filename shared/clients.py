@@ -202,11 +202,14 @@ def is_postgres_away(error: BaseException) -> bool:
     if isinstance(error, DependencyError):
         return error.service == "postgres"
     if isinstance(error, asyncpg.InterfaceError):
-        return "closed" in str(error)
+        return "closed" in str(error) or _TAKEN_AWAY in str(error)
     if isinstance(error, asyncpg.InternalClientError):
         return _SERVER_SAID_GOODBYE in str(error)
     return isinstance(error, _POSTGRES_AWAY)
 
+
+# A pool takes a connection that is lost from whoever holds it, and then says of it that it was given back.
+_TAKEN_AWAY = "released back to the pool"
 
 # Between the server's last message, that it ends, and the end of the connection asyncpg refuses a new statement with
 # "cannot switch to state 15; another operation (2) is in progress": 2 is PROTOCOL_ERROR_CONSUME of its coreproto.pxd.

@@ -2,15 +2,25 @@
 
 import time
 
+import asyncpg
 import pytest
 
-from ingest.dispatch import RefusedReleaseError
+from ingest.dispatch import RefusedReleaseError, _unlock
 from ingest.release import SMALL, Pick, Releases
 from ingest.sizing import MEASURED
+from shared.clients import is_postgres_away
 from shared.messages import Action, Lane, decode_header
 from shared.runtime.lua import script
 from shared.streams import RELEASED, StageName
-from tests.support.stage_harness import Servers, accept_documents, depth, entries_of, make_dispatcher, states
+from tests.support.stage_harness import (
+    Servers,
+    accept_documents,
+    depth,
+    entries_of,
+    eventually,
+    make_dispatcher,
+    states,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -281,3 +291,21 @@ async def test_what_a_dispatcher_could_not_publish_is_queued_again(servers: Serv
         await dispatcher.release_some()
     assert await states(servers, job) == ["queued"] * 2
     assert await release_all(servers) == 2
+
+
+async def test_an_elected_dispatcher_outlives_the_loss_of_its_connection(servers: Servers) -> None:
+    async with servers.pool.acquire() as connection:
+        me = await connection.fetchval("SELECT pg_backend_pid()")
+        await servers.pool.execute("SELECT pg_terminate_backend($1)", me)
+        await eventually(lambda: is_lost(connection), "the pool takes the lost connection away")
+        with pytest.raises(asyncpg.InterfaceError) as failure:
+            await connection.execute("SELECT 1")
+        assert is_postgres_away(failure.value)
+        await _unlock(connection)
+
+
+async def is_lost(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True

@@ -13,6 +13,7 @@ AWAY = [
     asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"),
     asyncpg.DeadlockDetectedError("deadlock detected"),
     asyncpg.InterfaceError("cannot perform operation: connection is closed"),
+    asyncpg.InterfaceError("cannot call Connection.execute(): connection has been released back to the pool"),
     asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress"),
     DependencyError("postgres", "no answer"),
 ]
