@@ -9,6 +9,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from shared.clients import redis_command
 from shared.runtime.entry import Place
 from shared.runtime.janitor import Janitor
 from shared.streams import StageName
@@ -49,7 +50,7 @@ async def holders(run: Run) -> set[int]:
 @contextlib.asynccontextmanager
 async def janitors(run: Run) -> AsyncIterator[None]:
     """A janitor for each stage that tidies all the time, and takes a consumer for dead at once."""
-    async with Redis.from_url(run.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
+    async with redis_command(run.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
         places = [Place(stage=stage, consumer="torture", lease=_NO_LEASE) for stage in StageName]
         tasks = [asyncio.create_task(Janitor(redis, place).run()) for place in places]
         try:
