@@ -12,13 +12,13 @@ import time
 from collections.abc import AsyncIterator, Sequence
 
 from matplotlib.axes import Axes
-from redis.asyncio import Redis
 
 from bench import report
 from bench.pages import BARE_CHUNKS, Page, chunked, load_pages
 from bench.report import Report, rounded
 from bench.rig import Pipeline, Round, running_pipeline, stand_in
 from local.services import SERVICES
+from shared.clients import redis_command
 from shared.streams import StageName
 
 _PAGES = (400, 800, 1600)
@@ -103,7 +103,7 @@ async def _released(pipeline: Pipeline) -> int:
 
 async def _empty(url: str) -> None:
     """Trim the chunk streams as fast as they fill."""
-    async with Redis.from_url(url) as redis:
+    async with redis_command(url) as redis:
         while True:
             for stream in StageName.CHUNKER.streams:
                 await redis.xtrim(stream, maxlen=0, approximate=False)
