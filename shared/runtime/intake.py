@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 _RECLAIM_INTERVAL = 5.0
 _SHUT_PAUSE = 0.05  # seconds between looks at a gate that is shut
-_FULL_PAUSE = 0.02  # seconds that only the high lane is waited for: a slot of the others may become free meanwhile
+_FULL_PAUSE = 0.04  # seconds that only the high lane is waited for: a slot of the others may become free meanwhile
 _ERROR_PAUSE = 0.5
 _PENDING = 1000  # entries that are listed; more than a stage ever has in work
 
@@ -72,7 +72,8 @@ class Intake:
         if not room:
             await asyncio.sleep(_SHUT_PAUSE)
             return []
-        for lane in self._fair.order(room):
+        only = len(room) == 1  # it is waited for at once
+        for lane in [] if only else self._fair.order(room):
             entries = await self._read_group([lane], count=room[lane], block=None)
             if entries:
                 return entries
