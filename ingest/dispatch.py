@@ -37,6 +37,7 @@ _ELECTION_LOCK = 0x6D696C6D
 _ELECTION_INTERVAL = 1.0
 _IDLE_POLL = 0.05
 _CHECK_INTERVAL = 1.0
+_LOOK_INTERVAL = 0.1
 _PAUSED_INTERVAL = 0.1  # in the pause of a reindex, which is to be short
 _SOURCES = 64
 _ITEMS_OF_SOURCE = 8
@@ -67,7 +68,9 @@ class Dispatcher:
         self._pauses: frozenset[Pause] = frozenset()  # for which the streams are shut to all but transfers
         self._fair = FairLanes()
         self._cursors = dict.fromkeys(Lane, "")
-        self._overtaking = dict.fromkeys(Lane, "")  # cursors as well
+        self._small_cursors = dict.fromkeys(Lane, "")
+        self._overtaken: dict[Lane, Lane] = {}  # lanes whose small sources travel in another, and that one
+        self._next_look = 0.0
         self._marker = 0
         self._number: int | None = None  # drawn, but nothing was released under it yet
 
@@ -113,22 +116,36 @@ class Dispatcher:
 
     async def release_some(self) -> int:
         """Release the next items of the lane whose turn it is; 0 if nothing is due or there is no room."""
-        overtaking = {} if self._pauses else await self._overtaking_lanes()
-        for lane, above in overtaking.items():
-            if released := await self._let_overtake(lane, above):
-                return released
+        if released := await self._let_overtake():
+            return released
         rooms = await self._rooms()
         for lane in (lane for lane in Lane if rooms[lane].messages == 0):
             self._fair.found_empty(lane)  # a lane that is full saves up no claim either
         for lane in self._fair.order([lane for lane in Lane if rooms[lane].messages > 0]):
-            released = await self._release_lane(lane, rooms[lane], self._which(rooms[lane], lane in overtaking))
+            released = await self._release_lane(lane, rooms[lane], self._which(rooms[lane], lane in self._overtaken))
             if released:
                 self._fair.served(lane, released)
                 return released
             self._fair.found_empty(lane)
         return 0
 
-    async def _overtaking_lanes(self) -> dict[Lane, Lane]:
+    async def _let_overtake(self) -> int:
+        """Release all of some small sources one lane higher, where their own is full; looks ten times a second."""
+        now = asyncio.get_running_loop().time()
+        if now < self._next_look or self._pauses:
+            return 0
+        self._next_look = now + _LOOK_INTERVAL
+        self._overtaken = await self._full_lanes()
+        for lane, above in self._overtaken.items():
+            pick = Pick(
+                lane=lane, cursor=self._small_cursors[lane], sources=_SOURCES, items=SMALL,
+                which=Which.OF_SMALL_SOURCES, travels_in=above,
+            )  # fmt: skip
+            if released := await self._release(pick, self._small_cursors):
+                return released
+        return 0
+
+    async def _full_lanes(self) -> dict[Lane, Lane]:
         """The lanes that are so full that small sources travel in the one above, and that one."""
         pipeline = self._redis.pipeline(transaction=False)
         for lane, stage in itertools.product(Lane, StageName):
@@ -138,13 +155,6 @@ class Dispatcher:
         return {
             lane: above for above, lane in itertools.pairwise(Lane) if may_overtake(messages[lane], messages[above])
         }
-
-    async def _let_overtake(self, lane: Lane, above: Lane) -> int:
-        pick = Pick(
-            lane=lane, cursor=self._overtaking[lane], sources=_SOURCES, items=SMALL,
-            which=Which.OF_SMALL_SOURCES, travels_in=above,
-        )  # fmt: skip
-        return await self._release(pick, self._overtaking)
 
     async def _rooms(self) -> dict[Lane, Room]:
         chunks, deletes = await self._gates[Action.INDEX].room(), await self._gates[Action.DELETE].room()
