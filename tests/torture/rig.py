@@ -22,7 +22,7 @@ from tests.torture.background import Background
 from tests.torture.clock import OWN_CLOCK, Clock, find_library, redis_with_clock
 from tests.torture.logs import Logs
 from tests.torture.proxy import Proxy
-from tests.torture.service import ORDERS, order
+from tests.torture.service import ORDERS, order, take
 
 LEASE = 3.0  # seconds
 _SETTINGS = {
@@ -74,7 +74,12 @@ class Rig:
         await _ready(url)
 
     async def arm(self, service: str, *failpoints: str) -> None:
-        """Restart as many processes of the service, each with one of the failpoints for its life."""
+        """Restart as many processes of the service, each with one of the failpoints for its life.
+
+        Failpoints beyond their number are for those that start next. What was armed before and not taken is void.
+        """
+        while take(self._orders, service):
+            pass
         for failpoint in failpoints:
             order(self._orders, service, failpoint)
         await asyncio.gather(*map(self.restart, self.pids(service)[: len(failpoints)]))

@@ -38,7 +38,7 @@ def tripping_text(stage: str) -> str:
 def order(directory: Path, service: str, failpoint: str) -> None:
     """Have one of the next starts of the service run with this failpoint."""
     number = len(list(directory.iterdir()))
-    path = directory / f"{service}.{number}"
+    path = directory / f"{service}.{number:04}"
     path.with_suffix(".new").write_text(failpoint)
     path.with_suffix(".new").replace(path)
 

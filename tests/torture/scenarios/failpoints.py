@@ -13,8 +13,8 @@ from tests.torture.driver import Run, Scenario, Size, settle
 from tests.torture.service import REFUSED_TEXT, tripping_text
 from tests.torture.traffic import Page, Request, Traffic, page, requests
 
-_HIT = 10.0  # seconds until somebody must have come to a failpoint
-_TRIES = 4  # who takes over a dead process' entry may be the one that is not armed
+_HIT = 20.0  # seconds until somebody must have come to a failpoint
+_TRIES = 4  # work may be spread so that none of it comes by there
 _CLEAN = 60.0
 _UNREADABLE = 2  # entries
 _ASKS = 20  # times each ingest process
@@ -62,9 +62,9 @@ class _Case:
         return was_hit
 
     def _orders(self) -> list[str]:
-        """Both processes get it; but an entry is split or reclaimed only where another process died with it."""
-        first = f"{self._part}.handled:kill@1" if self._moment in _SECOND_HAND else f"{self._point}:kill@1"
-        return [first, f"{self._point}:kill@1"]
+        """Both processes get it; an entry is split or reclaimed by them only after another one died with it."""
+        here = f"{self._point}:kill@1"
+        return [f"{self._part}.handled:kill@1", here, here] if self._moment in _SECOND_HAND else [here, here]
 
     async def _was_hit(self) -> bool:
         for _ in range(int(_HIT / 0.1)):
