@@ -72,14 +72,18 @@ class Intake:
         if not room:
             await asyncio.sleep(_SHUT_PAUSE)
             return []
-        only = len(room) == 1  # it is waited for at once
-        for lane in [] if only else self._fair.order(room):
-            entries = await self._read_group([lane], count=room[lane], block=None)
-            if entries:
-                return entries
-            self._fair.found_empty(lane)
+        if len(room) > 1 and (entries := await self._read_in_turn(room)):  # a single lane is waited for at once
+            return entries
         # COUNT is per stream: with COUNT 1 at most one entry of each lane comes, so two over the slots at most.
         return await self._read_group(list(room), count=1, block=_block(free, room))
+
+    async def _read_in_turn(self, room: Mapping[Lane, int]) -> list[Entry]:
+        """Entries of the first lane in turn that has any."""
+        for lane in self._fair.order(room):
+            if entries := await self._read_group([lane], count=room[lane], block=None):
+                return entries
+            self._fair.found_empty(lane)
+        return []
 
     async def _open_lanes(self, free: Mapping[Lane, int]) -> dict[Lane, int]:
         """The lanes with free slots that are not shut, and how many entries each may have."""

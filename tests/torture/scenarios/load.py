@@ -15,6 +15,7 @@ _CONCURRENCY = 2
 _WRITERS = 4  # two chunkers, two embedders
 _LARGEST_MESSAGE = 48 * 1024  # four pages of four chunks with their vectors
 _LOOK = 0.1  # seconds
+_PATIENCE = 30.0  # seconds more, on a slow machine, until the streams must have come to their mark
 
 
 def _cap() -> int:
@@ -28,10 +29,10 @@ async def freeze_indexers(run: Run) -> None:
     """Freeze every indexer while documents come in, and see how much piles up in Redis."""
     frozen = run.rig.freeze(run.rig.pids("indexer"))
     peak, shut = 0, False
-    deadline = time.monotonic() + run.size.seconds + 4.0
+    planned = time.monotonic() + run.size.seconds + 4.0
     try:
         async with Redis.from_url(run.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
-            while time.monotonic() < deadline:
+            while time.monotonic() < planned + (0 if shut else _PATIENCE):
                 sizes = [await _size(redis, stage) for stage in StageName]
                 peak = max(peak, sum(sizes))
                 shut = shut or sizes[-1] >= marks(64, _STREAM_BYTES)[StageName.INDEXER].bytes

@@ -23,6 +23,7 @@ _PAGES = 4  # in each of them
 
 _GARBAGE = (Fault.NULL, Fault.NAN, Fault.ZERO, Fault.MISSING, Fault.RAGGED, Fault.WRONG_DIMENSION, Fault.CUT)
 _SHARE = 0.1
+_PATIENCE = 30.0  # seconds until an answer must have been spoilt
 
 
 async def fail_in_many_ways(run: Run) -> None:
@@ -70,7 +71,7 @@ async def answer_garbage(run: Run) -> None:
     tei.fail_always(*_GARBAGE, share=_SHARE)
     try:
         await asyncio.sleep(run.size.seconds)
-        async with asyncio.timeout(run.size.seconds):  # a short size sends few requests
+        async with asyncio.timeout(_PATIENCE):  # a short size sends few requests
             while tei.counts.failed == failed:  # noqa: ASYNC110 - the stand-in gives no event
                 await asyncio.sleep(0.1)
     finally:
