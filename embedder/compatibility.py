@@ -62,8 +62,12 @@ def check_targets(targets: Sequence[Target], served: Served) -> None:
     """Raise ConfigurationError if a collection holds vectors that are not of the model that is served."""
     for target in targets:
         if (target.model, target.dimension) != (served.info.model_id, served.dimension):
+            remedy = (
+                "point WEBHOOK_TEI_URL to that model, or give the new model an address of its own and reindex to it"
+                if target.tei_url is None
+                else f"serve that model again at {target.tei_url}"
+            )
             raise ConfigurationError(
                 f"TEI serves {served.info.model_id} ({served.dimension} dimensions), but {target.collection} holds "
-                f"vectors of {target.model} ({target.dimension} dimensions): point WEBHOOK_TEI_URL to that model, "
-                "or give the new model an address of its own and reindex to it"
+                f"vectors of {target.model} ({target.dimension} dimensions): {remedy}"
             )

@@ -21,6 +21,7 @@ from shared.clients import PostgresPool, postgres_pool, redis_command
 from shared.errors import ConfigurationError, DependencyError
 from shared.inspection import StageState, StreamInspector
 from shared.jobs.targets import Target, Targets
+from shared.settings import ChunkerSettings
 from shared.tei import TeiClient
 from shared.tei_servers import tei_clients
 from shared.throughput import Throughput
@@ -106,15 +107,26 @@ async def _look_at_qdrant(session: aiohttp.ClientSession, settings: DoctorSettin
 async def _look_at_tei(
     session: aiohttp.ClientSession, settings: DoctorSettings, targets: Sequence[Target]
 ) -> tuple[Findings, bool]:
-    """Also whether every server runs on a GPU."""
+    """The servers of WEBHOOK_TEI_URL and those that collections have of their own; whether all run on a GPU."""
+    settled = [target for target in targets if target.dimension is not None]
+    common = [target for target in settled if target.tei_url is None]
     try:
-        ids = tuple(load_tokenizer(settings.chunker.tokenizer).encode(PROBE).ids)
+        uses = [(settings.tei.tei_url, _shape(settings.chunker), common)]
+        uses += [(url, _shape(t.chunking(settings.chunker)), [t]) for t in settled if (url := t.tei_url) is not None]
     except ConfigurationError as error:
         return [refusal("settings.tokenizer", str(error))], False
-    shape = ChunkShape(max_tokens=settings.chunker.max_chunk_tokens, probe_ids=ids)
-    settled = [target for target in targets if target.tei_url is None and target.dimension is not None]
-    looks = [await _look_at_server(client, shape, settled) for client in tei_clients(session, settings.tei)]
+    looks = [
+        await _look_at_server(client, shape, served)
+        for url, shape, served in uses
+        for client in tei_clients(session, msgspec.structs.replace(settings.tei, tei_url=url))
+    ]
     return [finding for findings, _ in looks for finding in findings], all(is_on_gpu for _, is_on_gpu in looks)
+
+
+def _shape(chunker: ChunkerSettings) -> ChunkShape:
+    """Raises ConfigurationError."""
+    ids = load_tokenizer(chunker.tokenizer).encode(PROBE).ids
+    return ChunkShape(max_tokens=chunker.max_chunk_tokens, probe_ids=tuple(ids))
 
 
 async def _look_at_server(client: TeiClient, shape: ChunkShape, targets: Sequence[Target]) -> tuple[Findings, bool]:

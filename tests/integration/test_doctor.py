@@ -89,6 +89,19 @@ async def tei_far_away(world: Examined) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
+async def own_tei_down(world: Examined) -> AsyncIterator[None]:
+    await world.servers.pool.execute("UPDATE webhook.targets SET tei_url = $1", NOBODY)
+    yield
+
+
+@contextlib.asynccontextmanager
+async def own_tei_of_another_model(world: Examined) -> AsyncIterator[None]:
+    async with TeiStandIn(StandInSettings(dimension=8)) as tei:
+        await world.servers.pool.execute("UPDATE webhook.targets SET tei_url = $1", tei.url)
+        yield
+
+
+@contextlib.asynccontextmanager
 async def newer_schema(world: Examined) -> AsyncIterator[None]:
     await world.servers.pool.execute("INSERT INTO webhook.schema_migrations (version, name) VALUES (9999, 'later')")
     try:
@@ -169,6 +182,8 @@ FAULTS: list[tuple[str, Fault, str, Verdict, str]] = [
     ("newer schema", newer_schema, "postgres.schema", Verdict.FAIL, "upgrade millstream"),
     ("TEI down", setting("WEBHOOK_TEI_URL", NOBODY), "tei.reachable", Verdict.FAIL, "WEBHOOK_TEI_URL"),
     ("another model", tei_of_another_model, "tei.model", Verdict.FAIL, "point WEBHOOK_TEI_URL to that model"),
+    ("a collection's TEI down", own_tei_down, "tei.reachable", Verdict.FAIL, "start it"),
+    ("a collection's other model", own_tei_of_another_model, "tei.model", Verdict.FAIL, "serve that model again at"),
     ("long chunks", setting("WEBHOOK_MAX_CHUNK_TOKENS", "1000"), "tei.model", Verdict.FAIL, "to 512 or less"),
     ("far TEI", tei_far_away, "tei.round_trip", Verdict.WARN, "in the same network"),
     ("Qdrant down", setting("WEBHOOK_QDRANT_URL", NOBODY), "qdrant.reachable", Verdict.FAIL, "WEBHOOK_QDRANT_URL"),
