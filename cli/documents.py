@@ -33,13 +33,19 @@ def prune(
     domain: Annotated[list[str] | None, typer.Option(help="Only this site of the crawl; may be repeated.")] = None,
     url_prefix: Annotated[str | None, typer.Option(help="Only pages whose URL begins so.")] = None,
     collection: Collection = None,
+    assume_completed: Annotated[
+        bool, typer.Option("--assume-completed", help="Though the crawl did not say that it is completed.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
     """Remove the pages of a crawl's sites that the crawl did not see again."""
     api = ApiClient.from_environment()
-    wanted = {"crawl_id": crawl_id, "collection": collection, "domains": domain or None, "url_prefix": url_prefix}
+    wanted = {
+        "crawl_id": crawl_id, "collection": collection, "domains": domain or None, "url_prefix": url_prefix,
+        "assume_completed": assume_completed,
+    }  # fmt: skip
     if dry_run or (sys.stdin.isatty() and not yes):
         looked = api.post("/api/prune", {**wanted, "dry_run": True})
         emit(looked, as_json=as_json, show=lambda: _show_prune(looked))

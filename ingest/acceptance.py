@@ -21,6 +21,11 @@ from shared.tracing import OFF, Tracing
 
 log = structlog.get_logger()
 
+_END_CRAWL = """
+INSERT INTO webhook.crawl_ends (crawl_id, type) VALUES ($1, $2)
+ON CONFLICT (crawl_id) DO UPDATE SET type = excluded.type, ended_at = now()
+"""
+
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What a request asks for, besides its documents."""
@@ -94,6 +99,10 @@ class Acceptance:
         ]  # fmt: skip
         job_id = await self._commit(self._job(order, job_id), items, order.delivery, progress)
         return _accepted(job_id, len(items), [])
+
+    async def end_crawl(self, crawl_id: str, event_type: str) -> None:
+        """Keep how a crawl ended, for who prunes by it."""
+        await self._pool.execute(_END_CRAWL, crawl_id, event_type)
 
     def _job(self, order: Order, job_id: str) -> NewJob:
         return NewJob(

@@ -74,7 +74,10 @@ class AcceptApi:
             if signature is not None:
                 _allow(self._authenticator.check_signature(signature, body))
             event = await _parse(request, body, lambda: parse_webhook(body, self._limits))
-            return await self._answer_event(request, event, self._explicit_key(request, body))
+            answer = await self._answer_event(request, event, self._explicit_key(request, body))
+            if event.ending is not None and event.crawl_id is not None:
+                await self._acceptance.end_crawl(event.crawl_id, event.ending)
+            return answer
 
     async def _answer_event(
         self, request: web.Request, event: WebhookEvent, explicit_key: DeliveryKey | None

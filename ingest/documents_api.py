@@ -35,11 +35,15 @@ class PruneRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     collection: str | None = None
     domains: list[_Text] | None = None
     url_prefix: _Text | None = None
+    assume_completed: bool = False
     dry_run: bool = False
 
     @property
     def scope(self) -> Scope:
-        return Scope(crawl_id=self.crawl_id, domains=self.domains, url_prefix=self.url_prefix)
+        return Scope(
+            crawl_id=self.crawl_id, domains=self.domains, url_prefix=self.url_prefix,
+            assume_completed=self.assume_completed,
+        )  # fmt: skip
 
 
 class Pruned(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,10 +28,11 @@ from shared.errors import RejectedError
 from shared.messages import Lane
 
 PAGE_TYPES = frozenset({"crawl.page", "batch_scrape.page"})
-# v0 sends all documents with `completed`; what an ending may carry besides is worth having, too.
-DOCUMENT_TYPES = PAGE_TYPES | {
+ENDING_TYPES = frozenset(
     f"{family}.{ending}" for family in ("crawl", "batch_scrape") for ending in ("completed", "failed", "cancelled")
-}
+)
+# v0 sends all documents with `completed`; what an ending may carry besides is worth having, too.
+DOCUMENT_TYPES = PAGE_TYPES | ENDING_TYPES
 LIFECYCLE_TYPES = frozenset({
     "crawl.started", "batch_scrape.started", "extract.started", "extract.completed", "extract.failed", "agent.started",
     "agent.action", "agent.completed", "agent.failed", "agent.cancelled", "monitor.page", "monitor.check.completed",
@@ -85,6 +86,11 @@ class WebhookEvent(msgspec.Struct, frozen=True, kw_only=True):
     collection: str | None = None
     ignored: tuple[str, ...] = ()  # what was wrong with lane and collection, for the log
     documents: list[Document | RejectedDocument] = []  # in the order sent
+
+    @property
+    def ending(self) -> str | None:
+        """The type of an event after which no more pages come."""
+        return self.type if self.type in ENDING_TYPES else None
 
 
 class _Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -57,6 +57,12 @@ DELETE FROM webhook.dead_letters WHERE id IN (
   LIMIT $2 FOR UPDATE SKIP LOCKED)
 """
 
+_OLD_CRAWL_ENDS = """
+DELETE FROM webhook.crawl_ends WHERE crawl_id IN (
+  SELECT crawl_id FROM webhook.crawl_ends WHERE ended_at < now() - make_interval(secs => $1)
+  LIMIT $2 FOR UPDATE SKIP LOCKED)
+"""
+
 # Use is noted once a week, so that what is in use is never older than that.
 _OLD_EMBEDDINGS = """
 DELETE FROM webhook.embedding_cache WHERE key IN (
@@ -100,6 +106,7 @@ class Housekeeper:
         await self._repeat(_OLD_TEXTS, _BATCH)
         await self._repeat(_OLD_KEYS, _BATCH)
         await self._repeat(_OLD_LETTERS, self._retention, _BATCH)
+        await self._repeat(_OLD_CRAWL_ENDS, self._retention, _BATCH)
         await self._repeat(_OLD_EMBEDDINGS, self._cache_retention, _BATCH)
 
     async def _repeat(self, statement: str, *arguments: float) -> None:

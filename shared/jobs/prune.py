@@ -11,7 +11,8 @@ from shared.jobs.model import ItemState, Removal
 MAX_PAGES = 100_000  # of one request; the next one goes on
 
 _CRAWL = """
-SELECT min(created_at) AS began, count(*) AS jobs, count(*) FILTER (WHERE finished_at IS NULL) AS open
+SELECT min(created_at) AS began, count(*) AS jobs, count(*) FILTER (WHERE finished_at IS NULL) AS open,
+  (SELECT type FROM webhook.crawl_ends WHERE crawl_id = $1) AS ended_as
 FROM webhook.jobs WHERE crawl_id = $1
 """
 
@@ -39,11 +40,12 @@ SELECT s.domain, s.seen, g.document_id::text, g.url
 FROM sites s LEFT JOIN gone g ON g.domain = s.domain ORDER BY s.domain, g.url LIMIT $7
 """
 
+_COMPLETED = frozenset({"crawl.completed", "batch_scrape.completed"})
 _SEEN = (ItemState.INDEXED, ItemState.UNCHANGED, ItemState.SUPERSEDED)
 
 
 class UnfinishedCrawlError(MillstreamError):
-    """The crawl still has documents on their way."""
+    """The crawl still has documents on their way, or may not have seen all pages."""
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +54,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     crawl_id: str
     domains: list[str] | None = None
     url_prefix: str | None = None
+    assume_completed: bool = False  # whatever the crawl has said of its end
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +83,9 @@ async def find_gone(pool: asyncpg.Pool, wanted: Scope, collection: str) -> Gone 
         return None
     if crawl["open"]:
         raise UnfinishedCrawlError(f"{crawl['open']} jobs of the crawl have not ended yet")
+    if not wanted.assume_completed and crawl["ended_as"] not in _COMPLETED:
+        said = f"has ended as {crawl['ended_as']}" if crawl["ended_as"] else "has not said yet that it is completed"
+        raise UnfinishedCrawlError(f"the crawl {said}: if it has seen all pages nevertheless, ask to assume_completed")
     rows = await pool.fetch(
         _GONE, wanted.crawl_id, collection, crawl["began"], list(_SEEN), wanted.domains, wanted.url_prefix, MAX_PAGES
     )

@@ -100,6 +100,7 @@ def test_what_a_crawl_did_not_see_again_is_pruned_and_nothing_else(pipeline: Pip
     changed = {**page(site, "changed"), "markdown": "# Changed\n\nNew words."}
     timed_out = {"metadata": {"sourceURL": f"https://{site}/timed-out", "error": "Timed out"}}
     crawl(pipeline, new, page(site, "same"), changed, timed_out, page(site, "gone-404", statusCode=404))
+    pipeline.end_crawl(new)
 
     looked = pipeline.http.post("/api/prune", json={"crawl_id": new, "dry_run": True})
     assert looked.status_code == 200
@@ -122,6 +123,22 @@ def test_what_a_crawl_did_not_see_again_is_pruned_and_nothing_else(pipeline: Pip
     assert pipeline.http.post("/api/prune", json={"crawl_id": new}).json()["pruned"] == 0
     crawl(pipeline, uuid.uuid4().hex, page(site, "forgotten"))
     assert state(pipeline, f"https://{site}/forgotten") == "indexed"
+
+
+def test_a_crawl_that_has_not_said_that_it_is_completed_prunes_nothing_unasked(pipeline: Pipeline) -> None:
+    site, old, new = new_site(), uuid.uuid4().hex, uuid.uuid4().hex
+    crawl(pipeline, old, page(site, "seen"), page(site, "not-yet-seen"))
+    crawl(pipeline, new, page(site, "seen"))
+    wanted = {"crawl_id": new, "dry_run": True}
+    early = pipeline.http.post("/api/prune", json=wanted)
+    assert (early.status_code, "has not said yet" in early.json()["detail"]) == (409, True)
+    pipeline.end_crawl(new, "crawl.cancelled")
+    cancelled = pipeline.http.post("/api/prune", json=wanted)
+    assert (cancelled.status_code, "crawl.cancelled" in cancelled.json()["detail"]) == (409, True)
+    asked = pipeline.cli("prune", new, "--dry-run", "--assume-completed", "--json")
+    assert json.loads(asked.stdout)["urls"] == [f"https://{site}/not-yet-seen"]
+    pipeline.end_crawl(new)
+    assert pipeline.http.post("/api/prune", json=wanted).json()["pruned"] == 1
 
 
 def test_a_prune_without_a_crawl_or_with_a_misspelt_name_is_refused(pipeline: Pipeline) -> None:

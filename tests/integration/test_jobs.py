@@ -171,6 +171,15 @@ async def test_old_jobs_go_with_their_texts_but_not_what_is_live_or_dead_lettere
     assert texts == {refs[live].version, refs[dead].version}
 
 
+async def test_how_old_crawls_ended_is_forgotten(servers: Servers) -> None:
+    await servers.pool.execute(
+        "INSERT INTO webhook.crawl_ends VALUES ('old', 'crawl.completed', now() - interval '40 days'), "
+        "('new', 'crawl.completed', now() - interval '20 days')"
+    )
+    await housekeeper(servers, retention=30 * 86400).clean_up(dt.datetime.now(dt.UTC).date())
+    assert await servers.pool.fetchval("SELECT array_agg(crawl_id) FROM webhook.crawl_ends") == ["new"]
+
+
 async def test_metrics_rows_go_into_day_partitions_that_go_with_retention(servers: Servers) -> None:
     today = dt.datetime.now(dt.UTC).date()
     keeper = housekeeper(servers, retention=2 * 86400)

@@ -72,7 +72,12 @@ class Pipeline:
                 "data": data,
             }
             jobs.append(self.webhook(event)["job_id"])
+        self.end_crawl(crawl_id)
         return jobs
+
+    def end_crawl(self, crawl_id: str, kind: str = "crawl.completed") -> None:
+        """Have the crawl say how it ended."""
+        self.webhook({"success": True, "type": kind, "id": crawl_id, "webhookId": str(uuid.uuid4()), "data": []})
 
     def index(self, documents: Sequence[Any]) -> str:
         """Post documents to /api/index/batch; the job id."""

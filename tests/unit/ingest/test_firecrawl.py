@@ -72,7 +72,7 @@ def rejected(found: WebhookEvent) -> list[RejectedDocument]:
 def test_a_page_of_v1_and_v2_is_one_document(kind: str) -> None:
     found = event(kind, [scraped()])
     (document,) = accepted(found)
-    assert (found.kind, found.type, found.crawl_id) == (EventKind.DOCUMENTS, kind, CRAWL)
+    assert (found.kind, found.type, found.crawl_id, found.ending) == (EventKind.DOCUMENTS, kind, CRAWL, None)
     assert document == Document(
         url=URL, canonical_url=URL, markdown="# Guide\n\nHow to begin.", title="Guide", description="How to begin",
         language="en", metadata={
@@ -117,7 +117,7 @@ def test_a_body_without_type_is_a_batch_of_documents() -> None:
 @pytest.mark.parametrize("data", [[], None])
 def test_an_ending_of_v1_and_v2_has_no_documents(kind: str, data: Any) -> None:
     found = event(kind, data)
-    assert (found.kind, found.documents) == (EventKind.DOCUMENTS, [])
+    assert (found.kind, found.documents, found.ending) == (EventKind.DOCUMENTS, [], kind)
 
 
 @pytest.mark.parametrize("kind", sorted(LIFECYCLE_TYPES))
