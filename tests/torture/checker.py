@@ -44,7 +44,6 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     live: Mapping[str, int]  # document id -> the version that the registry shows
     backlog: Mapping[str, tuple[int, int]]  # stream -> entries, pending
     dead: Sequence[str]  # URLs of dead letters
-    left_consumers: Sequence[str] = ()  # of processes that died long ago
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,12 +55,12 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     problems: list[str]
 
 
-def check(expected: Expected, observed: Observed) -> Findings:
-    """Every violation, in words."""
+def check(expected: Expected, observed: Observed, left_consumers: Sequence[str] = ()) -> Findings:
+    """Every violation, in words; `left_consumers` are of processes that died long ago."""
     lost = missing_jobs(expected, observed) + missing_chunks(expected, observed)
     doubled = duplicate_chunks(observed) + foreign_points(expected, observed)
     rest = wrong_items(expected, observed) + open_jobs(observed) + backlog(observed) + wrong_dead(expected, observed)
-    rest += [f"consumer {name} was left in its group" for name in observed.left_consumers]
+    rest += [f"consumer {name} was left in its group" for name in left_consumers]
     return Findings(lost=len(lost), doubled=len(doubled), dead=len(observed.dead), problems=lost + doubled + rest)
 
 

@@ -204,17 +204,18 @@ async def settle(run: Run, seconds: float) -> Findings:
     Points that are left hidden may stay until the scrubber has come by once.
     """
     deadline = time.monotonic() + seconds
-    is_over = False
+    is_over, left_consumers = False, list[str]()
     while not is_over and time.monotonic() < deadline:
         # A server that was hurt last may still be starting.
         with contextlib.suppress(RedisError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            is_over = not (await run.observer.is_busy(run.site) or await run.observer.left_consumers())
+            left_consumers = await run.observer.left_consumers()
+            is_over = not (left_consumers or await run.observer.is_busy(run.site))
         await asyncio.sleep(0 if is_over else 0.3)
-    findings = check(run.ledger.expected(), await run.observer.observe(run.site))
+    findings = check(run.ledger.expected(), await run.observer.observe(run.site), left_consumers)
     if not (is_over and findings.doubled):
         return findings
     await _scrubbed(run)
-    return check(run.ledger.expected(), await run.observer.observe(run.site))
+    return check(run.ledger.expected(), await run.observer.observe(run.site), left_consumers)
 
 
 async def _scrubbed(run: Run) -> None:

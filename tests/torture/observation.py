@@ -64,10 +64,8 @@ class Observer:
             targets = [row["target"] for row in await connection.fetch(_TARGETS)]
         finally:
             await connection.close()
-        return Observed(
-            jobs=jobs, points=await self._points(site, targets), live=live, backlog=await self.backlog(), dead=dead,
-            left_consumers=await self.left_consumers(),
-        )  # fmt: skip
+        points = await self._points(site, targets)
+        return Observed(jobs=jobs, points=points, live=live, backlog=await self.backlog(), dead=dead)
 
     async def backlog(self) -> dict[str, tuple[int, int]]:
         """Entries and pending entries of each stream; a stream without a group has none pending."""

@@ -50,13 +50,16 @@ def test_a_clean_end_state_has_no_findings() -> None:
         ({"dead": (B, A)}, 0, 0, "a is a dead letter that was not planned"),
         ({"dead": (B, B)}, 0, 0, "b is a dead letter that was not planned"),
         ({"dead": ()}, 0, 0, "b should be a dead letter"),
-        ({"left_consumers": ("chunker:h:1:a",)}, 0, 0, "consumer chunker:h:1:a was left"),
     ],
 )
 def test_each_kind_of_violation_is_found(change: dict[str, Any], lost: int, doubled: int, finding: str) -> None:
     findings = check(EXPECTED, msgspec.structs.replace(CLEAN, **change))
     assert (findings.lost, findings.doubled) == (lost, doubled)
     assert any(finding in problem for problem in findings.problems), findings.problems
+
+
+def test_consumers_of_dead_processes_are_found() -> None:
+    assert check(EXPECTED, CLEAN, ["chunker:h:1:a"]).problems == ["consumer chunker:h:1:a was left in its group"]
 
 
 def test_traffic_depends_on_the_seed_alone_and_holds_changes_and_deletes() -> None:
