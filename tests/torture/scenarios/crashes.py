@@ -128,7 +128,7 @@ SCENARIOS = {
     22: Scenario("rolling restarts", roll_restarts, Size(100, 20, 1), Size(2000, 120, 5), verify=was_unnoticed),
     23: Scenario(
         "crashes beside janitors", crash_beside_janitors, Size(60, 6, 6), Size(2000, 100, 100),
-        environment={"WEBHOOK_MAX_DELIVERIES": "1000"},  # here it is never the document
+        clean_within=300, environment={"WEBHOOK_MAX_DELIVERIES": "1000"},  # here it is never the document
         minimum=Counts(redeliveries=1), verify=left_few_consumers,
     ),
 }  # fmt: skip

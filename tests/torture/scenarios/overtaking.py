@@ -76,6 +76,6 @@ async def _short_freezes(run: Run) -> AsyncIterator[None]:
 SCENARIOS = {
     16: Scenario(
         "indexers overtaken while they stand still", overtake_indexers, Size(20, 4, 1), Size(500, 120, 50),
-        minimum=Counts(redeliveries=1),
+        clean_within=300, minimum=Counts(redeliveries=1),
     ),
 }  # fmt: skip
