@@ -25,7 +25,8 @@ _CRAWL = """
 SELECT count(*) AS jobs, coalesce(sum(total), 0)::bigint AS total, coalesce(sum(succeeded), 0)::bigint AS succeeded,
        coalesce(sum(failed), 0)::bigint AS failed, coalesce(sum(cancelled), 0)::bigint AS cancelled,
        count(*) FILTER (WHERE finished_at IS NULL) AS open_jobs, min(created_at) AS created_at,
-       CASE WHEN count(*) = count(finished_at) THEN max(finished_at) END AS finished_at
+       CASE WHEN count(*) = count(finished_at) THEN max(finished_at) END AS finished_at,
+       (SELECT type FROM webhook.crawl_ends WHERE crawl_id = $1) AS ended_as
 FROM webhook.jobs WHERE crawl_id = $1
 """
 
@@ -67,7 +68,8 @@ class CrawlStats(msgspec.Struct, frozen=True, kw_only=True):
     documents: dict[str, int]  # by state
     chunks: int
     created_at: dt.datetime
-    finished_at: dt.datetime | None
+    finished_at: dt.datetime | None  # of the jobs that there are so far
+    ended_as: str | None  # what the crawl said of its end, such as crawl.completed
 
 
 class StatsStore:

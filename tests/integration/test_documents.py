@@ -154,6 +154,9 @@ def test_a_crawls_documents_are_counted_by_state(pipeline: Pipeline) -> None:
     )
     stats = pipeline.http.get("/api/stats", params={"crawl_id": crawl_id}).json()
     assert stats["documents"] == {"indexed": 2, "unchanged": 1, "failed": 1}
+    assert stats["ended_as"] is None
+    pipeline.end_crawl(crawl_id)
+    assert pipeline.http.get("/api/stats", params={"crawl_id": crawl_id}).json()["ended_as"] == "crawl.completed"
     assert (stats["jobs"], stats["open_jobs"], stats["total"], stats["succeeded"], stats["failed"]) == (4, 0, 4, 3, 1)
     assert pipeline.http.get("/api/stats", params={"crawl_id": "none"}).status_code == 404
     everything = json.loads(pipeline.cli("stats", "--json").stdout)
