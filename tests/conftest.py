@@ -4,18 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.pipeline import Pipeline, running_pipeline
-
-REPLICAS = "ingest=2,chunker=2,embedder=2,indexer=2"
+from tests.support.pipeline import Pipeline, replicated_pipeline
 
 
 @pytest.fixture(scope="session")
 def pipeline() -> Iterator[Pipeline]:
-    settings = {
-        "WEBHOOK_LEASE": "3s",
-        "WEBHOOK_LEASE_RENEWAL": "500ms",
-        "WEBHOOK_LOG_LEVEL": "info",
-        "WEBHOOK_LOG_FORMAT": "json",
-    }
-    with running_pipeline("--replicas", REPLICAS, **settings) as running:
+    with replicated_pipeline() as running:
         yield running

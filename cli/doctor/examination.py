@@ -134,7 +134,9 @@ async def _look_at_server(client: TeiClient, shape: ChunkShape, targets: Sequenc
         seen = await probes.see_tei(client, shape)
         return judge_tei(seen, targets), runs_on_gpu(seen)
     except DependencyError as error:
-        return [unreachable("tei", f"{client.name}: {error.reason}")], False
+        own = next((target.collection for target in targets if target.tei_url is not None), None)
+        instead = own and f"move {own} to another with `millstream reindex --collection {own} --tei-url URL`"
+        return [unreachable("tei", f"{client.name}: {error.reason}", instead)], False
     except ConfigurationError as error:
         return [refusal("tei.model", str(error))], False
 

@@ -66,13 +66,16 @@ class IngestSeen(msgspec.Struct, frozen=True, kw_only=True):
     round_trip_ms: float
 
 
-def unreachable(service: str, reason: str) -> Finding:
-    """A server that does not answer, or not as it should; `reason` may end with `(check SETTING)`."""
+def unreachable(service: str, reason: str, instead: str | None = None) -> Finding:
+    """A server that does not answer, or not as it should; `reason` may end with `(check SETTING)`.
+
+    `instead` of starting it: correcting its setting, unless something else is to be done.
+    """
     runbook = "lost-redis" if service == "redis" else None
     if named := _NAMES_A_SETTING.fullmatch(reason):
         reason, remedy = named[1], f"correct {named[2]}"
     else:
-        remedy = f"start it, or correct {_VARIABLES[service]}"
+        remedy = f"start it, or {instead or f'correct {_VARIABLES[service]}'}"
     return fail(f"{service}.reachable", f"{service} does not answer as it should: {reason}", remedy, runbook)
 
 

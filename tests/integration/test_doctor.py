@@ -182,7 +182,7 @@ FAULTS: list[tuple[str, Fault, str, Verdict, str]] = [
     ("newer schema", newer_schema, "postgres.schema", Verdict.FAIL, "upgrade millstream"),
     ("TEI down", setting("WEBHOOK_TEI_URL", NOBODY), "tei.reachable", Verdict.FAIL, "WEBHOOK_TEI_URL"),
     ("another model", tei_of_another_model, "tei.model", Verdict.FAIL, "point WEBHOOK_TEI_URL to that model"),
-    ("a collection's TEI down", own_tei_down, "tei.reachable", Verdict.FAIL, "start it"),
+    ("a collection's TEI down", own_tei_down, "tei.reachable", Verdict.FAIL, "millstream reindex"),
     ("a collection's other model", own_tei_of_another_model, "tei.model", Verdict.FAIL, "serve that model again at"),
     ("long chunks", setting("WEBHOOK_MAX_CHUNK_TOKENS", "1000"), "tei.model", Verdict.FAIL, "to 512 or less"),
     ("far TEI", tei_far_away, "tei.round_trip", Verdict.WARN, "in the same network"),

@@ -16,7 +16,7 @@ from shared.tei import CANARY
 from shared.tokenizer import TOKENIZER_SHA256, bundled_file
 from tests.support.documented import commands
 from tests.support.inspection import expected_ids, is_quiet, query, stored_ids
-from tests.support.pipeline import Pipeline, kill, wait_for
+from tests.support.pipeline import Pipeline, kill, replicated_pipeline, wait_for
 from tests.support.threaded_tei import ThreadedTei, threaded_tei
 
 pytestmark = pytest.mark.timeout(300)
@@ -30,6 +30,13 @@ MODES = ("hybrid", "keyword", "semantic")
 def models() -> Iterator[tuple[ThreadedTei, ThreadedTei]]:
     with threaded_tei(64) as first, threaded_tei(96) as second:
         yield first, second
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Iterator[Pipeline]:
+    """One of its own: the servers of the models end with these tests, and collections that name them would be left."""
+    with replicated_pipeline() as running:
+        yield running
 
 
 @pytest.fixture

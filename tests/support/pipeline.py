@@ -147,6 +147,19 @@ def running_pipeline(*options: str, **settings: str) -> Iterator[Pipeline]:
         assert status == 0, log.read_text()[-4000:]
 
 
+@contextlib.contextmanager
+def replicated_pipeline() -> Iterator[Pipeline]:
+    """Run a pipeline with two replicas of every stage, with short leases and logs that programs read."""
+    settings = {
+        "WEBHOOK_LEASE": "3s",
+        "WEBHOOK_LEASE_RENEWAL": "500ms",
+        "WEBHOOK_LOG_LEVEL": "info",
+        "WEBHOOK_LOG_FORMAT": "json",
+    }
+    with running_pipeline("--replicas", "ingest=2,chunker=2,embedder=2,indexer=2", **settings) as pipeline:
+        yield pipeline
+
+
 def wait_for(condition: Callable[[], T], timeout: float, description: str) -> T:
     """Poll until `condition` is true and return its value; fail after `timeout` seconds."""
     deadline = time.monotonic() + timeout
