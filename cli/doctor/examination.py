@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 import aiohttp
 import asyncpg
 import msgspec
+from msgspec.structs import replace
 
 from cli.client import DEFAULT_URL
 from cli.doctor import advice, probes
@@ -109,24 +110,26 @@ async def _look_at_tei(
 ) -> tuple[Findings, bool]:
     """The servers of WEBHOOK_TEI_URL and those that collections have of their own; whether all run on a GPU."""
     settled = [target for target in targets if target.dimension is not None]
-    common = [target for target in settled if target.tei_url is None]
-    try:
-        uses = [(settings.tei.tei_url, _shape(settings.chunker), common)]
-        uses += [(url, _shape(t.chunking(settings.chunker)), [t]) for t in settled if (url := t.tei_url) is not None]
-    except ConfigurationError as error:
-        return [refusal("settings.tokenizer", str(error))], False
+    uses = [(settings.tei.tei_url, settings.chunker, [target for target in settled if target.tei_url is None])]
+    uses += [(url, t.chunking(settings.chunker), [t]) for t in settled if (url := t.tei_url) is not None]
     looks = [
-        await _look_at_server(client, shape, served)
-        for url, shape, served in uses
-        for client in tei_clients(session, msgspec.structs.replace(settings.tei, tei_url=url))
+        look
+        for url, chunker, served in uses
+        for look in await _look_at_servers(tei_clients(session, replace(settings.tei, tei_url=url)), chunker, served)
     ]
     return [finding for findings, _ in looks for finding in findings], all(is_on_gpu for _, is_on_gpu in looks)
 
 
-def _shape(chunker: ChunkerSettings) -> ChunkShape:
-    """Raises ConfigurationError."""
-    ids = load_tokenizer(chunker.tokenizer).encode(PROBE).ids
-    return ChunkShape(max_tokens=chunker.max_chunk_tokens, probe_ids=tuple(ids))
+async def _look_at_servers(
+    clients: Sequence[TeiClient], chunker: ChunkerSettings, targets: Sequence[Target]
+) -> list[tuple[Findings, bool]]:
+    """Servers of one model. A tokenizer that cannot be read here is a finding, and keeps only these from being seen."""
+    try:
+        ids = tuple(load_tokenizer(chunker.tokenizer).encode(PROBE).ids)
+    except ConfigurationError as error:
+        return [([refusal("settings.tokenizer", str(error))], False)]
+    shape = ChunkShape(max_tokens=chunker.max_chunk_tokens, probe_ids=ids)
+    return [await _look_at_server(client, shape, targets) for client in clients]
 
 
 async def _look_at_server(client: TeiClient, shape: ChunkShape, targets: Sequence[Target]) -> tuple[Findings, bool]:

@@ -223,6 +223,20 @@ async def test_a_planted_fault_is_found_with_its_remedy(
         assert (DOCS / "runbooks" / f"{found[check].runbook}.md").exists()
 
 
+@on_shared_servers
+async def test_a_collections_unreadable_tokenizer_hides_no_other_server(
+    servers: Servers, qdrant: QdrantSettings
+) -> None:
+    async with examined(servers, qdrant) as world:
+        await servers.pool.execute(
+            "UPDATE webhook.targets SET tei_url = $1, tokenizer = '/nowhere/tokenizer.json'",
+            world.environ["WEBHOOK_TEI_URL"],
+        )
+        world.environ["WEBHOOK_TEI_URL"] = NOBODY
+        found = await troubles(world)
+    assert found.keys() == {"settings.tokenizer", "tei.reachable"}
+
+
 def test_a_running_pipeline_is_examined_from_its_stack_file(pipeline: Pipeline) -> None:
     pipeline.finished(pipeline.index([{"url": f"https://example.com/{n}", "markdown": f"Page {n}."} for n in range(8)]))
     done = pipeline.cli("doctor", "--json")
