@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from cli.doctor.finding import Finding, Findings, ok, refusal, warn
 from cli.doctor.servers import round_trip
@@ -30,7 +31,7 @@ def judge_tei(seen: TeiSeen, targets: Sequence[Target]) -> Findings:
     """Whether it is the model of the collections there are, and how well it works."""
     info = seen.served.info
     findings = [ok("tei.version", f"{seen.name}: version {info.version}"), device(seen)]
-    findings.append(round_trip("tei", seen.round_trip_ms))
+    findings.append(round_trip("tei", seen.round_trip_ms, elsewhere(targets)))
     try:
         check_targets(targets, seen.served)
         findings.append(ok("tei.model", f"{seen.name}: {info.model_id}, {seen.served.dimension} dimensions"))
@@ -40,6 +41,20 @@ def judge_tei(seen: TeiSeen, targets: Sequence[Target]) -> Findings:
         found = f"{seen.name}: version {info.version} counts requests, not inputs, and embeds less at once"
         findings.append(warn("tei.limits", found, "upgrade TEI to 1.9 or later"))
     return findings
+
+
+def elsewhere(targets: Sequence[Target]) -> str | None:
+    """How the collection that has this server of its own gets another; None if it is one of WEBHOOK_TEI_URL."""
+    own = next((target.collection for target in targets if target.tei_url is not None), None)
+    return own and f"move {own} to another TEI with `millstream reindex --collection {own} --tei-url URL`"
+
+
+def unreadable_tokenizer(message: str, targets: Sequence[Target]) -> Finding:
+    """By the message of `load_tokenizer`. One that a collection has of its own is no setting of this process."""
+    finding = refusal("settings.tokenizer", message)
+    if all(target.tokenizer is None for target in targets):
+        return finding
+    return replace(finding, remedy="put the file back, or run this where the chunkers run and can read it")
 
 
 def runs_on_gpu(seen: TeiSeen) -> bool:

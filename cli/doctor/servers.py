@@ -79,15 +79,15 @@ def unreachable(service: str, reason: str, instead: str | None = None) -> Findin
     return fail(f"{service}.reachable", f"{service} does not answer as it should: {reason}", remedy, runbook)
 
 
-def round_trip(server: str, milliseconds: float) -> Finding:
-    """The shortest of several round trips."""
+def round_trip(server: str, milliseconds: float, instead: str | None = None) -> Finding:
+    """The shortest of several round trips; `instead` of pointing the server's setting to another."""
     check, found = f"{server}.round_trip", f"a round trip takes {milliseconds:.1f} ms"
     limit = SLOW_ROUND_TRIP_MS[server]
     if milliseconds <= limit:
         return ok(check, found)
     remedy = (
-        f"point {_VARIABLES[server]} to a server in the same network as the services, without a proxy between, "
-        "and leave its machine some CPU"
+        f"{instead or f'point {_VARIABLES[server]} to another'}, one in the same network as the services, "
+        "without a proxy between, and leave its machine some CPU"
     )
     return warn(check, f"{found}, more than {limit:g} ms", remedy, "slowness")
 

@@ -47,6 +47,13 @@ def test_a_round_trip_over_5_ms_is_slow(milliseconds: float, is_slow: bool) -> N
     assert all("WEBHOOK_TEI_URL" in (finding.remedy or "") for finding in findings)
 
 
+def test_a_slow_server_that_a_collection_has_of_its_own_is_left_by_reindexing() -> None:
+    own = msgspec.structs.replace(TARGET, tei_url="http://own")
+    [finding] = troubles(judge_tei(seen(round_trip_ms=20.0), [own]))
+    assert "millstream reindex --collection docs --tei-url" in (finding.remedy or "")
+    assert "WEBHOOK_TEI_URL" not in (finding.remedy or "")
+
+
 def test_a_server_that_counts_requests_is_to_be_upgraded() -> None:
     [finding] = troubles(judge_tei(seen(version="1.8.2"), []))
     assert finding.remedy == "upgrade TEI to 1.9 or later"
