@@ -3,6 +3,7 @@
 import contextlib
 import random
 import socket
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -53,14 +54,17 @@ class PortBook:
         return port
 
     def _new(self) -> int:
-        unusable = self._taken | set(self._remembered.values())
-        for _ in range(_ATTEMPTS):
-            port = random.choice(_RANGE)  # noqa: S311 - spreads stacks that start at the same time
-            if port not in unusable and is_free(port):
-                return port
-        with socket.create_server((_LOOPBACK, 0)) as server:
-            port = server.getsockname()[1]
-        return int(port)
+        return free_port(unusable=self._taken | set(self._remembered.values()))
+
+
+def free_port(unusable: Collection[int] = ()) -> int:
+    """Any port of the loopback interface that nothing listens on and no outgoing connection is given."""
+    for _ in range(_ATTEMPTS):
+        port = random.choice(_RANGE)  # noqa: S311 - spreads stacks that start at the same time
+        if port not in unusable and is_free(port):
+            return port
+    with socket.create_server((_LOOPBACK, 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def is_free(port: int) -> bool:

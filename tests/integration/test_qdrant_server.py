@@ -19,12 +19,12 @@ import httpx
 import pytest
 import qdrant_edge as edge
 
+from local.ports import free_port
 from local.qdrant import bodies
 from local.qdrant.collections import Directory, DirectoryInUseError
 from local.qdrant.errors import ApiError, EnginePanicError
 from local.qdrant.points import Write
 from local.qdrant.replies import MAX_BODY_BYTES
-from tests.support.qdrant_process import free_port
 from tests.support.waiting import wait_until
 
 KEY = "a key of the server"

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from local.ports import free_port
 from local.tei.contract import VERSION
 
 REFERENCE = Path(__file__).parents[1] / "data" / "tei" / "minilm-l6-v2-mrl128.json"
@@ -45,9 +46,7 @@ class Answer(NamedTuple):
 
 @contextmanager
 def running_server(cache_dir: Path, *options: str) -> Iterator[Server]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-W", "error", "-m", "local.tei", f"--port={port}", f"--cache-dir={cache_dir}"]
     with subprocess.Popen(
         [*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

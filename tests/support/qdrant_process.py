@@ -1,7 +1,6 @@
 """The embedded Qdrant server as a child process of a test."""
 
 import contextlib
-import socket
 import subprocess
 import sys
 import time
@@ -10,17 +9,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from local.ports import free_port
 from shared.settings import QdrantSettings, Seconds, Secret
 
 API_KEY = Secret("a key for tests")
 _START_TIMEOUT = 20.0
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """The embedded TEI server as a child process of a test run."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from local.ports import free_port
+
 
 @contextmanager
 def tei_server(directory: Path, *options: str) -> Iterator[str]:
     """Run `python -m local.tei` with its cache and log in `directory`; the URL is good while the block runs."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "local.tei", "--port", str(port), "--host", "127.0.0.1"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WEBHOOK_")}
     log = directory / "tei.log"
