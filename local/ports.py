@@ -58,7 +58,7 @@ class PortBook:
 
 
 def free_port(unusable: Collection[int] = ()) -> int:
-    """Any port of the loopback interface that nothing listens on and no outgoing connection is given."""
+    """Any port of the loopback interface that nothing listens on; if it can be, none that outgoing connections get."""
     for _ in range(_ATTEMPTS):
         port = random.choice(_RANGE)  # noqa: S311 - spreads stacks that start at the same time
         if port not in unusable and is_free(port):

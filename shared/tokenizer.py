@@ -27,7 +27,8 @@ def load_tokenizer(path: str | None) -> Tokenizer:
     except Exception as error:  # the Rust side raises bare Exception, whatever the cause
         raise ConfigurationError(
             f"{source} cannot be read as a tokenizer ({error}): "
-            "point WEBHOOK_TOKENIZER to the tokenizer.json of the model that TEI serves, or unset it"
+            "point WEBHOOK_TOKENIZER (or that of the collection) to the tokenizer.json of the model that TEI serves, "
+            "or unset it"
         ) from error
     # The bundled tokenizer.json cuts at 128 tokens and pads to 128: every count would be wrong.
     tokenizer.no_truncation()

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import msgspec
-from msgspec.structs import replace
 
 from cli.doctor.finding import Finding, Findings, ok, refusal, warn
 from cli.doctor.servers import round_trip
@@ -49,14 +48,6 @@ def elsewhere(targets: Sequence[Target]) -> str | None:
     return own and f"move {own} to another TEI with `millstream reindex --collection {own} --tei-url URL`"
 
 
-def unreadable_tokenizer(message: str, targets: Sequence[Target]) -> Finding:
-    """By the message of `load_tokenizer`. One that a collection has of its own is no setting of this process."""
-    finding = refusal("settings.tokenizer", message)
-    if all(target.tokenizer is None for target in targets):
-        return finding
-    return replace(finding, remedy="put the file back, or run this where the chunkers run and can read it")
-
-
 def runs_on_gpu(seen: TeiSeen) -> bool:
     """By the type of its numbers, else by its speed."""
     return seen.served.info.model_dtype in _HALF_PRECISION or seen.tokens_per_s >= _TOKENS_OF_A_GPU
@@ -69,5 +60,5 @@ def device(seen: TeiSeen) -> Finding:
     grounds = f"{dtype}, {seen.tokens_per_s:,.0f} tokens a second by {source}"
     if runs_on_gpu(seen):
         return ok("tei.device", f"{seen.name} runs on a GPU ({grounds})")
-    advice = "several servers in WEBHOOK_TEI_URL share the work; one on a GPU does that of many"
+    advice = "WEBHOOK_TEI_URL (or that of the collection) may name several; one on a GPU does the work of many"
     return ok("tei.device", f"{seen.name} runs on a CPU ({grounds})", advice)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from cli.client import DEFAULT_URL
 from cli.doctor import advice, probes
-from cli.doctor.embedding import elsewhere, judge_tei, runs_on_gpu, unreadable_tokenizer
+from cli.doctor.embedding import elsewhere, judge_tei, runs_on_gpu
 from cli.doctor.finding import Examination, Findings, refusal, worst
 from cli.doctor.load import StageLoad
 from cli.doctor.servers import judge_ingest, judge_postgres, judge_qdrant, judge_redis, unreachable
@@ -127,7 +127,7 @@ async def _look_at_servers(
     try:
         ids = tuple(load_tokenizer(chunker.tokenizer).encode(PROBE).ids)
     except ConfigurationError as error:
-        return [([unreadable_tokenizer(str(error), targets)], False)]
+        return [([refusal("settings.tokenizer", str(error))], False)]
     shape = ChunkShape(max_tokens=chunker.max_chunk_tokens, probe_ids=ids)
     return [await _look_at_server(client, shape, targets) for client in clients]
 
