@@ -21,6 +21,7 @@ from embedder.settings import Settings
 from embedder.stage import EmbedStage
 from embedder.vectors import VectorSource
 from shared.errors import DependencyError
+from shared.http import UNCOMPRESSED
 from shared.jobs.operations import Operation
 from shared.jobs.targets import Targets
 from shared.runtime.consumer import make_failures, run_stage
@@ -38,7 +39,9 @@ _INTRODUCTION_S = 10.0  # a model that is still loading is asked again
 async def serve(process: Process, settings: Settings) -> None:
     await process.listen(web.Application(), settings.process.host, Port(50110, settings.embedder.embedder_port))
     # Not bounded by connections: the permits of each server are the bound, and /health must not wait behind them.
-    session = await process.stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
+    session = await process.stack.enter_async_context(
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=UNCOMPRESSED)
+    )
     process.health.checks["tei"] = check_any(tei_clients(session, settings.tei))
     opened = _Opened(process, session)
     models = Models(opened.open_model, settings.tei, settings.chunker)

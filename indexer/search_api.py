@@ -17,6 +17,7 @@ from indexer.target_embedding import TargetEmbedder
 from indexer.visibility import RegistryVisibility
 from indexer.window import EmbedText, Sources
 from shared.auth import Authenticator, Verdict
+from shared.http import UNCOMPRESSED
 from shared.qdrant import check_qdrant, make_client
 from shared.runtime.process import Port, Process, run_process
 from shared.settings import KeywordEngine, SearchSettings, Secret, TeiSettings, check_secret
@@ -44,7 +45,7 @@ async def serve(process: Process, settings: Settings) -> None:
 
 
 async def _make_app(process: Process, client: AsyncQdrantClient, settings: Settings) -> web.Application:
-    session = await process.stack.enter_async_context(aiohttp.ClientSession())
+    session = await process.stack.enter_async_context(aiohttp.ClientSession(headers=UNCOMPRESSED))
     process.health.checks["tei"] = check_any(tei_clients(session, settings.tei))
     visibility = RegistryVisibility(process.pool)
     observe = process.metrics.request_seconds.labels("tei", "query").observe

@@ -32,6 +32,7 @@ from ingest.settings import Settings
 from ingest.streams_api import StreamsApi
 from ingest.watch import PipelineWatch
 from shared.auth import Authenticator
+from shared.http import UNCOMPRESSED
 from shared.inspection import StreamInspector
 from shared.jobs.callbacks import Callbacks
 from shared.jobs.control import JobControl
@@ -55,7 +56,9 @@ async def serve(process: Process, settings: Settings) -> None:
     ingest = settings.ingest
     check_secret("WEBHOOK_API_SECRET", ingest.api_secret, test_mode=settings.process.test_mode)
     check_secret("WEBHOOK_SECRET", ingest.secret, test_mode=settings.process.test_mode)
-    session = await process.stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)))
+    session = await process.stack.enter_async_context(
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30), headers=UNCOMPRESSED)
+    )
     _add_checks(process, settings, session)
 
     authenticator = Authenticator(ingest.api_secret, ingest.secret)

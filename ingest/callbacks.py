@@ -15,6 +15,7 @@ import structlog
 
 from ingest.public_address import ForbiddenAddressError
 from shared.errors import DependencyError
+from shared.http import UNCOMPRESSED
 from shared.jobs.callbacks import Callback, Callbacks
 from shared.jobs.store import Job
 from shared.metrics import Metrics
@@ -144,8 +145,13 @@ class CallbackSender:
 
 
 def callback_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-    """A session for callbacks: keeps no cookies, and takes no proxy or password from the environment."""
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
+    """A session for callbacks: keeps no cookies, and takes no proxy or password from the environment.
+
+    The answer's body is not read, so it asks for none that is compressed, and unpacks none.
+    """
+    return aiohttp.ClientSession(
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, headers=UNCOMPRESSED
+    )
 
 
 def _reason(error: Exception) -> str:

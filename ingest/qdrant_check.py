@@ -5,16 +5,16 @@ from http import HTTPStatus
 import aiohttp
 
 from shared.errors import DependencyError
-from shared.http import Check
+from shared.http import UNCOMPRESSED, Check
 from shared.settings import QdrantSettings
 
 
 def check_qdrant(session: aiohttp.ClientSession, settings: QdrantSettings) -> Check:
-    """A health check: raises DependencyError when Qdrant is away."""
+    """A health check: raises DependencyError when Qdrant is unavailable."""
 
     async def check() -> None:
         try:
-            async with session.get(settings.qdrant_url) as answer:
+            async with session.get(settings.qdrant_url, headers=UNCOMPRESSED) as answer:
                 if answer.status != HTTPStatus.OK:
                     raise DependencyError("qdrant", f"HTTP {answer.status}")
         except (aiohttp.ClientError, OSError) as error:

@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 from local.servers import QDRANT_KEY, TEI_KEY, URL_VARIABLES
 from shared.clients import postgres_dsn, redis_command
 from shared.errors import ConfigurationError
+from shared.http import UNCOMPRESSED
 
 _TIMEOUT = 5.0  # seconds
 
@@ -74,7 +75,7 @@ async def _check_qdrant(url: str, environ: Mapping[str, str]) -> None:
 async def _get(url: str, headers: Mapping[str, str]) -> None:
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
     async with (
-        aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session,
+        aiohttp.ClientSession(timeout=timeout, headers=UNCOMPRESSED, raise_for_status=True) as session,
         session.get(url, headers=headers),
     ):
         pass

@@ -15,6 +15,7 @@ from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from shared.errors import DependencyError, MillstreamError
+from shared.http import UNCOMPRESSED
 from shared.settings import QdrantSettings
 
 MAX_CONNECTIONS = 20
@@ -61,10 +62,11 @@ def make_client(settings: QdrantSettings, observe: Observe | None = None) -> Asy
     """
     # The client switches keep-alive off for localhost unless it is given limits.
     limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
+    # As a header: the client warns about `api_key=` over plain http, the usual case inside a cluster.
+    key = {"api-key": str(settings.qdrant_api_key)} if settings.qdrant_api_key else {}
     return AsyncQdrantClient(
         url=settings.qdrant_url,
-        # As a header: the client warns about `api_key=` over plain http, the usual case inside a cluster.
-        headers={"api-key": settings.qdrant_api_key} if settings.qdrant_api_key else None,
+        headers={**UNCOMPRESSED, **key},
         prefer_grpc=False,
         timeout=math.ceil(settings.qdrant_timeout),
         limits=limits,

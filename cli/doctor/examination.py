@@ -20,6 +20,7 @@ from cli.doctor.work import judge_backlog, judge_stage
 from embedder.compatibility import PROBE, ChunkShape
 from shared.clients import PostgresPool, postgres_pool, redis_command
 from shared.errors import ConfigurationError, DependencyError
+from shared.http import UNCOMPRESSED
 from shared.inspection import StageState, StreamInspector
 from shared.jobs.targets import Target, Targets
 from shared.settings import ChunkerSettings
@@ -45,7 +46,7 @@ async def examine(environ: Mapping[str, str]) -> Examination:
     """Look at everything that the environment names. A server that does not answer is a finding."""
     settings, findings = read_settings(environ)
     async with AsyncExitStack() as stack:
-        session = await stack.enter_async_context(aiohttp.ClientSession(timeout=_HTTP_TIMEOUT))
+        session = await stack.enter_async_context(aiohttp.ClientSession(timeout=_HTTP_TIMEOUT, headers=UNCOMPRESSED))
         registry = await _look_at_postgres(settings, stack)
         url = environ.get("MILLSTREAM_URL") or DEFAULT_URL
         ingest, (redis, stages), qdrant, (tei, is_on_gpu) = await asyncio.gather(

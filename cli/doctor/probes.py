@@ -20,7 +20,7 @@ from cli.doctor.work import BacklogSeen
 from embedder.compatibility import ChunkShape, check_compatible, introduce
 from shared.clients import PostgresPool, check_redis
 from shared.errors import ConfigurationError, DependencyError
-from shared.http import HealthReport
+from shared.http import UNCOMPRESSED, HealthReport
 from shared.inspection import redis_errors
 from shared.jobs.migrate import check_schema
 from shared.jobs.operations_report import OperationFilter, OperationReports
@@ -32,6 +32,7 @@ from shared.tei import Backoff, TeiClient, TeiInfo
 _ENDED = OperationFilter(seconds=3600.0, operation_type="document_indexing")
 _ROUND_TRIPS = 7
 _MAX_DOCUMENTS = 2000  # whose stages are looked at
+_READ = {"limit": 64, "with_payload": True}  # an answer of several TCP segments, as those of searches are
 _SAMPLE = (
     "A heron stands in the shallow water at the edge of the reeds and waits for a fish to come within its reach. " * 4
 )
@@ -132,11 +133,12 @@ async def see_tei(client: TeiClient, shape: ChunkShape) -> TeiSeen:
 
 
 async def see_qdrant(session: aiohttp.ClientSession, settings: QdrantSettings, targets: Sequence[Target]) -> QdrantSeen:
-    """The collections of `targets` as well."""
-    headers = {"api-key": str(settings.qdrant_api_key)} if settings.qdrant_api_key else {}
+    """Its release, the collections of `targets`, and how long an answer and a read take."""
+    key = {"api-key": str(settings.qdrant_api_key)} if settings.qdrant_api_key else {}
 
-    async def get(path: str) -> tuple[int, Any]:
-        status, answer = await _get(session, "qdrant", settings.qdrant_url.rstrip("/") + path, headers)
+    async def get(path: str, body: Any = None) -> tuple[int, Any]:
+        url = settings.qdrant_url.rstrip("/") + path
+        status, answer = await _ask(session, "qdrant", url, {**UNCOMPRESSED, **key}, body)
         if status not in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}:
             setting = "WEBHOOK_QDRANT_API_KEY" if status in {401, 403} else "WEBHOOK_QDRANT_URL"
             raise DependencyError("qdrant", f"HTTP {status} (check {setting})")
@@ -146,8 +148,13 @@ async def see_qdrant(session: aiohttp.ClientSession, settings: QdrantSettings, t
     if "version" not in root:
         raise DependencyError("qdrant", "something else answers there (check WEBHOOK_QDRANT_URL)")
     collections = [collection_seen(each, (await get(f"/collections/{each.target}"))[1]) for each in targets]
-    trip = await round_trip_ms(lambda: get("/"))
-    return QdrantSeen(version=root["version"], round_trip_ms=trip, collections=collections)
+    stored = next((f"/collections/{seen.target.target}" for seen in collections if seen.exists), None)
+    return QdrantSeen(
+        version=root["version"],
+        round_trip_ms=await round_trip_ms(lambda: get("/")),
+        read_ms=await round_trip_ms(lambda: get(f"{stored}/points/scroll", _READ)) if stored else None,
+        collections=collections,
+    )
 
 
 def collection_seen(target: Target, answer: Any) -> CollectionSeen:
@@ -167,9 +174,9 @@ def collection_seen(target: Target, answer: Any) -> CollectionSeen:
 
 async def see_ingest(session: aiohttp.ClientSession, url: str, secret: str) -> IngestSeen:
     url = url.rstrip("/")
-    _, health = await _get(session, "ingest", f"{url}/health", {})
-    status, _ = await _get(session, "ingest", f"{url}/api/jobs?limit=1", {"Authorization": f"Bearer {secret}"})
-    trip = await round_trip_ms(lambda: _get(session, "ingest", f"{url}/livez", {}))
+    _, health = await _ask(session, "ingest", f"{url}/health", {})
+    status, _ = await _ask(session, "ingest", f"{url}/api/jobs?limit=1", {"Authorization": f"Bearer {secret}"})
+    trip = await round_trip_ms(lambda: _ask(session, "ingest", f"{url}/livez", {}))
     try:
         report = msgspec.convert(health, HealthReport)
     except msgspec.ValidationError as error:
@@ -224,9 +231,12 @@ async def _speed_by_request(client: TeiClient, info: TeiInfo) -> float:
     return tokens * len(texts) / (time.perf_counter() - started)
 
 
-async def _get(session: aiohttp.ClientSession, service: str, url: str, headers: Mapping[str, str]) -> tuple[int, Any]:
+async def _ask(
+    session: aiohttp.ClientSession, service: str, url: str, headers: Mapping[str, str], body: Any = None
+) -> tuple[int, Any]:
+    """GET, or POST if there is a body. The session keeps the connection."""
     try:
-        async with session.get(url, headers=headers) as answer:
+        async with session.request("POST" if body else "GET", url, headers=headers, json=body) as answer:
             return answer.status, await answer.json(content_type=None)
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise DependencyError(service, f"{type(error).__name__}: {error}") from error

@@ -57,6 +57,7 @@ class CollectionSeen(msgspec.Struct, frozen=True, kw_only=True):
 class QdrantSeen(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     round_trip_ms: float
+    read_ms: float | None = None  # of 64 points over a kept connection; None: nothing is stored
     collections: list[CollectionSeen]
 
 
@@ -125,8 +126,14 @@ def judge_qdrant(seen: QdrantSeen, filled: Collection[str]) -> Findings:
         if version >= _QDRANT_VERSION
         else warn("qdrant.version", f"version {seen.version} is older than {older}", f"upgrade it to {older} or later")
     )
-    trip = round_trip("qdrant", seen.round_trip_ms)
-    return [first, trip, *(_collection(each, has_documents=each.target.target in filled) for each in seen.collections)]
+    trips = [round_trip("qdrant", seen.round_trip_ms)]
+    if seen.read_ms is not None:
+        trips.append(_read(seen.read_ms))
+    return [
+        first,
+        *trips,
+        *(_collection(each, has_documents=each.target.target in filled) for each in seen.collections),
+    ]
 
 
 def judge_ingest(seen: IngestSeen) -> Findings:
@@ -176,6 +183,18 @@ def _memory(seen: RedisSeen) -> Finding:
         return ok("redis.memory", found)
     remedy = "raise maxmemory of Redis, or lower WEBHOOK_STREAM_BYTES (docs/operations.md has the sum)"
     return (fail if share >= 1 else warn)("redis.memory", found, remedy, "memory")
+
+
+def _read(milliseconds: float) -> Finding:
+    check, found = "qdrant.read_round_trip", f"a read over a kept connection takes {milliseconds:.1f} ms"
+    limit = SLOW_ROUND_TRIP_MS["qdrant"]
+    if milliseconds <= limit:
+        return ok(check, found)
+    remedy = (
+        "let no proxy on the way compress or buffer Qdrant's answers (in chunks, the last segment of each waits 40 ms "
+        "for an ACK), and leave its machine some CPU"
+    )
+    return warn(check, f"{found}, more than {limit:g} ms", remedy, "slowness")
 
 
 def _durability(seen: PostgresSeen) -> Finding:

@@ -9,7 +9,7 @@ from local.qdrant.collection_routes import CollectionRoutes
 from local.qdrant.collections import Directory
 from local.qdrant.flush import GroupCommit
 from local.qdrant.point_routes import PointRoutes
-from local.qdrant.replies import MAX_BODY_BYTES, authenticator, errors
+from local.qdrant.replies import MAX_BODY_BYTES, authenticator, compression, errors
 
 # The release of the real server whose API this is; the client compares major and minor with its own.
 API_VERSION = "1.20.0"
@@ -18,7 +18,9 @@ API_VERSION = "1.20.0"
 def make_app(directory: Directory, api_key: str | None = None) -> web.Application:
     """Serve `directory`; with `api_key`, everything but `/` and the health routes asks for it."""
     commits = GroupCommit(directory.flush)
-    middlewares: list[Middleware] = [errors, authenticator(api_key)] if api_key else [errors]
+    middlewares: list[Middleware] = [compression, errors]
+    if api_key:
+        middlewares.append(authenticator(api_key))
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=middlewares)
     app.add_routes([web.get("/", _version)])
     app.add_routes([web.get(path, _healthy) for path in ("/healthz", "/livez", "/readyz")])

@@ -52,6 +52,16 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _failure(request, error)
 
 
+@web.middleware
+async def compression(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Compress an answer if the request allows it, in chunks of unknown length, as the real server does."""
+    answer = await handler(request)
+    if "gzip" in request.headers.get("Accept-Encoding", ""):
+        answer.enable_compression(web.ContentCoding.gzip)
+        answer.enable_chunked_encoding()
+    return answer
+
+
 def authenticator(api_key: str) -> Middleware:
     """Middleware that asks for `api_key` in the header of that name or as Bearer, but on the health routes."""
 

@@ -10,13 +10,14 @@ import pytest
 
 from cli.doctor.examination import examine
 from cli.doctor.finding import Finding, Verdict, worst
-from shared.settings import QdrantSettings
+from shared.settings import QdrantSettings, Secret
 from shared.streams import StageName
 from tests.support.documented import DOCS
 from tests.support.examined import TARGET, Examined, end_documents, examined, leave_entry, work_through
 from tests.support.local_stack import bare_environ
 from tests.support.pipeline import MILLSTREAM, Pipeline
 from tests.support.qdrant_process import running_qdrant
+from tests.support.qdrant_recorder import recording
 from tests.support.stage_harness import Servers, accept_documents
 from tests.support.tei_stand_in import StandInSettings, TeiStandIn
 from tests.torture.proxy import Proxy
@@ -41,7 +42,7 @@ async def troubles(world: Examined, slow: str | None = None) -> dict[str, Findin
     examination = await examine(world.environ)
     assert examination.verdict is worst(examination.findings)
     found = {each.check: each for each in examination.findings if each.verdict is not Verdict.OK}
-    return {check: each for check, each in found.items() if check == slow or not check.endswith(".round_trip")}
+    return {check: each for check, each in found.items() if check == slow or not check.endswith("round_trip")}
 
 
 def setting(name: str, value: str) -> Fault:
@@ -167,6 +168,16 @@ async def short_time_limit(world: Examined) -> AsyncIterator[None]:
     yield
 
 
+@contextlib.asynccontextmanager
+async def slow_qdrant_reads(world: Examined) -> AsyncIterator[None]:
+    key = Secret(world.environ["WEBHOOK_QDRANT_API_KEY"])
+    settings = QdrantSettings(qdrant_url=world.environ["WEBHOOK_QDRANT_URL"], qdrant_api_key=key)
+    async with recording(settings) as (recorder, through):
+        recorder.delays["scroll"] = 0.03  # and `/` answers as fast as ever
+        world.environ["WEBHOOK_QDRANT_URL"] = through.qdrant_url
+        yield
+
+
 FAULTS: list[tuple[str, Fault, str, Verdict, str]] = [
     ("a name misspelt", setting("WEBHOOK_TEI_URLS", "x"), "settings.name", Verdict.FAIL, "to WEBHOOK_TEI_URL"),
     ("a weak secret", setting("WEBHOOK_SECRET", "x"), "settings.secrets", Verdict.FAIL, "openssl rand -hex 32"),
@@ -188,6 +199,7 @@ FAULTS: list[tuple[str, Fault, str, Verdict, str]] = [
     ("far TEI", tei_far_away, "tei.round_trip", Verdict.WARN, "in the same network"),
     ("Qdrant down", setting("WEBHOOK_QDRANT_URL", NOBODY), "qdrant.reachable", Verdict.FAIL, "WEBHOOK_QDRANT_URL"),
     ("wrong key", setting("WEBHOOK_QDRANT_API_KEY", "x"), "qdrant.reachable", Verdict.FAIL, "WEBHOOK_QDRANT_API_KEY"),
+    ("slow reads", slow_qdrant_reads, "qdrant.read_round_trip", Verdict.WARN, "compress or buffer"),
     ("lost collection", lost_collection, "qdrant.collection", Verdict.FAIL, "run an indexer"),
     ("foreign collection", foreign_collection, "qdrant.collection", Verdict.FAIL, f"drop {TARGET}"),
     ("no indexer", no_indexer, "work.workers", Verdict.FAIL, "`millstream serve indexer`"),

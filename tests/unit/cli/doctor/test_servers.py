@@ -126,6 +126,12 @@ def test_qdrant_may_be_farther_away_than_the_others() -> None:
     assert troubles(judge_qdrant(QdrantSeen(version="1.19.1", round_trip_ms=25.0, collections=[]), filled=()))
 
 
+@pytest.mark.parametrize(("milliseconds", "is_slow"), [(None, False), (20.0, False), (44.0, True)])
+def test_a_qdrant_whose_reads_wait_for_an_ack_is_slow(milliseconds: float | None, is_slow: bool) -> None:
+    seen = QdrantSeen(version="1.19.1", round_trip_ms=1.0, read_ms=milliseconds, collections=[])
+    assert [each.check for each in troubles(judge_qdrant(seen, filled=()))] == ["qdrant.read_round_trip"] * is_slow
+
+
 def test_ingest_that_refuses_the_secret_or_misses_a_server_fails() -> None:
     [secret] = troubles(judge_ingest(msgspec.structs.replace(INGEST, secret_status=401)))
     assert "WEBHOOK_API_SECRET" in (secret.remedy or "")
