@@ -18,8 +18,8 @@ from bench.pages import BARE_CHUNKS, Page, chunked, load_pages
 from bench.report import Report, rounded
 from bench.rig import Pipeline, Round, running_pipeline, stand_in
 from local.services import SERVICES
-from shared.clients import redis_command
-from shared.streams import StageName
+from shared.pipeline.stages import StageName
+from shared.service.clients import redis_command
 
 _PAGES = (400, 800, 1600)
 _ROUNDS = 3

@@ -19,8 +19,8 @@ from typing import Any
 
 import aiohttp
 
-from chunker.cleaning import clean
-from chunker.splitting import Splitter
+from chunker.splitting.cleaning import clean
+from chunker.splitting.splitter import Splitter
 from cli.client import ApiClient
 from cli.sample import pages
 from cli.sample_run import post_crawl, wait_for_crawl
@@ -31,10 +31,10 @@ from embedder.packing import Capacity, TextInput, capacity_of
 from embedder.servers import Common, Server, Servers
 from local.services import Services
 from local.stack import API_SECRET, WEBHOOK_SECRET, Stack
-from shared.messages import Chunk
-from shared.metrics import Metrics
-from shared.tei import TeiClient
-from shared.tokenizer import load_tokenizer
+from shared.pipeline.messages import Chunk
+from shared.service.metrics import Metrics
+from shared.tei.client import TeiClient
+from shared.tei.tokenizer import load_tokenizer
 
 ROUNDS = 3
 RESULTS = Path(__file__).parent / "results" / "overhead.json"

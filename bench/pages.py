@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 from semantic_text_splitter import MarkdownSplitter
 
-from chunker.cleaning import clean
-from chunker.splitting import Splitter
-from shared.tokenizer import load_tokenizer
+from chunker.splitting.cleaning import clean
+from chunker.splitting.splitter import Splitter
+from shared.tei.tokenizer import load_tokenizer
 
 # What makes a chunk's text all that is embedded, so that every contestant can embed the same.
 BARE_CHUNKS = {"WEBHOOK_CHUNK_OVERLAP_TOKENS": "0", "WEBHOOK_CHUNK_PREFIX_TOKENS": "0"}

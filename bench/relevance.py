@@ -29,12 +29,12 @@ from bench.relevance_report import CollectionReport, report_of, write_results
 from cli.client import ApiClient
 from cli.sample.webhooks import SIGNATURE_HEADER, sign
 from cli.serve import apply_migrations
-from indexer.search_contract import MAX_QUERY_CHARACTERS
+from indexer.qdrant.client import make_client
+from indexer.search.contract import MAX_QUERY_CHARACTERS
 from local.services import Services
 from local.stack import API_SECRET, WEBHOOK_SECRET, Stack
-from shared.qdrant import make_client
-from shared.settings import QdrantSettings, TeiSettings, load
-from shared.tei import TeiClient
+from shared.service.settings import QdrantSettings, TeiSettings, load
+from shared.tei.client import TeiClient
 
 OURS = ("keyword", "semantic", "hybrid")
 DEPTH = 100  # what the API gives at most

@@ -7,11 +7,11 @@ from aiohttp import web
 
 from chunker.recipes import Recipes
 from chunker.settings import Settings
+from chunker.splitting.threads import Threads
 from chunker.stage import ChunkStage, TextPool
-from chunker.threads import Threads
+from shared.pipeline.stages import StageName
 from shared.runtime.consumer import make_failures, run_stage
 from shared.runtime.process import Port, Process, run_process
-from shared.streams import StageName
 
 log = structlog.get_logger()
 

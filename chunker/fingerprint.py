@@ -4,8 +4,8 @@ import hashlib
 
 import msgspec
 
-from shared.messages import Page
-from shared.settings import ChunkerSettings
+from shared.pipeline.messages import Page
+from shared.service.settings import ChunkerSettings
 
 # Raise it when cleaning, splitting or prefixes change what is stored for the same text.
 PIPELINE_VERSION = 1

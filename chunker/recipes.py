@@ -6,11 +6,11 @@ import hashlib
 import msgspec
 
 from chunker.fingerprint import fingerprint
-from chunker.splitting import Splitter
-from shared.errors import ConfigurationError, DependencyError
+from chunker.splitting.splitter import Splitter
 from shared.jobs.targets import Target
-from shared.settings import ChunkerSettings
-from shared.tokenizer import load_tokenizer
+from shared.service.errors import ConfigurationError, DependencyError
+from shared.service.settings import ChunkerSettings
+from shared.tei.tokenizer import load_tokenizer
 
 
 class Recipe(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from shared.settings import ChunkerSettings, PostgresSettings, ProcessSettings, RedisSettings, RuntimeSettings
+from shared.service.settings import ChunkerSettings, PostgresSettings, ProcessSettings, RedisSettings, RuntimeSettings
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,25 +5,25 @@ import time
 import msgspec
 import structlog
 
-from chunker.cleaning import clean
 from chunker.fingerprint import content_hash
 from chunker.recipes import Recipe, Recipes
-from chunker.threads import Threads
-from shared.clients import PostgresPool
-from shared.errors import RejectedError
-from shared.failpoints import failpoint
-from shared.jobs.model import ItemState
+from chunker.splitting.cleaning import clean
+from chunker.splitting.threads import Threads
 from shared.jobs.operations import Operation, OperationLog
 from shared.jobs.payloads import load_payloads
 from shared.jobs.registry import Registry, Seen
 from shared.jobs.targets import Target, Targets
-from shared.messages import ChunkedDocument, Lane, StoredDocument
+from shared.pipeline.failpoints import failpoint
+from shared.pipeline.lanes import Lane
+from shared.pipeline.messages import ChunkedDocument, StoredDocument
+from shared.pipeline.outcomes import Batch, Done, Emit, ItemState, Outcome, Work
+from shared.pipeline.stages import StageName
 from shared.runtime.batch import BatchWorker
-from shared.runtime.failures import Failures
-from shared.runtime.stage import Batch, Done, Emit, Outcome, Work
+from shared.runtime.faults.failures import Failures
 from shared.runtime.time_limit import TimeLimit
-from shared.settings import RuntimeSettings
-from shared.streams import StageName
+from shared.service.clients import PostgresPool
+from shared.service.errors import RejectedError
+from shared.service.settings import RuntimeSettings
 
 log = structlog.get_logger()
 

@@ -13,7 +13,7 @@ from cli.reindex import reindex
 from cli.search import search
 from cli.serve import migrate_database, serve
 from cli.up import up
-from shared.errors import MillstreamError
+from shared.service.errors import MillstreamError
 
 app = typer.Typer(
     help="Documents in, a searchable index out.", no_args_is_help=True, add_completion=False,

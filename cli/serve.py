@@ -11,9 +11,9 @@ import msgspec
 import typer
 
 from cli.output import Exit, Json, console, emit, fail
-from shared.clients import postgres_dsn
 from shared.jobs.migrate import Migration, migrate
-from shared.settings import PostgresSettings, load
+from shared.service.clients import postgres_dsn
+from shared.service.settings import PostgresSettings, load
 
 
 class Service(enum.StrEnum):

@@ -20,16 +20,16 @@ from embedder.servers import Common, Introduce, Server, Servers
 from embedder.settings import Settings
 from embedder.stage import EmbedStage
 from embedder.vectors import VectorSource
-from shared.errors import DependencyError
-from shared.http import UNCOMPRESSED
 from shared.jobs.operations import Operation
 from shared.jobs.targets import Targets
+from shared.pipeline.stages import StageName
 from shared.runtime.consumer import make_failures, run_stage
 from shared.runtime.process import Port, Process, run_process
-from shared.settings import TeiSettings
-from shared.streams import StageName
-from shared.tei import TeiClient
-from shared.tei_servers import check_any, first_success, tei_clients
+from shared.service.errors import DependencyError
+from shared.service.http import UNCOMPRESSED
+from shared.service.settings import TeiSettings
+from shared.tei.client import TeiClient
+from shared.tei.servers import check_any, first_success, tei_clients
 
 log = structlog.get_logger()
 

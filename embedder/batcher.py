@@ -17,10 +17,10 @@ from embedder.limiter import Admission
 from embedder.packing import TextInput, pack
 from embedder.servers import Servers
 from embedder.submission import Submission, Wanted
-from shared.errors import DependencyError
-from shared.messages import Lane
+from shared.pipeline.lanes import Lane
 from shared.runtime.time_limit import TimeLimit
-from shared.tei import Vectors
+from shared.service.errors import DependencyError
+from shared.tei.client import Vectors
 
 LINGER_S = 0.003  # how long an idle batcher waits for company before it sends less than a full request
 PLANNED_REQUESTS = 8  # planned together, so that sorting by length pays

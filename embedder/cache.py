@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 import structlog
 
-from shared.clients import PostgresPool
-from shared.metrics import Metrics
-from shared.tei import Vectors
+from shared.service.clients import PostgresPool
+from shared.service.metrics import Metrics
+from shared.tei.client import Vectors
 
 log = structlog.get_logger()
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from shared.errors import ConfigurationError
 from shared.jobs.targets import Target
-from shared.tei import TeiClient, TeiInfo
+from shared.service.errors import ConfigurationError
+from shared.tei.client import TeiClient, TeiInfo
 
 # Two tokenizers that agree on case, accents, numbers, punctuation and other scripts agree on what matters here.
 PROBE = "Tokenizers Differ: naïve café, 3.14159 e-mails/day, snake_case(x) 你好 Привет antidisestablishmentarianism"

@@ -14,8 +14,15 @@ import msgspec
 from embedder.crossing import Crossing
 from embedder.packing import TextInput, middle
 from embedder.suspicion import Suspicion
-from shared.errors import DependencyError, MillstreamError
-from shared.tei import Backoff, BreakingTextError, InputRejectedError, TeiBackendError, TeiBreakdownError, Vectors
+from shared.service.errors import DependencyError, MillstreamError
+from shared.tei.client import (
+    Backoff,
+    BreakingTextError,
+    InputRejectedError,
+    TeiBackendError,
+    TeiBreakdownError,
+    Vectors,
+)
 
 
 class Embeds(Protocol):

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from shared.errors import DependencyError
-from shared.messages import Lane
-from shared.runtime.fair_queue import FairQueue
+from shared.pipeline.fair_queue import FairQueue
+from shared.pipeline.lanes import Lane
+from shared.service.errors import DependencyError
 
 
 class Permits:

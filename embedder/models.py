@@ -11,10 +11,10 @@ import msgspec
 
 from embedder.compatibility import PROBE, ChunkShape, Served, check_compatible
 from embedder.vectors import VectorSource
-from shared.errors import ConfigurationError, DependencyError
 from shared.jobs.targets import Target
-from shared.settings import ChunkerSettings, TeiSettings
-from shared.tokenizer import load_tokenizer
+from shared.service.errors import ConfigurationError, DependencyError
+from shared.service.settings import ChunkerSettings, TeiSettings
+from shared.tei.tokenizer import load_tokenizer
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):

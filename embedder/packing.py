@@ -5,7 +5,7 @@ from itertools import accumulate
 
 import msgspec
 
-from shared.tei import TeiInfo
+from shared.tei.client import TeiInfo
 
 QUERY_HEADROOM = 0.1  # share of TEI's permits that indexing leaves to search queries
 MAX_REQUEST_BYTES = 1_500_000  # TEI's default limit is 2,000,000; JSON escapes come on top

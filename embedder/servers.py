@@ -17,12 +17,12 @@ from embedder.concurrency import AdaptiveLimit, Observation
 from embedder.isolation import EmbeddingCall, Embeds, IsolatingEmbedder, Practice
 from embedder.limiter import Admission, Limiter, Permits
 from embedder.packing import Capacity, RequestLimits, TextInput
-from shared.errors import DependencyError, MillstreamError
-from shared.messages import Lane
-from shared.metrics import Metrics
-from shared.runtime.breaker import Breaker
-from shared.tei import TeiBackendError, TeiBreakdownError, TeiOverloadedError, Vectors
-from shared.tei_servers import first_success
+from shared.pipeline.lanes import Lane
+from shared.runtime.faults.breaker import Breaker
+from shared.service.errors import DependencyError, MillstreamError
+from shared.service.metrics import Metrics
+from shared.tei.client import TeiBackendError, TeiBreakdownError, TeiOverloadedError, Vectors
+from shared.tei.servers import first_success
 
 _FIRST_MEETING_S = 10.0  # a frozen server must not keep the others from starting
 

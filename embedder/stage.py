@@ -1,15 +1,15 @@
 """The embed stage: a vector for every chunk, from the TEI of its target."""
 
 from embedder.models import Model, Models
-from shared.errors import DependencyError
 from shared.jobs.targets import Target, Targets
-from shared.messages import ChunkedDocument, EmbeddedDocument, MalformedMessageError, decode_part
+from shared.pipeline.messages import ChunkedDocument, EmbeddedDocument, MalformedMessageError, decode_part
+from shared.pipeline.outcomes import Batch, Emit, Outcome, Work
+from shared.pipeline.stages import StageName
 from shared.runtime.batch import BatchWorker
-from shared.runtime.failures import Failures
-from shared.runtime.stage import Batch, Emit, Outcome, Work
+from shared.runtime.faults.failures import Failures
 from shared.runtime.time_limit import TimeLimit
-from shared.settings import RuntimeSettings
-from shared.streams import StageName
+from shared.service.errors import DependencyError
+from shared.service.settings import RuntimeSettings
 
 
 class EmbedStage:

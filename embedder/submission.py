@@ -7,7 +7,7 @@ import numpy as np
 
 from embedder.packing import TextInput
 from shared.runtime.time_limit import TimeLimit
-from shared.tei import Vectors
+from shared.tei.client import Vectors
 
 
 class Wanted:

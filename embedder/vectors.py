@@ -7,9 +7,10 @@ import numpy as np
 from embedder.batcher import EmbeddingBatcher
 from embedder.cache import EmbeddingCache
 from embedder.packing import TextInput
-from shared.messages import ChunkedDocument, Lane
+from shared.pipeline.lanes import Lane
+from shared.pipeline.messages import ChunkedDocument
 from shared.runtime.time_limit import TimeLimit
-from shared.tei import Vectors
+from shared.tei.client import Vectors
 
 
 class VectorSource:

@@ -5,16 +5,16 @@ import asyncio
 import structlog
 
 from indexer.keyword import KeywordParameters
+from indexer.qdrant.store import PointStore
 from indexer.scrubber import Scrubber, Scrubs
 from indexer.search_api import listen
 from indexer.settings import Settings
 from indexer.stage import IndexStage
-from indexer.store import PointStore
 from shared.jobs.registry import Registry
 from shared.jobs.targets import Targets
+from shared.pipeline.stages import StageName
 from shared.runtime.consumer import make_failures, run_stage
 from shared.runtime.process import Process, run_process
-from shared.streams import StageName
 
 log = structlog.get_logger()
 

@@ -10,11 +10,11 @@ from typing import Protocol
 import msgspec
 from qdrant_client.models import PointStruct
 
-from indexer.store import StoredDocument, StoredVersion
-from shared.errors import RejectedError
-from shared.failpoints import failpoint
-from shared.jobs.model import ItemState
+from indexer.qdrant.store import StoredDocument, StoredVersion
 from shared.jobs.registry import Decided, Registration
+from shared.pipeline.failpoints import failpoint
+from shared.pipeline.outcomes import ItemState
+from shared.service.errors import RejectedError
 
 
 class Decisions(Protocol):

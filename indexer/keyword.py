@@ -11,7 +11,7 @@ import msgspec
 from qdrant_client.models import SparseVector
 from qdrant_edge import Bm25, Bm25Config
 
-from shared.characters import character_class, marks
+from shared.pipeline.characters import character_class, marks
 
 TOKENIZER = "word+cjk-bigrams/english"
 

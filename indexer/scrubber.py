@@ -14,11 +14,11 @@ import asyncpg
 import msgspec
 import structlog
 
-from indexer.store import StoredPage, StoredPoint
-from shared.errors import MillstreamError
+from indexer.qdrant.store import StoredPage, StoredPoint
 from shared.jobs.registry import Decided
 from shared.jobs.targets import Targets
-from shared.metrics import ScrubberMetrics
+from shared.service.errors import MillstreamError
+from shared.service.metrics import ScrubberMetrics
 
 log = structlog.get_logger()
 

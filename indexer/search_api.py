@@ -6,22 +6,22 @@ import aiohttp
 from aiohttp import web
 from qdrant_client import AsyncQdrantClient
 
-from indexer.keyword_index import KeywordIndex, QdrantKeywordIndex
-from indexer.query_cache import QueryCache
-from indexer.query_embedding import QueryEmbedder
-from indexer.rank_bm25_index import RankBm25Index
-from indexer.search import SearchEngine, SearchOptions
-from indexer.search_routes import add_search_routes
+from indexer.qdrant.client import check_qdrant, make_client
+from indexer.search.keyword_index import KeywordIndex, QdrantKeywordIndex
+from indexer.search.query_cache import QueryCache
+from indexer.search.query_embedding import QueryEmbedder
+from indexer.search.rank_bm25_index import RankBm25Index
+from indexer.search.routes import add_search_routes
+from indexer.search.service import SearchEngine, SearchOptions
+from indexer.search.target_embedding import TargetEmbedder
+from indexer.search.visibility import RegistryVisibility
+from indexer.search.window import EmbedText, Sources
 from indexer.settings import Settings
-from indexer.target_embedding import TargetEmbedder
-from indexer.visibility import RegistryVisibility
-from indexer.window import EmbedText, Sources
-from shared.auth import Authenticator, Verdict
-from shared.http import UNCOMPRESSED
-from shared.qdrant import check_qdrant, make_client
 from shared.runtime.process import Port, Process, run_process
-from shared.settings import KeywordEngine, SearchSettings, Secret, TeiSettings, check_secret
-from shared.tei_servers import check_any, tei_clients
+from shared.service.auth import Authenticator, Verdict
+from shared.service.http import UNCOMPRESSED
+from shared.service.settings import KeywordEngine, SearchSettings, Secret, TeiSettings, check_secret
+from shared.tei.servers import check_any, tei_clients
 
 DEFAULT_PORT = 50111  # the indexer's
 

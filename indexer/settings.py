@@ -2,7 +2,7 @@
 
 import msgspec
 
-from shared.settings import (
+from shared.service.settings import (
     CollectionSettings,
     IndexerSettings,
     IngestSettings,

@@ -9,31 +9,32 @@ import msgspec
 import structlog
 from qdrant_client import AsyncQdrantClient
 
-from indexer.collection import (
+from indexer.fence import Candidate, Fence, Result
+from indexer.keyword import KeywordEncoder, KeywordParameters
+from indexer.qdrant.client import MissingCollectionError
+from indexer.qdrant.collection import (
     Collection,
     DimensionMismatchError,
     GenerationMismatchError,
     ensure_collection,
     point_alias,
 )
-from indexer.fence import Candidate, Fence, Result
-from indexer.keyword import KeywordEncoder, KeywordParameters
-from indexer.points import points_of
-from indexer.store import PointStore
+from indexer.qdrant.points import points_of
+from indexer.qdrant.store import PointStore
+from indexer.recovery import Recovery
 from indexer.store_guard import StoreGuard
-from shared.clients import PostgresPool
-from shared.errors import DependencyError, RejectedError
 from shared.jobs.operations import Operation, OperationLog
-from shared.jobs.recovery import Recovery
 from shared.jobs.registry import Registration, Registry
 from shared.jobs.targets import Target, Targets
-from shared.messages import Action, EmbeddedDocument, Lane, decode_part
-from shared.qdrant import MissingCollectionError
+from shared.pipeline.lanes import Lane
+from shared.pipeline.messages import Action, EmbeddedDocument, decode_part
+from shared.pipeline.outcomes import Batch, Dead, Done, Outcome, Work
+from shared.pipeline.stages import StageName
 from shared.runtime.batch import BatchWorker
-from shared.runtime.failures import Failures
-from shared.runtime.stage import Batch, Dead, Done, Outcome, Work
-from shared.settings import RuntimeSettings
-from shared.streams import StageName
+from shared.runtime.faults.failures import Failures
+from shared.service.clients import PostgresPool
+from shared.service.errors import DependencyError, RejectedError
+from shared.service.settings import RuntimeSettings
 
 log = structlog.get_logger()
 

@@ -8,10 +8,10 @@ import asyncpg
 import structlog
 from qdrant_client import AsyncQdrantClient
 
-from indexer.collection import collection_exists, delete_collection, point_alias
-from shared.errors import MillstreamError
-from shared.jobs.recovery import Recovery
+from indexer.qdrant.collection import collection_exists, delete_collection, point_alias
+from indexer.recovery import Recovery
 from shared.jobs.targets import Targets
+from shared.service.errors import MillstreamError
 
 log = structlog.get_logger()
 

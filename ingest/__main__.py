@@ -6,48 +6,48 @@ import aiohttp
 import structlog
 from aiohttp import web
 
-from ingest.acceptance import Acceptance
-from ingest.api import AcceptApi, Rules
-from ingest.app import SearchForwarder, make_app
-from ingest.batching import FIRST_STAGE
-from ingest.callbacks import CallbackSender, callback_session
-from ingest.collections_api import CollectionsApi
-from ingest.dashboard import Dashboard
-from ingest.dead_letters_api import DeadLettersApi
-from ingest.dispatch import Dispatcher
-from ingest.document import Limits
-from ingest.documents_api import DocumentsApi
-from ingest.housekeeping import Housekeeper
-from ingest.job_events_api import JobEventsApi
-from ingest.jobs_api import JobsApi
-from ingest.new_targets import NewTargets
-from ingest.openapi import OpenApi
-from ingest.operations_api import OperationsApi
-from ingest.pipeline_api import PipelineApi
-from ingest.public_address import public_connector
-from ingest.qdrant_check import check_qdrant
-from ingest.reindex_api import ReindexApi
-from ingest.sessions import Sessions
+from ingest.dispatch.batching import FIRST_STAGE
+from ingest.dispatch.dispatcher import Dispatcher
+from ingest.documents.acceptance import Acceptance
+from ingest.documents.document import Limits
+from ingest.http.app import SearchForwarder, make_app
+from ingest.http.new_targets import NewTargets
+from ingest.http.openapi import OpenApi
+from ingest.http.qdrant_check import check_qdrant
+from ingest.http.routes.accept import AcceptApi, Rules
+from ingest.http.routes.collections import CollectionsApi
+from ingest.http.routes.dashboard import Dashboard
+from ingest.http.routes.dead_letters import DeadLettersApi
+from ingest.http.routes.documents import DocumentsApi
+from ingest.http.routes.job_events import JobEventsApi
+from ingest.http.routes.jobs import JobsApi
+from ingest.http.routes.operations import OperationsApi
+from ingest.http.routes.pipeline import PipelineApi
+from ingest.http.routes.reindex import ReindexApi
+from ingest.http.routes.streams import StreamsApi
+from ingest.http.sessions import Sessions
+from ingest.inspection.operator import Operator
+from ingest.inspection.streams import StreamInspector
+from ingest.inspection.throughput import Throughput
+from ingest.inspection.watch import PipelineWatch
+from ingest.jobs.callbacks import Callbacks
+from ingest.jobs.control import JobControl
+from ingest.jobs.store import JobStore
 from ingest.settings import Settings
-from ingest.streams_api import StreamsApi
-from ingest.watch import PipelineWatch
-from shared.auth import Authenticator
-from shared.http import UNCOMPRESSED
-from shared.inspection import StreamInspector
-from shared.jobs.callbacks import Callbacks
-from shared.jobs.control import JobControl
+from ingest.upkeep.callbacks import CallbackSender, callback_session
+from ingest.upkeep.housekeeping import Housekeeper
+from ingest.upkeep.public_address import public_connector
 from shared.jobs.progress import Progress
-from shared.jobs.store import JobStore
-from shared.runtime.entry import Place
-from shared.runtime.gate import Gate, marks
-from shared.runtime.handover import HandOver
-from shared.runtime.operator import Operator
+from shared.pipeline.entries import Place
+from shared.pipeline.stages import OPERATOR, StageName
 from shared.runtime.process import Port, Process, run_process
 from shared.runtime.recorder import Recorder
-from shared.settings import IngestSettings, check_secret
-from shared.streams import OPERATOR, StageName
-from shared.tei_servers import check_any, tei_clients
-from shared.throughput import Throughput
+from shared.runtime.streams.gate import Gate, marks
+from shared.runtime.streams.handover import HandOver
+from shared.service.auth import Authenticator
+from shared.service.http import UNCOMPRESSED
+from shared.service.settings import IngestSettings, check_secret
+from shared.tei.servers import check_any, tei_clients
 
 log = structlog.get_logger()
 

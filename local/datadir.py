@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from shared.errors import ConfigurationError
+from shared.service.errors import ConfigurationError
 
 _SECRET_BYTES = 32
 

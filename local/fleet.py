@@ -15,7 +15,7 @@ from local.datadir import write_private
 from local.pidfile import PidFiles
 from local.process import ChildProcess, describe_exit
 from local.program import Program
-from shared.errors import MillstreamError
+from shared.service.errors import MillstreamError
 
 Notify = Callable[[str], None]
 

@@ -8,9 +8,9 @@ import asyncpg
 from redis.exceptions import RedisError
 
 from local.servers import QDRANT_KEY, TEI_KEY, URL_VARIABLES
-from shared.clients import postgres_dsn, redis_command
-from shared.errors import ConfigurationError
-from shared.http import UNCOMPRESSED
+from shared.service.clients import postgres_dsn, redis_command
+from shared.service.errors import ConfigurationError
+from shared.service.http import UNCOMPRESSED
 
 _TIMEOUT = 5.0  # seconds
 

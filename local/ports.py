@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from local.datadir import write_private
-from shared.errors import ConfigurationError
+from shared.service.errors import ConfigurationError
 
 # Below the ports that kernels give to outgoing connections (Linux from 32768, macOS from 49152). A port from there can
 # be taken by any connection while a server restarts; a client that retries can even connect to itself on it.

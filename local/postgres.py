@@ -20,7 +20,7 @@ from local.pidfile import PidRecord, command_line, process_identity, stop_leftov
 from local.postgres_binaries import SHARED_DIRECTORY, find_binaries, first_barrier, reachable_binaries
 from local.process import ChildProcess, Command
 from local.program import LOOPBACK, Program
-from shared.errors import ConfigurationError
+from shared.service.errors import ConfigurationError
 
 USER = DATABASE = "millstream"
 

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from shared.errors import ConfigurationError
+from shared.service.errors import ConfigurationError
 
 SHARED_DIRECTORY = Path("/var/tmp")  # noqa: S108 - survives a reboot; what is used in it is checked for its owner
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from shared.errors import MillstreamError
+from shared.service.errors import MillstreamError
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PROBE_INTERVAL = 0.02  # seconds; the fastest server is ready after 40 ms

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from local.process import Command
 from local.program import LOOPBACK, Program, first_line
-from shared.errors import ConfigurationError
+from shared.service.errors import ConfigurationError
 
 
 def redis_program(data_dir: Path, port: int, search_path: str | None) -> Program:

@@ -16,7 +16,7 @@ from local.process import Command
 from local.program import LOOPBACK, Program, http_probe
 from local.servers import python_module
 from local.stack import Stack
-from shared.errors import ConfigurationError
+from shared.service.errors import ConfigurationError
 
 # In the order of stopping: what is upstream first, so that nothing new arrives at what drains next.
 SERVICES = ("ingest", "chunker", "embedder", "indexer")

@@ -14,7 +14,7 @@ import numpy as np
 import uvloop
 from aiohttp import web
 
-from shared.tokenizer import load_tokenizer
+from shared.tei.tokenizer import load_tokenizer
 
 DIMENSION = 384
 MAX_INPUTS = 32

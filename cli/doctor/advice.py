@@ -4,7 +4,7 @@ import msgspec
 
 from cli.doctor.finding import Finding, Findings, fail, figure, ok, warn
 from cli.doctor.load import Load, StageLoad
-from shared.streams import StageName
+from shared.pipeline.stages import StageName
 
 WARN_FAILED, STOP_FAILED = 0.05, 0.10  # shares of documents
 SHORT_S, LONG_S = 1.0, 5.0  # of a batch message in its slowest stage

@@ -7,8 +7,8 @@ import msgspec
 from cli.doctor.finding import Finding, Findings, ok, refusal, warn
 from cli.doctor.servers import round_trip
 from embedder.compatibility import Served, check_targets
-from shared.errors import ConfigurationError
 from shared.jobs.targets import Target
+from shared.service.errors import ConfigurationError
 
 # Tokens a second that no CPU has: 7,700 were measured on a core with a model of 22 million parameters, 390,000 on
 # an L4 with one of 33 million.

@@ -18,16 +18,16 @@ from cli.doctor.servers import judge_ingest, judge_postgres, judge_qdrant, judge
 from cli.doctor.settings import DoctorSettings, read_settings
 from cli.doctor.work import judge_backlog, judge_stage
 from embedder.compatibility import PROBE, ChunkShape
-from shared.clients import PostgresPool, postgres_pool, redis_command
-from shared.errors import ConfigurationError, DependencyError
-from shared.http import UNCOMPRESSED
-from shared.inspection import StageState, StreamInspector
+from ingest.inspection.streams import StageState, StreamInspector
+from ingest.inspection.throughput import Throughput
 from shared.jobs.targets import Target, Targets
-from shared.settings import ChunkerSettings
-from shared.tei import TeiClient
-from shared.tei_servers import tei_clients
-from shared.throughput import Throughput
-from shared.tokenizer import load_tokenizer
+from shared.service.clients import PostgresPool, postgres_pool, redis_command
+from shared.service.errors import ConfigurationError, DependencyError
+from shared.service.http import UNCOMPRESSED
+from shared.service.settings import ChunkerSettings
+from shared.tei.client import TeiClient
+from shared.tei.servers import tei_clients
+from shared.tei.tokenizer import load_tokenizer
 
 _POSTGRES_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _HTTP_TIMEOUT = aiohttp.ClientTimeout(total=10, sock_connect=3)

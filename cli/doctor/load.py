@@ -6,7 +6,7 @@ from itertools import groupby
 
 import msgspec
 
-from shared.streams import StageName
+from shared.pipeline.stages import StageName
 
 # Documents of one message start in one statement, whose clock ticks on from row to row; their ends may be in two.
 _SAME_START_S = 0.01

@@ -18,16 +18,16 @@ from cli.doctor.load import Load, Stay, measure
 from cli.doctor.servers import CollectionSeen, IngestSeen, PostgresSeen, QdrantSeen, RedisSeen
 from cli.doctor.work import BacklogSeen
 from embedder.compatibility import ChunkShape, check_compatible, introduce
-from shared.clients import PostgresPool, check_redis
-from shared.errors import ConfigurationError, DependencyError
-from shared.http import UNCOMPRESSED, HealthReport
-from shared.inspection import redis_errors
+from ingest.inspection.operations import OperationFilter, OperationReports
+from ingest.inspection.streams import redis_errors
 from shared.jobs.migrate import check_schema
-from shared.jobs.operations_report import OperationFilter, OperationReports
 from shared.jobs.targets import Target
-from shared.settings import QdrantSettings, RuntimeSettings
-from shared.streams import StageName
-from shared.tei import Backoff, TeiClient, TeiInfo
+from shared.pipeline.stages import StageName
+from shared.service.clients import PostgresPool, check_redis
+from shared.service.errors import ConfigurationError, DependencyError
+from shared.service.http import UNCOMPRESSED, HealthReport
+from shared.service.settings import QdrantSettings, RuntimeSettings
+from shared.tei.client import Backoff, TeiClient, TeiInfo
 
 _ENDED = OperationFilter(seconds=3600.0, operation_type="document_indexing")
 _ROUND_TRIPS = 7

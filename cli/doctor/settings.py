@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from cli.doctor.finding import Finding, Findings, fail, ok, refusal, warn
-from shared.errors import ConfigurationError
-from shared.settings import (
+from shared.service.errors import ConfigurationError
+from shared.service.settings import (
     ChunkerSettings,
     DispatchSettings,
     IngestSettings,

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import msgspec
 
 from cli.doctor.finding import Finding, Findings, fail, ok, warn
-from shared.inspection import PendingEntry, StageState
-from shared.streams import StageName
+from ingest.inspection.streams import PendingEntry, StageState
+from shared.pipeline.stages import StageName
 
 _DISPATCHED_WITHIN_S = 30.0  # the dispatcher looks every 50 ms, and another one is elected within seconds
 _MAX_NAMED = 3

@@ -19,8 +19,8 @@ from local.tei.batch import MAX_INPUTS
 from local.tei.contract import Info, Limits
 from local.tei.engine import Engine
 from local.tei.model import MODEL_ID, WEIGHTS_SHA256, cached_model, open_backend
-from shared.errors import ConfigurationError
-from shared.tokenizer import load_tokenizer
+from shared.service.errors import ConfigurationError
+from shared.tei.tokenizer import load_tokenizer
 
 DRAIN_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 3600.0  # as TEI: closing idle connections early makes clients meet dead ones

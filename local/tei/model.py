@@ -10,8 +10,8 @@ import onnxruntime
 
 from local.tei.batch import Vectors
 from local.tei.engine import Backend
-from shared.errors import ConfigurationError
-from shared.tokenizer import bundled_file
+from shared.service.errors import ConfigurationError
+from shared.tei.tokenizer import bundled_file
 
 MODEL_ID = "sentence-transformers/all-MiniLM-L6-v2"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

@@ -8,7 +8,7 @@ from importlib import resources
 import asyncpg
 import msgspec
 
-from shared.errors import ConfigurationError
+from shared.service.errors import ConfigurationError
 
 # Any constant will do, as long as nothing else in this database uses it: "mill" in ASCII.
 _LOCK = 0x6D696C6C

@@ -4,7 +4,8 @@ import enum
 
 import msgspec
 
-from shared.messages import Action, Lane
+from shared.pipeline.lanes import Lane
+from shared.pipeline.messages import Action
 
 
 class JobKind(enum.StrEnum):
@@ -25,30 +26,6 @@ class JobStatus(enum.StrEnum):
     @property
     def is_terminal(self) -> bool:
         return self not in {JobStatus.QUEUED, JobStatus.RUNNING}
-
-
-class ItemState(enum.StrEnum):
-    """The state of one document of a job; all but the first two are final."""
-
-    QUEUED = "queued"  # waits in Postgres for its due time and for room in the streams
-    RELEASED = "released"  # in the streams or in work
-    INDEXED = "indexed"
-    UNCHANGED = "unchanged"  # the same content is already searchable
-    SUPERSEDED = "superseded"  # a later version of the document won
-    DELETED = "deleted"
-    CANCELLED = "cancelled"
-    FAILED = "failed"
-
-    @property
-    def is_success(self) -> bool:
-        return self in _SUCCESSES
-
-    @property
-    def is_final(self) -> bool:
-        return self not in {ItemState.QUEUED, ItemState.RELEASED}
-
-
-_SUCCESSES = frozenset({ItemState.INDEXED, ItemState.UNCHANGED, ItemState.SUPERSEDED, ItemState.DELETED})
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ import asyncpg
 import msgspec
 import structlog
 
-from shared.clients import is_postgres_away
+from shared.service.clients import is_postgres_away
 
 log = structlog.get_logger()
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import asyncpg
 import msgspec
 
-from shared.messages import StoredDocument
+from shared.pipeline.messages import StoredDocument
 
 _LOAD = "SELECT version, body FROM webhook.payloads WHERE version = ANY ($1::bigint[])"
 

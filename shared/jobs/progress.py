@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import asyncpg
 import msgspec
 
-from shared.jobs.model import FinishedJob, ItemState
-from shared.messages import DocumentRef
-from shared.runtime.entry import Entry
-from shared.streams import StageName
+from shared.jobs.model import FinishedJob
+from shared.pipeline.entries import Entry
+from shared.pipeline.messages import DocumentRef
+from shared.pipeline.outcomes import ItemState
+from shared.pipeline.stages import StageName
 
 # $1..$3 of every statement: the keys of the items it is about.
 _CURRENT = """

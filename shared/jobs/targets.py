@@ -6,7 +6,7 @@ from typing import Annotated
 import asyncpg
 import msgspec
 
-from shared.settings import ChunkerSettings
+from shared.service.settings import ChunkerSettings
 
 _ENSURE = """
 INSERT INTO webhook.targets (target, collection) VALUES ($1 || '_1', $1) ON CONFLICT DO NOTHING

@@ -5,7 +5,8 @@ again unchanged). So what is accepted or under way later still wins, and what wa
 """
 
 from shared.jobs.model import JobKind
-from shared.messages import Action, Lane
+from shared.pipeline.lanes import Lane
+from shared.pipeline.messages import Action
 
 # Common table expressions over `wanted` (document_id, fence, live_version, url, domain, crawl_id); a deleted document
 # becomes a delete. $1 the target that the items are for, $2 the job's id, $3 seconds for a batch message in one stage.

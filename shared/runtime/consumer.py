@@ -4,22 +4,22 @@ import random
 from collections.abc import Mapping
 
 from shared.jobs.progress import Progress
-from shared.runtime.breaker import Breakers, Canary
-from shared.runtime.entry import Place
-from shared.runtime.failures import Failures
-from shared.runtime.gate import Gate, marks
-from shared.runtime.groups import create_groups
-from shared.runtime.handover import HandOver
-from shared.runtime.intake import Intake
-from shared.runtime.janitor import Janitor
-from shared.runtime.leases import Leases
+from shared.pipeline.entries import Place
+from shared.pipeline.outcomes import Stage
+from shared.pipeline.stages import StageName
+from shared.runtime.faults.breaker import Breakers, Canary
+from shared.runtime.faults.failures import Failures
 from shared.runtime.process import Process
 from shared.runtime.recorder import Recorder
 from shared.runtime.slots import Slots
-from shared.runtime.stage import Stage
+from shared.runtime.streams.gate import Gate, marks
+from shared.runtime.streams.groups import create_groups
+from shared.runtime.streams.handover import HandOver
+from shared.runtime.streams.intake import Intake
+from shared.runtime.streams.janitor import Janitor
+from shared.runtime.streams.leases import Leases
 from shared.runtime.worker import Worker
-from shared.settings import RuntimeSettings
-from shared.streams import StageName
+from shared.service.settings import RuntimeSettings
 
 
 def make_failures(stage: StageName, settings: RuntimeSettings) -> Failures:

@@ -11,7 +11,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -22,16 +22,30 @@ from aiohttp import web
 from prometheus_client import Histogram
 from redis.asyncio import Redis
 
-from shared.clients import PostgresPool, check_redis, is_postgres_away, postgres_pool, redis_command, redis_reader
-from shared.errors import ConfigurationError
-from shared.failpoints import arm
-from shared.http import Check, Health, add_health_routes, problem_middleware
 from shared.jobs.migrate import check_schema
 from shared.jobs.operations import OperationLog
-from shared.metrics import Metrics
-from shared.settings import PostgresSettings, ProcessSettings, RedisSettings, RuntimeSettings, load, retired_variables
-from shared.telemetry import configure_logging
-from shared.tracing import Tracing, open_tracing
+from shared.pipeline.failpoints import arm
+from shared.pipeline.tracing import OFF, Tracing, is_on
+from shared.service.clients import (
+    PostgresPool,
+    check_redis,
+    is_postgres_away,
+    postgres_pool,
+    redis_command,
+    redis_reader,
+)
+from shared.service.errors import ConfigurationError
+from shared.service.http import Check, Health, add_health_routes, problem_middleware
+from shared.service.metrics import Metrics
+from shared.service.settings import (
+    PostgresSettings,
+    ProcessSettings,
+    RedisSettings,
+    RuntimeSettings,
+    load,
+    retired_variables,
+)
+from shared.service.telemetry import configure_logging
 
 log = structlog.get_logger()
 
@@ -178,6 +192,16 @@ async def _main(service: str, instance: str, settings: S, serve: Callable[[Proce
             await serve(process, settings)
         log.info("Stopped", status=process.status)
     return process.status
+
+
+def open_tracing(service: str, instance: str, environ: Mapping[str, str]) -> Tracing:
+    """Return the traces that the environment asks for. Raises ConfigurationError for what cannot be done."""
+    if not is_on(environ):
+        return OFF
+    # Imported only if traces are on: the SDK costs memory and start-up time.
+    from shared.pipeline.open_telemetry import OpenTelemetry, exporting_provider  # noqa: PLC0415
+
+    return OpenTelemetry(exporting_provider(service, instance, environ))
 
 
 @stamina.retry(on=is_postgres_away, attempts=None, timeout=_PATIENCE, wait_max=2.0)

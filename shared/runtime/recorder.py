@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import stamina
 import structlog
 
-from shared.clients import is_postgres_away
-from shared.failpoints import failpoint
-from shared.jobs.model import FinishedJob, ItemState
+from shared.jobs.model import FinishedJob
 from shared.jobs.operations import Operation, OperationLog
 from shared.jobs.progress import Ended, Ending, Postponed, Progress
-from shared.messages import DocumentRef, EncodedMessage, Header, body_parts, encode_body, encode_header
-from shared.metrics import Metrics
-from shared.runtime.entry import Entry
-from shared.runtime.stage import Batch, Dead, Done, Emit, Outcome, Retry, Work
-from shared.streams import StageName
+from shared.pipeline.entries import Entry
+from shared.pipeline.failpoints import failpoint
+from shared.pipeline.messages import DocumentRef, EncodedMessage, Header, body_parts, encode_body, encode_header
+from shared.pipeline.outcomes import Batch, Dead, Done, Emit, ItemState, Outcome, Retry, Work
+from shared.pipeline.stages import StageName
+from shared.service.clients import is_postgres_away
+from shared.service.metrics import Metrics
 
 log = structlog.get_logger()
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from shared.messages import Lane
+from shared.pipeline.lanes import Lane
 
 _FOR_HIGH = 2  # slots more, which crawls cannot take: a slot of theirs may be long in coming
 

@@ -12,21 +12,21 @@ from collections.abc import Sequence
 import structlog
 from redis.exceptions import RedisError
 
-from shared.messages import Header, MalformedMessageError, NewerSchemaError, decode_header
-from shared.metrics import Metrics
-from shared.runtime.breaker import Breakers
-from shared.runtime.entry import Entry
-from shared.runtime.failures import Failures
-from shared.runtime.handover import HandOver
-from shared.runtime.intake import Intake
-from shared.runtime.janitor import Janitor
-from shared.runtime.leases import Leases
-from shared.runtime.policy import Verdict, judge
+from shared.pipeline.entries import Entry
+from shared.pipeline.messages import Header, MalformedMessageError, NewerSchemaError, decode_header
+from shared.pipeline.outcomes import Batch, Dead, Done, Emit, Outcome, Retry, Stage
+from shared.pipeline.tracing import OFF, Tracing
+from shared.runtime.faults.breaker import Breakers
+from shared.runtime.faults.failures import Failures
+from shared.runtime.faults.policy import Verdict, judge
 from shared.runtime.recorder import Recorder
 from shared.runtime.slots import Slots
-from shared.runtime.stage import Batch, Dead, Done, Emit, Outcome, Retry, Stage
-from shared.settings import RuntimeSettings
-from shared.tracing import OFF, Tracing
+from shared.runtime.streams.handover import HandOver
+from shared.runtime.streams.intake import Intake
+from shared.runtime.streams.janitor import Janitor
+from shared.runtime.streams.leases import Leases
+from shared.service.metrics import Metrics
+from shared.service.settings import RuntimeSettings
 
 log = structlog.get_logger()
 

@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 from qdrant_client.models import PointStruct
 
-from indexer.collection import ensure_collection
 from indexer.keyword import KeywordEncoder, KeywordParameters
-from indexer.keyword_index import KeywordIndex, KeywordQuestion, QdrantKeywordIndex
-from indexer.points import points_of
-from indexer.rank_bm25_index import RankBm25Index
-from indexer.ranking import WINDOW, Hit, live_hits
-from indexer.search_contract import SearchFilters
-from indexer.store import PointStore
-from shared import ids
-from shared.errors import DependencyError
-from shared.messages import Page
-from shared.qdrant import make_client
-from shared.settings import QdrantSettings
+from indexer.qdrant.client import make_client
+from indexer.qdrant.collection import ensure_collection
+from indexer.qdrant.points import points_of
+from indexer.qdrant.store import PointStore
+from indexer.search.contract import SearchFilters
+from indexer.search.keyword_index import KeywordIndex, KeywordQuestion, QdrantKeywordIndex
+from indexer.search.rank_bm25_index import RankBm25Index
+from indexer.search.ranking import WINDOW, Hit, live_hits
+from shared.pipeline import ids
+from shared.pipeline.messages import Page
+from shared.service.errors import DependencyError
+from shared.service.settings import QdrantSettings
 from tests.support.corpus import docstrings
 from tests.support.documents import DIMENSION, INDEXED_AT, embedded, ref_of
 from tests.support.keyword_oracle import Oracle

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from qdrant_client import AsyncQdrantClient, models
 
-from indexer.collection import SPARSE, Collection, ensure_collection
-from indexer.filters import qdrant_filter
 from indexer.keyword import KeywordEncoder, KeywordParameters
-from indexer.search_contract import SearchFilters
-from indexer.store import PointStore, StoredDocument, StoredPoint, StoredVersion
-from shared import ids
-from shared.qdrant import make_client
-from shared.settings import QdrantSettings
+from indexer.qdrant.client import make_client
+from indexer.qdrant.collection import SPARSE, Collection, ensure_collection
+from indexer.qdrant.store import PointStore, StoredDocument, StoredPoint, StoredVersion
+from indexer.search.contract import SearchFilters
+from indexer.search.filters import qdrant_filter
+from shared.pipeline import ids
+from shared.service.settings import QdrantSettings
 from tests.support.corpus import docstrings
 from tests.support.documents import DIMENSION, points, vector_of
 from tests.support.keyword_oracle import Oracle

@@ -12,8 +12,8 @@ import pytest
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
-from shared.qdrant import make_client
-from shared.settings import QdrantSettings
+from indexer.qdrant.client import make_client
+from shared.service.settings import QdrantSettings
 from tests.support.qdrant_process import running_qdrant
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")

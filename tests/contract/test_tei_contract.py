@@ -11,8 +11,8 @@ import pytest
 from embedder.batcher import EmbeddingBatcher
 from embedder.isolation import EmbeddingCall
 from embedder.packing import TextInput, capacity_of
-from shared.errors import DependencyError, RejectedError
-from shared.tei import InputRejectedError, TeiClient, TeiOverloadedError
+from shared.service.errors import DependencyError, RejectedError
+from shared.tei.client import InputRejectedError, TeiClient, TeiOverloadedError
 from tests.support.embedding import common_of, one_server
 from tests.support.tei_server import tei_server
 from tests.support.tei_stand_in import StandInSettings, TeiStandIn

@@ -11,8 +11,8 @@ import pytest
 from embedder.batcher import EmbeddingBatcher
 from embedder.isolation import EmbeddingCall
 from embedder.packing import Capacity, TextInput, capacity_of
-from shared.errors import DependencyError, MillstreamError, RejectedError
-from shared.tei import (
+from shared.service.errors import DependencyError, MillstreamError, RejectedError
+from shared.tei.client import (
     Backoff,
     BreakingTextError,
     InputRejectedError,

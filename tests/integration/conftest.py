@@ -8,11 +8,11 @@ import pytest_asyncio
 from qdrant_client import AsyncQdrantClient
 
 from cli.serve import apply_migrations
-from indexer.collection import ensure_collection
 from indexer.keyword import KeywordParameters
+from indexer.qdrant.client import make_client
+from indexer.qdrant.collection import ensure_collection
 from local.stack import Stack
-from shared.clients import postgres_pool, redis_command
-from shared.qdrant import make_client
+from shared.service.clients import postgres_pool, redis_command
 from tests.support.documents import DIMENSION
 from tests.support.local_stack import bare_environ, enterable_directory
 from tests.support.qdrant_process import running_qdrant

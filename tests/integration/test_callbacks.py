@@ -10,14 +10,14 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from ingest.callbacks import CallbackSender, Schedule, callback_session
-from ingest.public_address import public_connector
-from shared.jobs.callbacks import Callbacks
-from shared.jobs.control import JobControl
-from shared.jobs.dead_letters import DeadLetter, DeadLetters, LetterFilter
-from shared.jobs.replay import Replay, replay
-from shared.metrics import Metrics
-from shared.settings import Secret
+from ingest.jobs.callbacks import Callbacks
+from ingest.jobs.control import JobControl
+from ingest.jobs.dead_letters import DeadLetter, DeadLetters, LetterFilter
+from ingest.jobs.replay import Replay, replay
+from ingest.upkeep.callbacks import CallbackSender, Schedule, callback_session
+from ingest.upkeep.public_address import public_connector
+from shared.service.metrics import Metrics
+from shared.service.settings import Secret
 from tests.support.ingest_server import TOKEN, ingest_server
 from tests.support.receiver import Receiver, running_receiver
 from tests.support.stage_harness import Servers, accept_documents, end, release

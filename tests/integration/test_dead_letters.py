@@ -4,17 +4,18 @@ import asyncio
 
 import pytest
 
-from shared.jobs.control import JobControl
-from shared.jobs.dead_letters import DeadLetters, LetterFilter
+from ingest.jobs.control import JobControl
+from ingest.jobs.dead_letters import DeadLetters, LetterFilter
+from ingest.jobs.replay import Replay, replay
+from ingest.jobs.store import Job, JobStore
 from shared.jobs.model import JobStatus
 from shared.jobs.payloads import encode_payload
 from shared.jobs.progress import Progress
-from shared.jobs.replay import Replay, replay
-from shared.jobs.store import Job, JobStore
 from shared.jobs.targets import Targets
-from shared.messages import DocumentRef, Lane, Page, StoredDocument
-from shared.runtime.entry import Entry
-from shared.streams import StageName
+from shared.pipeline.entries import Entry
+from shared.pipeline.lanes import Lane
+from shared.pipeline.messages import DocumentRef, Page, StoredDocument
+from shared.pipeline.stages import StageName
 from tests.support.stage_harness import COLLECTION, Servers, accept_documents, end, release, states
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

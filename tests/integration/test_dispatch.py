@@ -5,13 +5,14 @@ import time
 import asyncpg
 import pytest
 
-from ingest.dispatch import RefusedReleaseError, _unlock
-from ingest.release import SMALL, Pick, Releases
-from ingest.sizing import MEASURED
-from shared.clients import is_postgres_away
-from shared.messages import Action, Lane, decode_header
-from shared.runtime.lua import script
-from shared.streams import RELEASED, StageName
+from ingest.dispatch.dispatcher import RefusedReleaseError, _unlock
+from ingest.dispatch.release import SMALL, Pick, Releases
+from ingest.dispatch.sizing import MEASURED
+from shared.pipeline.lanes import Lane
+from shared.pipeline.messages import Action, decode_header
+from shared.pipeline.stages import RELEASED, StageName
+from shared.runtime.streams.lua import script
+from shared.service.clients import is_postgres_away
 from tests.support.stage_harness import (
     Servers,
     accept_documents,

@@ -10,8 +10,8 @@ import pytest
 
 from cli.doctor.examination import examine
 from cli.doctor.finding import Finding, Verdict, worst
-from shared.settings import QdrantSettings, Secret
-from shared.streams import StageName
+from shared.pipeline.stages import StageName
+from shared.service.settings import QdrantSettings, Secret
 from tests.support.documented import DOCS
 from tests.support.examined import TARGET, Examined, end_documents, examined, leave_entry, work_through
 from tests.support.local_stack import bare_environ

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from cli.output import Exit
-from shared.messages import Lane
-from shared.runtime.groups import create_groups
-from shared.streams import StageName
+from shared.pipeline.lanes import Lane
+from shared.pipeline.stages import StageName
+from shared.runtime.streams.groups import create_groups
 from tests.support.documented import DOCS, commands
 from tests.support.letters import failed_document
 from tests.support.pipeline import Pipeline

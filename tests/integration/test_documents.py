@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 
-from ingest.acceptance import Acceptance, Order
-from ingest.document import Document
-from shared.ids import document_id
-from shared.jobs.documents import DocumentStore
-from shared.jobs.model import ItemState, JobKind
+from ingest.documents.acceptance import Acceptance, Order
+from ingest.documents.document import Document
+from ingest.jobs.documents import DocumentStore
+from ingest.jobs.prune import Scope, UnfinishedCrawlError, find_gone
+from shared.jobs.model import JobKind
 from shared.jobs.progress import Ended, Postponed, Progress
-from shared.jobs.prune import Scope, UnfinishedCrawlError, find_gone
-from shared.messages import DocumentRef, Lane, decode_header
-from shared.metrics import Metrics
-from shared.streams import StageName
+from shared.pipeline.ids import document_id
+from shared.pipeline.lanes import Lane
+from shared.pipeline.messages import DocumentRef, decode_header
+from shared.pipeline.outcomes import ItemState
+from shared.pipeline.stages import StageName
+from shared.service.metrics import Metrics
 from tests.support.pipeline import Pipeline
 from tests.support.stage_harness import COLLECTION, Servers, entries_of, make_dispatcher
 

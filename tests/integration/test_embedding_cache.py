@@ -10,8 +10,8 @@ import pytest
 
 from embedder import cache as module
 from embedder.cache import EmbeddingCache, Recipe
-from ingest.housekeeping import Housekeeper
-from shared.metrics import Metrics
+from ingest.upkeep.housekeeping import Housekeeper
+from shared.service.metrics import Metrics
 from tests.support.stage_harness import Servers
 from tests.support.tei_stand_in import vector_of
 

@@ -18,11 +18,11 @@ from qdrant_client import AsyncQdrantClient
 from qdrant_client.models import PointStruct
 
 from indexer.fence import Candidate, Fence
+from indexer.qdrant.store import PointStore, StoredDocument, StoredVersion
 from indexer.scrubber import Scrubber
-from indexer.store import PointStore, StoredDocument, StoredVersion
-from shared import ids
-from shared.errors import DependencyError, RejectedError
 from shared.jobs.registry import Decided, Registration, Registry, Seen
+from shared.pipeline import ids
+from shared.service.errors import DependencyError, RejectedError
 from tests.support.documents import points
 from tests.support.stage_harness import TARGET, Servers
 

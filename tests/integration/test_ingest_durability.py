@@ -10,10 +10,10 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from ingest.app import translate_errors
-from ingest.deadline import DEADLINE, add_deadlines
-from shared.clients import PostgresPool, postgres_pool
-from shared.http import problem_middleware
+from ingest.http.app import translate_errors
+from ingest.http.deadline import DEADLINE, add_deadlines
+from shared.service.clients import PostgresPool, postgres_pool
+from shared.service.http import problem_middleware
 from tests.support.ingest_server import (
     frozen,
     ingest_server,

@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from shared.clients import redis_command
-from shared.errors import DependencyError
-from shared.inspection import LaneState, PendingEntry, StreamInspector
-from shared.messages import DocumentRef, Header, Lane, encode_header
-from shared.runtime.groups import create_groups
-from shared.streams import OPERATOR, StageName
-from shared.throughput import Throughput
+from ingest.inspection.streams import LaneState, PendingEntry, StreamInspector
+from ingest.inspection.throughput import Throughput
+from shared.pipeline.lanes import Lane
+from shared.pipeline.messages import DocumentRef, Header, encode_header
+from shared.pipeline.stages import OPERATOR, StageName
+from shared.runtime.streams.groups import create_groups
+from shared.service.clients import redis_command
+from shared.service.errors import DependencyError
 from tests.support.stage_harness import Servers
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

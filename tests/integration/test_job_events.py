@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from ingest.job_events import Event, JobFeed
-from shared.jobs.control import JobControl
-from shared.jobs.store import JobStore
+from ingest.http.job_events import Event, JobFeed
+from ingest.jobs.control import JobControl
+from ingest.jobs.store import JobStore
 from tests.support.pipeline import Pipeline
 from tests.support.stage_harness import Servers, accept_documents, end, release
 

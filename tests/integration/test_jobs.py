@@ -6,17 +6,19 @@ import uuid
 
 import pytest
 
-from ingest.housekeeping import Housekeeper, partition_of
-from shared.jobs.accept import DeliveryKey, IdempotencyConflictError, accept
-from shared.jobs.control import JobControl
+from ingest.jobs.accept import DeliveryKey, IdempotencyConflictError, accept
+from ingest.jobs.control import JobControl
+from ingest.jobs.store import JobFilter, JobStore
+from ingest.upkeep.housekeeping import Housekeeper, partition_of
 from shared.jobs.migrate import check_schema
-from shared.jobs.model import ItemState, JobKind, JobStatus, NewItem, NewJob
+from shared.jobs.model import JobKind, JobStatus, NewItem, NewJob
 from shared.jobs.operations import Operation, OperationLog
 from shared.jobs.progress import Ended, Progress
-from shared.jobs.store import JobFilter, JobStore
 from shared.jobs.targets import Targets
-from shared.messages import DocumentRef, Lane, decode_header
-from shared.streams import StageName
+from shared.pipeline.lanes import Lane
+from shared.pipeline.messages import DocumentRef, decode_header
+from shared.pipeline.outcomes import ItemState
+from shared.pipeline.stages import StageName
 from tests.support.stage_harness import COLLECTION, Servers, accept_documents, entries_of, make_dispatcher, states
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -10,7 +10,7 @@ import pytest
 from local.datadir import create, exclusive, persistent_secrets, write_private
 from local.logtail import LogTail
 from local.ports import PortBook, is_free
-from shared.errors import ConfigurationError
+from shared.service.errors import ConfigurationError
 from tests.support.local_stack import read_line, running_script
 from tests.support.waiting import wait_until
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from local.postgres_binaries import find_binaries, first_barrier, reachable_binaries
-from shared.errors import ConfigurationError
+from shared.service.errors import ConfigurationError
 from tests.support.local_stack import enterable_directory
 
 NOBODY = 65534

@@ -19,7 +19,7 @@ from local.pidfile import command_line
 from local.process import StartError
 from local.services import SERVICES, Services
 from local.stack import Stack
-from shared.errors import ConfigurationError
+from shared.service.errors import ConfigurationError
 from tests.support.local_stack import bare_environ, is_alive
 from tests.support.waiting import wait_until
 

@@ -21,8 +21,8 @@ from local.postgres_binaries import first_barrier
 from local.process import StartError
 from local.redis import is_redis_ready
 from local.stack import Stack
-from shared.clients import redis_command
-from shared.errors import ConfigurationError
+from shared.service.clients import redis_command
+from shared.service.errors import ConfigurationError
 from tests.support.local_stack import (
     bare_environ,
     children,

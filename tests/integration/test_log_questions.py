@@ -9,7 +9,7 @@ from typing import Any
 import jq
 import pytest
 
-from shared.telemetry import _console
+from shared.service.telemetry import _console
 from tests.support.documented import code_blocks
 from tests.support.pipeline import Pipeline, wait_for
 

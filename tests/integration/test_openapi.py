@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from ingest.described_routes import ROUTES, Route
+from ingest.http.described_routes import ROUTES, Route
 from tests.support.held import HeldEntry
 from tests.support.pipeline import Pipeline, frozen
 

@@ -5,20 +5,20 @@ from typing import Any
 
 import pytest
 
-from shared.jobs.dead_letters import LetterFilter
-from shared.jobs.model import ItemState
+from ingest.inspection.operator import NotPendingError, Operator, PendingConflictError, WantedEntry
+from ingest.jobs.dead_letters import LetterFilter
+from ingest.jobs.replay import replay
 from shared.jobs.operations import OperationLog
 from shared.jobs.progress import Progress
-from shared.jobs.replay import replay
-from shared.messages import EncodedMessage, Lane, NewerSchemaError
-from shared.metrics import Metrics
-from shared.runtime.entry import Entry, Place
-from shared.runtime.groups import create_groups
-from shared.runtime.handover import HandOver
-from shared.runtime.operator import NotPendingError, Operator, PendingConflictError, WantedEntry
+from shared.pipeline.entries import Entry, Place
+from shared.pipeline.lanes import Lane
+from shared.pipeline.messages import EncodedMessage, NewerSchemaError
+from shared.pipeline.outcomes import Done, ItemState, Outcome, Work
+from shared.pipeline.stages import OPERATOR, RELEASED, StageName
 from shared.runtime.recorder import Recorder
-from shared.runtime.stage import Done, Outcome, Work
-from shared.streams import OPERATOR, RELEASED, StageName
+from shared.runtime.streams.groups import create_groups
+from shared.runtime.streams.handover import HandOver
+from shared.service.metrics import Metrics
 from tests.support.stage_harness import (
     FIRST_STREAM,
     Servers,

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from shared.messages import Lane
-from shared.streams import StageName
+from shared.pipeline.lanes import Lane
+from shared.pipeline.stages import StageName
 from tests.support.held import HeldEntry
 from tests.support.letters import FailedDocument, failed_document
 from tests.support.local_stack import bare_environ

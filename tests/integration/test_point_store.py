@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 from qdrant_client import AsyncQdrantClient, models
 
-from indexer.collection import (
+from indexer.keyword import KeywordParameters
+from indexer.qdrant.client import MissingCollectionError, make_client
+from indexer.qdrant.collection import (
     PAYLOAD_INDEXES,
     Collection,
     DimensionMismatchError,
     GenerationMismatchError,
     ensure_collection,
 )
-from indexer.keyword import KeywordParameters
-from indexer.store import PointStore, StoredDocument, StoredVersion
-from shared import ids
-from shared.errors import ConfigurationError, DependencyError
-from shared.qdrant import MissingCollectionError, make_client
-from shared.settings import QdrantSettings
+from indexer.qdrant.store import PointStore, StoredDocument, StoredVersion
+from shared.pipeline import ids
+from shared.service.errors import ConfigurationError, DependencyError
+from shared.service.settings import QdrantSettings
 from tests.support.documents import DIMENSION, points
 from tests.support.qdrant_process import running_qdrant
 

@@ -10,24 +10,24 @@ import pytest_asyncio
 from qdrant_client import AsyncQdrantClient
 
 from cli.doctor.probes import see_qdrant
-from indexer.collection import ensure_collection, point_alias
 from indexer.fence import Candidate, Fence
 from indexer.keyword import KeywordParameters
-from indexer.keyword_index import KeywordIndex, QdrantKeywordIndex
-from indexer.rank_bm25_index import RankBm25Index
+from indexer.qdrant.client import make_client
+from indexer.qdrant.collection import ensure_collection, point_alias
+from indexer.qdrant.store import PointStore
 from indexer.scrubber import Scrubber
-from indexer.search import SearchEngine, SearchOptions
-from indexer.search_contract import SearchRequest
-from indexer.store import PointStore
-from indexer.visibility import RegistryVisibility
-from indexer.window import Sources
-from ingest.qdrant_check import check_qdrant
+from indexer.search.contract import SearchRequest
+from indexer.search.keyword_index import KeywordIndex, QdrantKeywordIndex
+from indexer.search.rank_bm25_index import RankBm25Index
+from indexer.search.service import SearchEngine, SearchOptions
+from indexer.search.visibility import RegistryVisibility
+from indexer.search.window import Sources
+from ingest.http.qdrant_check import check_qdrant
 from local.outside import check_outside
-from shared import ids
 from shared.jobs.registry import Registration, Registry
 from shared.jobs.targets import Targets
-from shared.qdrant import make_client
-from shared.settings import QdrantSettings
+from shared.pipeline import ids
+from shared.service.settings import QdrantSettings
 from tests.support.documents import DIMENSION, points
 from tests.support.qdrant_process import running_qdrant
 from tests.support.qdrant_recorder import QdrantRecorder, recording

@@ -5,13 +5,13 @@ import uuid
 
 import pytest
 
-from shared.jobs.accept import accept
-from shared.jobs.control import JobControl
+from indexer.recovery import Recovery
+from ingest.jobs.accept import accept
+from ingest.jobs.control import JobControl
 from shared.jobs.model import JobKind, NewItem, NewJob
-from shared.jobs.recovery import Recovery
 from shared.jobs.registry import Registration, Registry, Seen
 from shared.jobs.targets import Targets
-from shared.messages import Lane
+from shared.pipeline.lanes import Lane
 from tests.support.stage_harness import Servers
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -9,13 +9,13 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from local.stack import Stack
-from shared.clients import redis_command
-from shared.messages import Lane
-from shared.runtime.entry import Entry, Place
-from shared.runtime.groups import create_groups
-from shared.runtime.intake import Intake
-from shared.runtime.leases import Leases
-from shared.streams import StageName
+from shared.pipeline.entries import Entry, Place
+from shared.pipeline.lanes import Lane
+from shared.pipeline.stages import StageName
+from shared.runtime.streams.groups import create_groups
+from shared.runtime.streams.intake import Intake
+from shared.runtime.streams.leases import Leases
+from shared.service.clients import redis_command
 from tests.support.local_stack import bare_environ, enterable_directory
 from tests.support.stage_harness import eventually
 from tests.torture.clock import Clock, find_library, redis_with_clock

@@ -12,8 +12,8 @@ from typing import Any, Self
 import httpx
 import pytest
 
-from shared.tei import CANARY
-from shared.tokenizer import TOKENIZER_SHA256, bundled_file
+from shared.tei.client import CANARY
+from shared.tei.tokenizer import TOKENIZER_SHA256, bundled_file
 from tests.support.documented import commands
 from tests.support.inspection import expected_ids, is_quiet, query, stored_ids
 from tests.support.pipeline import Pipeline, kill, replicated_pipeline, wait_for

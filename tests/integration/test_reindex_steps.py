@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import pytest
 
-from ingest.dispatch import RefusedReleaseError
-from shared.jobs.control import JobControl
-from shared.jobs.reindexes import Phase, Reindexes
+from ingest.dispatch.dispatcher import RefusedReleaseError
+from ingest.jobs.control import JobControl
+from ingest.jobs.reindexes import Phase, Reindexes
 from shared.jobs.targets import Targets
-from shared.messages import Action
+from shared.pipeline.messages import Action
 from tests.support.reindexing import (
     begin,
     decided,

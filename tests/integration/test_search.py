@@ -8,14 +8,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from indexer.collection import ensure_collection
 from indexer.keyword import KeywordParameters
-from indexer.search import SearchEngine, SearchOptions
-from indexer.search_routes import add_search_routes
-from indexer.store import PointStore
-from shared.errors import DependencyError
-from shared.http import problem_middleware
-from shared.qdrant import make_client
+from indexer.qdrant.client import make_client
+from indexer.qdrant.collection import ensure_collection
+from indexer.qdrant.store import PointStore
+from indexer.search.routes import add_search_routes
+from indexer.search.service import SearchEngine, SearchOptions
+from shared.service.errors import DependencyError
+from shared.service.http import problem_middleware
 from tests.support.corpus import docstrings
 from tests.support.documents import DIMENSION, points
 from tests.support.qdrant_process import running_qdrant

@@ -13,16 +13,16 @@ import pytest_asyncio
 from qdrant_client import AsyncQdrantClient
 
 from indexer.fence import Candidate, Fence
-from indexer.keyword_index import KeywordIndex, QdrantKeywordIndex
-from indexer.rank_bm25_index import RankBm25Index
-from indexer.search import SearchEngine, SearchOptions
-from indexer.search_contract import Collapse, Mode, SearchFilters, SearchRequest
-from indexer.store import PointStore
-from indexer.visibility import RegistryVisibility
-from indexer.window import Sources
-from shared import ids
+from indexer.qdrant.store import PointStore
+from indexer.search.contract import Collapse, Mode, SearchFilters, SearchRequest
+from indexer.search.keyword_index import KeywordIndex, QdrantKeywordIndex
+from indexer.search.rank_bm25_index import RankBm25Index
+from indexer.search.service import SearchEngine, SearchOptions
+from indexer.search.visibility import RegistryVisibility
+from indexer.search.window import Sources
 from shared.jobs.registry import Registration, Registry
 from shared.jobs.targets import Targets
+from shared.pipeline import ids
 from tests.support.documents import points
 from tests.support.search_fakes import FakeTei
 from tests.support.stage_harness import COLLECTION, TARGET, Servers

@@ -5,8 +5,8 @@ import uuid
 
 import pytest
 
-from shared.qdrant import make_client
-from shared.settings import QdrantSettings, Secret
+from indexer.qdrant.client import make_client
+from shared.service.settings import QdrantSettings, Secret
 from tests.support.inspection import expected_ids, is_quiet, query, stored_ids
 from tests.support.pipeline import Pipeline, wait_for
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from local.tei.convert import DIMENSION
 from local.tei.model import WEIGHTS_SHA256, cached_model, open_backend
-from shared.tokenizer import bundled_file
+from shared.tei.tokenizer import bundled_file
 
 
 def start_converter(target: Path) -> subprocess.Popen[bytes]:

@@ -13,7 +13,7 @@ from local.tei.app import build_app
 from local.tei.batch import DIMENSION, Vectors
 from local.tei.contract import Info, Limits
 from local.tei.engine import Engine
-from shared.tokenizer import load_tokenizer
+from shared.tei.tokenizer import load_tokenizer
 
 
 class Model:

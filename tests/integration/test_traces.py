@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import jq
 import pytest
 
-from shared.messages import Lane, decode_header
-from shared.streams import StageName
+from shared.pipeline.lanes import Lane
+from shared.pipeline.messages import decode_header
+from shared.pipeline.stages import StageName
 from tests.support.collector import CollectedSpan, Collector, running_collector
 from tests.support.documented import code_blocks
 from tests.support.inspection import query

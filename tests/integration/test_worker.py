@@ -5,16 +5,15 @@ import random
 
 import pytest
 
-from shared.clients import check_redis
-from shared.errors import ConfigurationError, DependencyError, RejectedError
-from shared.jobs.model import ItemState
-from shared.messages import Lane
-from shared.runtime.entry import Place
-from shared.runtime.groups import create_groups
-from shared.runtime.janitor import Janitor
-from shared.runtime.stage import Done, Emit, Outcome, Work
-from shared.streams import StageName
-from shared.tei import BreakingTextError, InputRejectedError
+from shared.pipeline.entries import Place
+from shared.pipeline.lanes import Lane
+from shared.pipeline.outcomes import Done, Emit, ItemState, Outcome, Work
+from shared.pipeline.stages import StageName
+from shared.runtime.streams.groups import create_groups
+from shared.runtime.streams.janitor import Janitor
+from shared.service.clients import check_redis
+from shared.service.errors import ConfigurationError, DependencyError, RejectedError
+from shared.tei.client import BreakingTextError, InputRejectedError
 from tests.support.stage_harness import (
     Servers,
     abandon,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from shared.metrics import Metrics
+from shared.service.metrics import Metrics
 
 DOCS = Path(__file__).parents[2] / "docs"
 

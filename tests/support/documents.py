@@ -8,9 +8,9 @@ import numpy as np
 from qdrant_client.models import PointStruct
 
 from indexer.keyword import KeywordEncoder, KeywordParameters
-from indexer.points import points_of
-from shared import ids
-from shared.messages import Chunk, ChunkedDocument, DocumentRef, EmbeddedDocument, Page
+from indexer.qdrant.points import points_of
+from shared.pipeline import ids
+from shared.pipeline.messages import Chunk, ChunkedDocument, DocumentRef, EmbeddedDocument, Page
 
 DIMENSION = 8
 INDEXED_AT = dt.datetime(2024, 5, 1, 12, tzinfo=dt.UTC)

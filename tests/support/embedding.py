@@ -5,8 +5,8 @@ from collections.abc import Callable
 from embedder.isolation import EmbeddingCall, Embeds, Practice
 from embedder.packing import Capacity
 from embedder.servers import Common, Introduce, Server, Servers
-from shared.metrics import Metrics
-from shared.tei import Backoff
+from shared.service.metrics import Metrics
+from shared.tei.client import Backoff
 
 
 def common_of(

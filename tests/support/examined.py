@@ -11,19 +11,20 @@ from collections.abc import AsyncIterator
 import msgspec
 from qdrant_client import AsyncQdrantClient
 
-from indexer.collection import ensure_collection
 from indexer.keyword import KeywordParameters
-from ingest.app import make_app
-from ingest.sessions import Sessions
-from shared.auth import Authenticator
-from shared.http import Health, add_health_routes, problem_middleware
+from indexer.qdrant.client import make_client
+from indexer.qdrant.collection import ensure_collection
+from ingest.http.app import make_app
+from ingest.http.sessions import Sessions
 from shared.jobs.targets import Targets
-from shared.messages import DocumentRef, Header, Lane, encode_header
-from shared.metrics import Metrics
-from shared.qdrant import make_client
-from shared.runtime.groups import create_groups
-from shared.settings import QdrantSettings, Secret
-from shared.streams import StageName
+from shared.pipeline.lanes import Lane
+from shared.pipeline.messages import DocumentRef, Header, encode_header
+from shared.pipeline.stages import StageName
+from shared.runtime.streams.groups import create_groups
+from shared.service.auth import Authenticator
+from shared.service.http import Health, add_health_routes, problem_middleware
+from shared.service.metrics import Metrics
+from shared.service.settings import QdrantSettings, Secret
 from tests.support.ingest_server import KEY, TOKEN, serving
 from tests.support.stage_harness import COLLECTION, Servers, accept_documents
 from tests.support.tei_stand_in import TeiStandIn

@@ -5,8 +5,8 @@ from typing import Any
 
 from redis import Redis
 
-from shared.messages import Lane
-from shared.streams import StageName
+from shared.pipeline.lanes import Lane
+from shared.pipeline.stages import StageName
 from tests.support.pipeline import Pipeline, wait_for
 
 

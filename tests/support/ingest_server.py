@@ -13,16 +13,16 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from ingest.acceptance import Acceptance
-from ingest.api import AcceptApi, Rules
-from ingest.app import make_app
-from ingest.document import Limits
-from ingest.sessions import Sessions
-from shared.auth import Authenticator
-from shared.clients import PostgresPool
-from shared.http import problem_middleware
-from shared.metrics import Metrics
-from shared.settings import Secret
+from ingest.documents.acceptance import Acceptance
+from ingest.documents.document import Limits
+from ingest.http.app import make_app
+from ingest.http.routes.accept import AcceptApi, Rules
+from ingest.http.sessions import Sessions
+from shared.service.auth import Authenticator
+from shared.service.clients import PostgresPool
+from shared.service.http import problem_middleware
+from shared.service.metrics import Metrics
+from shared.service.settings import Secret
 from tests.support.local_stack import children
 
 TOKEN = "t" * 32

@@ -6,10 +6,10 @@ from typing import Any
 import asyncpg
 from redis.asyncio import Redis
 
-from shared.ids import point_id
-from shared.qdrant import make_client
-from shared.settings import QdrantSettings, Secret
-from shared.streams import StageName
+from indexer.qdrant.client import make_client
+from shared.pipeline.ids import point_id
+from shared.pipeline.stages import StageName
+from shared.service.settings import QdrantSettings, Secret
 from tests.support.pipeline import Pipeline
 
 COLLECTION = "pulse_docs"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from local.ports import free_port
-from shared.settings import QdrantSettings, Seconds, Secret
+from shared.service.settings import QdrantSettings, Seconds, Secret
 
 API_KEY = Secret("a key for tests")
 _START_TIMEOUT = 20.0

@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from shared.settings import QdrantSettings
+from shared.service.settings import QdrantSettings
 
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 

@@ -2,16 +2,18 @@
 
 import uuid
 
-from ingest.dispatch import Dispatcher
-from shared.ids import document_id
-from shared.jobs.accept import accept
-from shared.jobs.model import ItemState, JobKind, NewItem, NewJob
+from ingest.dispatch.dispatcher import Dispatcher
+from ingest.jobs.accept import accept
+from ingest.jobs.reindexes import Reindexes, ReindexState
+from shared.jobs.model import JobKind, NewItem, NewJob
 from shared.jobs.progress import Ended, Progress
 from shared.jobs.registry import Registration, Registry
-from shared.jobs.reindexes import Reindexes, ReindexState
 from shared.jobs.targets import Targets, TargetSettings
-from shared.messages import Action, DocumentRef, Lane, decode_header
-from shared.streams import StageName
+from shared.pipeline.ids import document_id
+from shared.pipeline.lanes import Lane
+from shared.pipeline.messages import Action, DocumentRef, decode_header
+from shared.pipeline.outcomes import ItemState
+from shared.pipeline.stages import StageName
 from tests.support.stage_harness import COLLECTION, Servers, entries_of, make_dispatcher
 
 

@@ -4,10 +4,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from qdrant_client import AsyncQdrantClient
 
-from indexer.keyword_index import QdrantKeywordIndex
-from indexer.window import Sources
-from shared import ids
-from shared.errors import DependencyError
+from indexer.search.keyword_index import QdrantKeywordIndex
+from indexer.search.window import Sources
+from shared.pipeline import ids
+from shared.service.errors import DependencyError
 from tests.support.documents import vector_of
 
 

@@ -10,32 +10,33 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
-from ingest.batching import FIRST_STAGE
-from ingest.dispatch import Dispatcher
-from shared.clients import PostgresPool, redis_reader
-from shared.jobs.accept import accept
-from shared.jobs.model import ItemState, JobKind, NewItem, NewJob
+from ingest.dispatch.batching import FIRST_STAGE
+from ingest.dispatch.dispatcher import Dispatcher
+from ingest.jobs.accept import accept
+from shared.jobs.model import JobKind, NewItem, NewJob
 from shared.jobs.operations import OperationLog
 from shared.jobs.progress import Ended, Progress
 from shared.jobs.targets import Targets
-from shared.messages import Action, DocumentRef, Lane
-from shared.metrics import Metrics
+from shared.pipeline.entries import Place
+from shared.pipeline.lanes import Lane
+from shared.pipeline.messages import Action, DocumentRef
+from shared.pipeline.outcomes import Batch, ItemState, Outcome, Work
+from shared.pipeline.stages import StageName
 from shared.runtime.batch import BatchWorker
-from shared.runtime.breaker import Breakers, Canary
-from shared.runtime.entry import Place
-from shared.runtime.failures import Failures
-from shared.runtime.gate import Gate, Mark
-from shared.runtime.groups import create_groups
-from shared.runtime.handover import HandOver
-from shared.runtime.intake import Intake
-from shared.runtime.janitor import Janitor
-from shared.runtime.leases import Leases
+from shared.runtime.faults.breaker import Breakers, Canary
+from shared.runtime.faults.failures import Failures
 from shared.runtime.recorder import Recorder
 from shared.runtime.slots import Slots
-from shared.runtime.stage import Batch, Outcome, Work
+from shared.runtime.streams.gate import Gate, Mark
+from shared.runtime.streams.groups import create_groups
+from shared.runtime.streams.handover import HandOver
+from shared.runtime.streams.intake import Intake
+from shared.runtime.streams.janitor import Janitor
+from shared.runtime.streams.leases import Leases
 from shared.runtime.worker import Worker
-from shared.settings import RuntimeSettings, Seconds
-from shared.streams import StageName
+from shared.service.clients import PostgresPool, redis_reader
+from shared.service.metrics import Metrics
+from shared.service.settings import RuntimeSettings, Seconds
 
 COLLECTION = "docs"
 TARGET = f"{COLLECTION}_1"

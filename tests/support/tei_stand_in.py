@@ -18,7 +18,7 @@ import numpy as np
 from aiohttp import web
 from numpy.typing import NDArray
 
-from shared.tokenizer import load_tokenizer
+from shared.tei.tokenizer import load_tokenizer
 
 SPECIAL_TOKENS = 2
 

@@ -5,7 +5,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
-from shared.tei import CANARY
+from shared.tei.client import CANARY
 from tests.support.tei_stand_in import StandInSettings, TeiStandIn
 
 

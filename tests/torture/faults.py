@@ -6,7 +6,7 @@ import time
 
 from redis.exceptions import RedisError
 
-from shared.streams import StageName
+from shared.pipeline.stages import StageName
 from tests.support.waiting import wait_until
 from tests.torture.driver import Run
 

@@ -2,9 +2,9 @@
 
 import hashlib
 
-from chunker.cleaning import clean
-from chunker.splitting import Splitter
-from shared.tokenizer import load_tokenizer
+from chunker.splitting.cleaning import clean
+from chunker.splitting.splitter import Splitter
+from shared.tei.tokenizer import load_tokenizer
 from tests.torture.checker import Expected
 from tests.torture.traffic import Request
 

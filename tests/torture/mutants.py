@@ -33,11 +33,11 @@ class Mutant(msgspec.Struct, frozen=True):
 
 MUTANTS = (
     Mutant(
-        "the owner check of the hand-over", "shared/runtime/lua/handover.lua",
+        "the owner check of the hand-over", "shared/runtime/streams/lua/handover.lua",
         "if #owner == 0 or owner[1][2] ~= ARGV[2] then", "if false then", 3,
     ),
     Mutant(
-        "XADD before XACK", "shared/runtime/lua/handover.lua",
+        "XADD before XACK", "shared/runtime/streams/lua/handover.lua",
         "-- Lua does not roll back. XADD is the first write, so a refused XADD leaves the entry pending.\n",
         "redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])\n", 26,
     ),
@@ -52,7 +52,7 @@ MUTANTS = (
         _FENCE_MODEL + "test_a_winner_takes_away",
     ),
     Mutant(
-        "the marker check of a release", "shared/runtime/lua/publish.lua",
+        "the marker check of a release", "shared/runtime/streams/lua/publish.lua",
         "if marker ~= ARGV[1] or tonumber(ARGV[2]) <= tonumber(marker) then", "if false then", _REPLACED,
     ),
     Mutant(

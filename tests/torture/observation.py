@@ -12,9 +12,9 @@ from qdrant_client import AsyncQdrantClient
 from qdrant_client.models import Filter, Record
 from redis.asyncio import Redis
 
-from shared.qdrant import make_client
-from shared.settings import QdrantSettings, Secret
-from shared.streams import StageName
+from indexer.qdrant.client import make_client
+from shared.pipeline.stages import StageName
+from shared.service.settings import QdrantSettings, Secret
 from tests.torture.checker import Item, Job, Observed, Point
 from tests.torture.rig import LEASE, Rig
 

@@ -12,14 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from shared.errors import RejectedError
+from shared.service.errors import RejectedError
 
 ORDERS = "MILLSTREAM_ORDERS"
 REFUSED_TEXT = "The chunker does not take this sentence."
 
 # Where each stage has its texts in hand: one at a time, or those of a batch.
 _WORK = {
-    "chunker": ("chunker.splitting", "Splitter", "split"),
+    "chunker": ("chunker.splitting.splitter", "Splitter", "split"),
     "embedder": ("embedder.stage", "EmbedStage", "handle"),
     "indexer": ("indexer.stage", "IndexStage", "handle"),
 }

@@ -9,10 +9,10 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from shared.clients import redis_command
-from shared.runtime.entry import Place
-from shared.runtime.janitor import Janitor
-from shared.streams import StageName
+from shared.pipeline.entries import Place
+from shared.pipeline.stages import StageName
+from shared.runtime.streams.janitor import Janitor
+from shared.service.clients import redis_command
 from tests.support.local_stack import is_alive
 from tests.torture.driver import Run
 

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
-from shared.settings import PREFIX, RuntimeSettings, known_variables
+from shared.service.settings import PREFIX, RuntimeSettings, known_variables
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "tests/data/compose/compose-spec.json"

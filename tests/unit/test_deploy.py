@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from shared.messages import Lane
-from shared.settings import RuntimeSettings, known_variables
-from shared.streams import StageName
+from shared.pipeline.lanes import Lane
+from shared.pipeline.stages import StageName
+from shared.service.settings import RuntimeSettings, known_variables
 from tests.support.documented import code_blocks, declared_metrics
 from tests.unit.test_compose import PORTS, SERVICES
 

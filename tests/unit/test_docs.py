@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, cast
 import msgspec
 import pytest
 
-from ingest.described_routes import ROUTES
-from ingest.openapi import openapi_document
-from shared.settings import RETIRED, blocks, known_variables, load
+from ingest.http.described_routes import ROUTES
+from ingest.http.openapi import openapi_document
+from shared.service.settings import RETIRED, blocks, known_variables, load
 from tests.support.documented import Metric, declared_metrics, rows
 
 ROOT = Path(__file__).parents[2]

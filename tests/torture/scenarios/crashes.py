@@ -4,7 +4,7 @@ import asyncio
 
 import asyncpg
 
-from shared.streams import StageName
+from shared.pipeline.stages import StageName
 from tests.torture.counters import STAGES, Counts
 from tests.torture.driver import Result, Run, Scenario, Size
 from tests.torture.rig import LEASE

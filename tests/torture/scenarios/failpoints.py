@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 import httpx
 from redis.asyncio import Redis
 
-from shared.failpoints import POINTS
-from shared.messages import Lane
-from shared.streams import StageName
+from shared.pipeline.failpoints import POINTS
+from shared.pipeline.lanes import Lane
+from shared.pipeline.stages import StageName
 from tests.torture.driver import Run, Scenario, Size, settle
 from tests.torture.service import REFUSED_TEXT, tripping_text
 from tests.torture.traffic import Page, Request, Traffic, page, requests

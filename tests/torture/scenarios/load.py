@@ -6,8 +6,8 @@ import time
 import httpx
 from redis.asyncio import Redis
 
-from shared.runtime.gate import marks
-from shared.streams import StageName
+from shared.pipeline.stages import StageName
+from shared.runtime.streams.gate import marks
 from tests.torture.driver import Result, Run, Scenario, Size
 
 _STREAM_BYTES = 64 * 1024

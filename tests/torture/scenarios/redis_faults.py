@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from shared.errors import is_refusing_writes
-from shared.streams import StageName
+from shared.pipeline.stages import StageName
+from shared.service.errors import is_refusing_writes
 from tests.torture.clock import OWN_CLOCK
 from tests.torture.counters import STAGES, Counts
 from tests.torture.driver import Result, Run, Scenario, Size

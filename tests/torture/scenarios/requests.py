@@ -11,8 +11,8 @@ import msgspec
 from redis.asyncio import Redis
 
 from cli.sample.webhooks import Event, events
-from shared.messages import SCHEMA_VERSION
-from shared.streams import StageName
+from shared.pipeline.messages import SCHEMA_VERSION
+from shared.pipeline.stages import StageName
 from tests.torture.checker import Point
 from tests.torture.driver import Run, Scenario, Size
 from tests.torture.traffic import Page, Request, page

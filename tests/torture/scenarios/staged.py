@@ -5,7 +5,7 @@ import time
 
 from redis.asyncio import Redis
 
-from shared.streams import StageName
+from shared.pipeline.stages import StageName
 from tests.torture.counters import Counts
 from tests.torture.driver import Run, Scenario, Size
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 from qdrant_client.models import FieldCondition, Filter, MatchValue
 
-from indexer.collection import DENSE
+from indexer.qdrant.collection import DENSE
 from tests.support.tei_stand_in import Fault, StandInSettings
 from tests.torture.driver import Result, Run, Scenario, Size
 from tests.torture.traffic import Request, Traffic, page

@@ -1,8 +1,8 @@
 import pytest
 from tokenizers import Tokenizer
 
-from chunker.splitting import Splitter
-from shared.tokenizer import load_tokenizer
+from chunker.splitting.splitter import Splitter
+from shared.tei.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="session")

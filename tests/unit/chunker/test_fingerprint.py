@@ -1,8 +1,8 @@
 import pytest
 
 from chunker.fingerprint import content_hash, fingerprint
-from shared.messages import Page
-from shared.settings import ChunkerSettings
+from shared.pipeline.messages import Page
+from shared.service.settings import ChunkerSettings
 
 URL = "https://a.test/b"
 PAGE = Page(title="T", description="D", language="en", country="DE", is_mobile=False, metadata={"a": 1, "b": [2]})

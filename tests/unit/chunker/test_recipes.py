@@ -3,9 +3,9 @@
 import pytest
 
 from chunker.recipes import Recipes
-from shared.errors import ConfigurationError, DependencyError
 from shared.jobs.targets import Target
-from shared.settings import ChunkerSettings
+from shared.service.errors import ConfigurationError, DependencyError
+from shared.service.settings import ChunkerSettings
 
 TEXT = "The badger digs a long way down. " * 60
 

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chunker.splitting import Splitter
+from chunker.splitting.splitter import Splitter
 from cli.sample import QUERIES, pages
 from cli.sample.webhooks import events, sign
-from ingest.document import Document
-from ingest.firecrawl import EventKind, parse_webhook
-from shared.tokenizer import load_tokenizer
+from ingest.documents.document import Document
+from ingest.documents.firecrawl import EventKind, parse_webhook
+from shared.tei.tokenizer import load_tokenizer
 
 SECRET = "0123456789abcdef0123456789abcdef"
 SITES = {"fastapi.tiangolo.com", "www.electronjs.org", "docs.astral.sh", "docs.pydantic.dev"}

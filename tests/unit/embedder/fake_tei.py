@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
-from shared.errors import DependencyError
-from shared.tei import InputRejectedError, TeiBackendError, TeiBreakdownError, TeiOverloadedError, Vectors
+from shared.service.errors import DependencyError
+from shared.tei.client import InputRejectedError, TeiBackendError, TeiBreakdownError, TeiOverloadedError, Vectors
 from tests.support.tei_stand_in import vectors_of
 
 DIMENSION = 4

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from embedder.batcher import PLANNED_REQUESTS, EmbeddingBatcher
 from embedder.packing import Capacity, RequestLimits, TextInput
-from shared.errors import DependencyError, RejectedError
-from shared.messages import Lane
+from shared.pipeline.lanes import Lane
 from shared.runtime.time_limit import TimeLimit
-from shared.tei import Backoff, Vectors
+from shared.service.errors import DependencyError, RejectedError
+from shared.tei.client import Backoff, Vectors
 from tests.support.embedding import common_of, one_server
 from tests.support.tei_stand_in import vectors_of
 from tests.support.waiting import wait_until

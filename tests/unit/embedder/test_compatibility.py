@@ -3,8 +3,8 @@
 import pytest
 
 from embedder.compatibility import ChunkShape, Served, check_compatible
-from shared.errors import ConfigurationError
-from shared.tei import TeiInfo
+from shared.service.errors import ConfigurationError
+from shared.tei.client import TeiInfo
 
 SHAPE = ChunkShape(max_tokens=256, probe_ids=(101, 7, 102))
 

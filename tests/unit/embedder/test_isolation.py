@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from embedder.isolation import EmbeddingCall, IsolatingEmbedder, Practice
 from embedder.packing import TextInput
-from shared.errors import DependencyError, MillstreamError, RejectedError
-from shared.tei import Backoff, BreakingTextError, TeiBackendError, TeiBreakdownError, TeiOverloadedError
+from shared.service.errors import DependencyError, MillstreamError, RejectedError
+from shared.tei.client import Backoff, BreakingTextError, TeiBackendError, TeiBreakdownError, TeiOverloadedError
 from tests.support.tei_stand_in import vector_of
 from tests.support.waiting import wait_until
 from tests.unit.embedder.fake_tei import DIMENSION, FakeTei

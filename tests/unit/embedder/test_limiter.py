@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from embedder.limiter import Admission, Limiter, Permits
-from shared.errors import DependencyError
-from shared.messages import Lane
+from shared.pipeline.lanes import Lane
+from shared.service.errors import DependencyError
 
 
 def one_place(limit: int) -> tuple[Permits, Limiter]:

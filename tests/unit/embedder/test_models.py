@@ -8,11 +8,11 @@ import pytest
 from embedder.compatibility import PROBE, ChunkShape, Served
 from embedder.models import Model, Models
 from embedder.vectors import VectorSource
-from shared.errors import DependencyError
 from shared.jobs.targets import Target
-from shared.settings import ChunkerSettings, TeiSettings
-from shared.tei import TeiInfo
-from shared.tokenizer import load_tokenizer
+from shared.service.errors import DependencyError
+from shared.service.settings import ChunkerSettings, TeiSettings
+from shared.tei.client import TeiInfo
+from shared.tei.tokenizer import load_tokenizer
 
 PROBE_IDS = tuple(load_tokenizer(None).encode(PROBE).ids)
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedder.packing import RequestLimits, TextInput, capacity_of, middle, pack
-from shared.tei import TeiInfo
+from shared.tei.client import TeiInfo
 
 texts = st.lists(st.builds(TextInput, st.text(max_size=60), st.integers(1, 600)), max_size=120)
 limits = st.builds(

@@ -10,9 +10,9 @@ import pytest
 from embedder.batcher import EmbeddingBatcher
 from embedder.packing import Capacity, RequestLimits, TextInput
 from embedder.servers import Server, Servers
-from shared.errors import ConfigurationError, DependencyError
-from shared.runtime import breaker
-from shared.tei import Backoff, TeiBreakdownError
+from shared.runtime.faults import breaker
+from shared.service.errors import ConfigurationError, DependencyError
+from shared.tei.client import Backoff, TeiBreakdownError
 from tests.support.embedding import common_of
 from tests.support.tei_stand_in import vectors_of
 from tests.support.waiting import wait_until

@@ -13,10 +13,10 @@ import msgspec
 from qdrant_client.models import PointStruct
 
 from indexer.fence import Candidate, Fence
+from indexer.qdrant.store import StoredDocument, StoredPage, StoredPoint, StoredVersion
 from indexer.scrubber import Scrubber
-from indexer.store import StoredDocument, StoredPage, StoredPoint, StoredVersion
-from shared.errors import DependencyError, RejectedError
 from shared.jobs.registry import Decided, Registration
+from shared.service.errors import DependencyError, RejectedError
 
 DELETE = "-"
 CHUNKS = {"A": 4, "B": 2, "C": 3}

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from qdrant_client.models import PointStruct
 
 from indexer.fence import Candidate, Fence, Result
-from shared.errors import RejectedError
-from shared.jobs.model import ItemState
 from shared.jobs.registry import Registration
+from shared.pipeline.outcomes import ItemState
+from shared.service.errors import RejectedError
 from tests.unit.indexer.fence_model import DOCUMENT, TARGET, Faults, World
 
 

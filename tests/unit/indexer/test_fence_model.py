@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from indexer.fence import Candidate, Fence
-from indexer.store import StoredDocument
+from indexer.qdrant.store import StoredDocument
 from shared.jobs.registry import Decided, Registration
 from tests.unit.indexer.fence_model import ALL_FAULTS, CHUNKS, DELETE, Copy, Faults, MakeFence, World, run
 

@@ -5,8 +5,8 @@ from typing import cast
 import pytest
 from qdrant_client import AsyncQdrantClient, models
 
+from indexer.recovery import Recovery
 from indexer.store_guard import StoreGuard
-from shared.jobs.recovery import Recovery
 from shared.jobs.targets import Target, Targets
 
 

@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 
 from local.tei.convert import LAYERS, Weights, build_model, convert
 from local.tei.model import GRAPH_VERSION, cached_model, open_backend
-from shared.errors import ConfigurationError
+from shared.service.errors import ConfigurationError
 
 LINEAR = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
           "intermediate.dense", "output.dense")  # fmt: skip

@@ -14,7 +14,7 @@ from cli.doctor.advice import (
 )
 from cli.doctor.finding import Verdict, figure
 from cli.doctor.load import Load, StageLoad
-from shared.streams import StageName
+from shared.pipeline.stages import StageName
 
 CHUNKER, EMBEDDER, INDEXER = StageName
 NOW = dt.datetime(2026, 1, 31, tzinfo=dt.UTC)

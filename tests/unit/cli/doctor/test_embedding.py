@@ -9,7 +9,7 @@ from cli.doctor.embedding import TeiSeen, device, judge_tei, runs_on_gpu
 from cli.doctor.finding import Finding, Verdict
 from embedder.compatibility import Served
 from shared.jobs.targets import Target
-from shared.tei import TeiInfo
+from shared.tei.client import TeiInfo
 
 INFO = TeiInfo(
     model_id="m", model_dtype="float32", version="1.9.3", max_input_length=512, max_batch_tokens=16384,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.doctor.load import Message, Stay, busy_seconds, measure, messages
-from shared.streams import StageName
+from shared.pipeline.stages import StageName
 
 CHUNKER, EMBEDDER = StageName.CHUNKER, StageName.EMBEDDER
 START = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)

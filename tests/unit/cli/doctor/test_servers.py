@@ -20,8 +20,8 @@ from cli.doctor.servers import (
     judge_redis,
     unreachable,
 )
-from shared.http import HealthReport
 from shared.jobs.targets import Target
+from shared.service.http import HealthReport
 
 MIB = 2**20
 REDIS = RedisSeen(redis_version="8.2.3", aof_enabled=1, round_trip_ms=0.2)

@@ -4,7 +4,7 @@ import pytest
 
 from cli.doctor.finding import Finding, Verdict, worst
 from cli.doctor.settings import read_settings
-from shared.settings import Seconds
+from shared.service.settings import Seconds
 
 GOOD = {"WEBHOOK_API_SECRET": "a" * 32, "WEBHOOK_SECRET": "b" * 32, "PATH": "/bin"}
 

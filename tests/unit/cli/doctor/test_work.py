@@ -6,9 +6,9 @@ import pytest
 
 from cli.doctor.finding import Finding, Verdict
 from cli.doctor.work import BacklogSeen, judge_backlog, judge_stage, live_consumers
-from shared.inspection import ConsumerState, LaneState, PendingEntry, StageState
-from shared.messages import Lane
-from shared.streams import StageName
+from ingest.inspection.streams import ConsumerState, LaneState, PendingEntry, StageState
+from shared.pipeline.lanes import Lane
+from shared.pipeline.stages import StageName
 
 LEASE = 30.0
 EMBEDDER = StageName.EMBEDDER

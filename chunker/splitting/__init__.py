@@ -1,0 +1,1 @@
+"""From Markdown to chunks: cleaning, headings, splitting, token counts."""

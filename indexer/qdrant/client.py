@@ -1,0 +1,130 @@
+"""The Qdrant client, and what its exceptions mean to the rest of the code. No queries here.
+
+Qdrant's HTTP statuses fall into three kinds: Qdrant is away (wait), the collection is away (the store was
+lost, or nothing was ever indexed), or it refuses this very request (bisect it).
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+import httpx
+from qdrant_client import AsyncQdrantClient
+from qdrant_client.common.client_exceptions import QdrantException
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from shared.service.errors import DependencyError, MillstreamError
+from shared.service.http import UNCOMPRESSED
+from shared.service.settings import QdrantSettings
+
+MAX_CONNECTIONS = 20
+MAX_REASON_CHARACTERS = 500
+
+# Statuses that say nothing about the request's content: wrong key, time-out, too many requests.
+_NOT_THE_REQUEST = frozenset({401, 403, 408, 429})
+
+
+class MissingCollectionError(DependencyError):
+    """The collection is not there. For a reader nothing is indexed yet; for a writer the store was lost."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("qdrant", reason)
+
+
+class RefusedError(MillstreamError):
+    """Qdrant is well and refuses this request for its content (400, 413, 422 ...); a part of it may pass."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(f"qdrant refused the request with {status}: {reason}")
+        self.status = status
+        self.reason = reason
+
+
+Observe = Callable[[str, float], None]
+
+# By method and the end of the path; what is not here is seldom, and is `other`.
+_OPERATIONS = {
+    ("PUT", "points"): "upsert",
+    ("POST", "points"): "retrieve",
+    ("POST", "delete"): "delete",
+    ("POST", "query"): "query",
+    ("POST", "batch"): "query",
+    ("POST", "scroll"): "scroll",
+    ("POST", "count"): "count",
+}
+
+
+def make_client(settings: QdrantSettings, observe: Observe | None = None) -> AsyncQdrantClient:
+    """A REST client; opens no connection. The caller closes it.
+
+    `observe` gets the operation and the seconds of each request, also of one that failed.
+    """
+    # The client switches keep-alive off for localhost unless it is given limits.
+    limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
+    # As a header: the client warns about `api_key=` over plain http, the usual case inside a cluster.
+    key = {"api-key": str(settings.qdrant_api_key)} if settings.qdrant_api_key else {}
+    return AsyncQdrantClient(
+        url=settings.qdrant_url,
+        headers={**UNCOMPRESSED, **key},
+        prefer_grpc=False,
+        timeout=math.ceil(settings.qdrant_timeout),
+        limits=limits,
+        check_compatibility=False,  # it would send a request from a thread of its own
+        trust_env=False,  # a proxy for the internet must not get requests to the database
+        transport=_TimedTransport(limits, observe) if observe else None,
+    )
+
+
+class _TimedTransport(httpx.AsyncHTTPTransport):
+    """Times requests until the head of their answer."""
+
+    def __init__(self, limits: httpx.Limits, observe: Observe) -> None:
+        super().__init__(limits=limits, trust_env=False)
+        self._observe = observe
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        started = time.perf_counter()
+        try:
+            return await super().handle_async_request(request)
+        finally:
+            operation = _OPERATIONS.get((request.method, request.url.path.rpartition("/")[2]), "other")
+            self._observe(operation, time.perf_counter() - started)
+
+
+@contextlib.contextmanager
+def qdrant_errors() -> Iterator[None]:
+    """Translate what the client raises inside the block.
+
+    DependencyError: no connection, time-out, unreadable answer, 5xx, 401, 403, 408, 429.
+    MissingCollectionError (a DependencyError): 404. RefusedError: every other 4xx.
+    """
+    try:
+        yield
+    except UnexpectedResponse as error:
+        raise _meaning_of(error) from error
+    except ResponseHandlingException as error:
+        source = error.source
+        raise DependencyError("qdrant", f"{type(source).__name__}: {source}"[:MAX_REASON_CHARACTERS]) from error
+    except QdrantException as error:  # 429 with Retry-After
+        raise DependencyError("qdrant", str(error)) from error
+
+
+def check_qdrant(client: AsyncQdrantClient) -> Callable[[], Awaitable[None]]:
+    """A health check: raises DependencyError when Qdrant is away."""
+
+    async def check() -> None:
+        with qdrant_errors():
+            await client.info()
+
+    return check
+
+
+def _meaning_of(error: UnexpectedResponse) -> MillstreamError:
+    status = error.status_code or 500
+    reason = error.content.decode(errors="replace")[:MAX_REASON_CHARACTERS]
+    if status == 404:
+        return MissingCollectionError(reason)
+    if status >= 500 or status in _NOT_THE_REQUEST or status < 400:
+        return DependencyError("qdrant", f"{status} {reason}")
+    return RefusedError(status, reason)

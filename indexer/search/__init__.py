@@ -1,0 +1,1 @@
+"""Search: the API, the two sides of a query, fusion, and what is visible."""

@@ -1,0 +1,1 @@
+"""Releases queued documents to the streams: picking, sizing, publishing, rescue, reindexing."""

@@ -1,0 +1,249 @@
+"""The dispatcher: releases items from Postgres to the streams while there is room. One at a time, by election.
+
+It is the only way into the streams: first dispatch, retries, deletes and recovery after a loss of Redis are all
+items whose time has come. A release is committed in Postgres first and published by a script second; the marker
+in Redis says which release was published last, so that a crash between the two, a lost reply, an older Redis and
+an empty one are the same case: what was released after the marker is queued again.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from ingest.dispatch.batching import Room, may_overtake, messages_of, room_for
+from ingest.dispatch.reindexing import Reindexer
+from ingest.dispatch.release import SMALL, Pick, Released, Releases, Which
+from ingest.dispatch.rescue import Rescue
+from ingest.dispatch.sizing import COUNTED_DEPTH, BatchSizes, Samples
+from ingest.jobs.reindexes import Pause, Reindexes
+from shared.pipeline.failpoints import failpoint
+from shared.pipeline.lanes import FairLanes, Lane
+from shared.pipeline.messages import Action, encode_header
+from shared.pipeline.stages import RELEASED, StageName
+from shared.runtime.streams.gate import Gate
+from shared.runtime.streams.groups import create_groups
+from shared.runtime.streams.lua import script
+from shared.service.clients import PostgresPool, is_postgres_away
+from shared.service.metrics import Metrics
+
+log = structlog.get_logger()
+
+_ELECTION_LOCK = 0x6D696C6D
+_ELECTION_INTERVAL = 1.0
+_IDLE_POLL = 0.05
+_CHECK_INTERVAL = 1.0
+_LOOK_INTERVAL = 0.1
+_PAUSED_INTERVAL = 0.1  # in the pause of a reindex, which is to be short
+_SOURCES = 64
+_ITEMS_OF_SOURCE = 8
+
+
+class RefusedReleaseError(Exception):
+    """The marker is not what this dispatcher thought: Redis lost something, or another dispatcher was here."""
+
+
+class Dispatcher:
+    """Releases items as long as it holds the election lock."""
+
+    def __init__(
+        self, pool: PostgresPool, redis: Redis, gates: Mapping[Action, Gate], metrics: Metrics, *,
+        size: str, stage_timeout: float,
+    ) -> None:  # fmt: skip
+        """`gates` of the streams that documents, and deletes, are released to."""
+        self._pool = pool
+        self._redis = redis
+        self._gates = gates
+        self._releases = Releases(pool)
+        self._publish = redis.register_script(script("publish"))
+        self._released = metrics.released
+        self._sizes = BatchSizes(size)
+        self._samples = Samples(self._sizes, self._releases.stage_seconds)
+        self._rescue = Rescue(self._releases, redis, stage_timeout)
+        self._reindexer = Reindexer(Reindexes(pool), stage_timeout)
+        self._pauses: frozenset[Pause] = frozenset()  # for which the streams are shut to all but transfers
+        self._fair = FairLanes()
+        self._cursors = dict.fromkeys(Lane, "")
+        self._small_cursors = dict.fromkeys(Lane, "")
+        self._overtaken: dict[Lane, Lane] = {}  # lanes whose small sources travel in another, and that one
+        self._next_look = 0.0
+        self._marker = 0
+        self._number: int | None = None  # drawn, but nothing was released under it yet
+
+    async def run(self) -> None:
+        """Stand for election again and again, and dispatch while elected, until cancelled."""
+        while True:
+            try:
+                await self._stand_for_election()
+            except (RedisError, OSError, RefusedReleaseError) as error:
+                log.warning("Dispatch interrupted", error=str(error))
+            except Exception as error:
+                if not is_postgres_away(error):
+                    raise
+                log.warning("Dispatch interrupted", error=str(error))
+            await asyncio.sleep(_ELECTION_INTERVAL)
+
+    async def _stand_for_election(self) -> None:
+        async with self._pool.acquire() as connection:
+            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _ELECTION_LOCK):
+                return
+            try:
+                log.info("Dispatcher elected")
+                self._pauses = frozenset()  # whoever was elected in between may have released
+                for stage in StageName:  # before the first entry, so that no stage takes a missing group for a loss
+                    await create_groups(self._redis, stage)
+                while True:
+                    # The lock lives with this connection: while that answers, nobody else is elected.
+                    await connection.fetchval("SELECT 1")
+                    await self._dispatch_for(_CHECK_INTERVAL)
+            finally:
+                await _unlock(connection)
+
+    async def _dispatch_for(self, seconds: float) -> None:
+        """Check for losses, take reindexes a step further, then release until the time is over."""
+        await self.check_marker()
+        await self.reindex()
+        await self._samples.measure()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (_PAUSED_INTERVAL if self._pauses else seconds)
+        while loop.time() < deadline:
+            if not await self.release_some():
+                await asyncio.sleep(_IDLE_POLL)
+
+    async def release_some(self) -> int:
+        """Release the next items of the lane whose turn it is; 0 if nothing is due or there is no room."""
+        if released := await self._let_overtake():
+            return released
+        rooms = await self._rooms()
+        for lane in (lane for lane in Lane if rooms[lane].messages == 0):
+            self._fair.found_empty(lane)  # a lane that is full saves up no claim either
+        for lane in self._fair.order([lane for lane in Lane if rooms[lane].messages > 0]):
+            released = await self._release_lane(lane, rooms[lane], self._which(rooms[lane], lane in self._overtaken))
+            if released:
+                self._fair.served(lane, released)
+                return released
+            self._fair.found_empty(lane)
+        return 0
+
+    async def _let_overtake(self) -> int:
+        """Release all of some small sources one lane higher, where their own is full; looks ten times a second."""
+        now = asyncio.get_running_loop().time()
+        if now < self._next_look or self._pauses:
+            return 0
+        self._next_look = now + _LOOK_INTERVAL
+        self._overtaken = await self._full_lanes()
+        for lane, above in self._overtaken.items():
+            pick = Pick(
+                lane=lane, cursor=self._small_cursors[lane], sources=_SOURCES, items=SMALL,
+                which=Which.OF_SMALL_SOURCES, travels_in=above,
+            )  # fmt: skip
+            if released := await self._release(pick, self._small_cursors):
+                return released
+        return 0
+
+    async def _full_lanes(self) -> dict[Lane, Lane]:
+        """The lanes that are so full that small sources travel in the one above, and that one."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for lane, stage in itertools.product(Lane, StageName):
+            pipeline.xlen(stage.stream(lane))
+        lengths = iter(await pipeline.execute())
+        messages = {lane: sum(itertools.islice(lengths, len(StageName))) for lane in Lane}
+        return {
+            lane: above for above, lane in itertools.pairwise(Lane) if may_overtake(messages[lane], messages[above])
+        }
+
+    async def _rooms(self) -> dict[Lane, Room]:
+        chunks, deletes = await self._gates[Action.INDEX].room(), await self._gates[Action.DELETE].room()
+        return {lane: room_for(chunks=chunks[lane], deletes=deletes[lane]) for lane in Lane}
+
+    def _which(self, room: Room, is_overtaken: bool) -> Which:
+        if self._pauses:
+            return Which.TARGETED_DELETES if room.deletes_only else Which.TARGETED
+        if room.deletes_only:
+            return Which.DELETES
+        return Which.OF_LARGE_SOURCES if is_overtaken else Which.ANY
+
+    async def _release_lane(self, lane: Lane, room: Room, which: Which) -> int:
+        budget = room.messages * self._sizes.smallest
+        items = min(max(_ITEMS_OF_SOURCE, self._sizes.size(COUNTED_DEPTH)), budget)
+        pick = Pick(
+            lane=lane,
+            cursor=self._cursors[lane],
+            sources=max(1, min(_SOURCES, budget // items)),
+            items=items,
+            which=which,
+            travels_in=lane,
+        )
+        return await self._release(pick, self._cursors)
+
+    async def _release(self, pick: Pick, cursors: dict[Lane, str]) -> int:
+        number = self._number = self._number or await self._releases.next_number(self._marker)
+        failpoint("dispatch", "numbered")
+        picked = await self._releases.release(pick, number)
+        if not picked.items and pick.cursor:  # behind the cursor is nothing: begin at the front
+            pick = msgspec.structs.replace(pick, cursor="")
+            picked = await self._releases.release(pick, number)
+        cursors[pick.lane] = picked.cursor
+        if picked.items:
+            await self._put_into_streams(picked.items, pick.travels_in, number)
+        return len(picked.items)
+
+    async def _put_into_streams(self, items: Sequence[Released], lane: Lane, number: int) -> None:
+        self._number = None  # whatever happens now, the number is used
+        depth = len(items) + await self._releases.depth(lane) if self._sizes.is_automatic else 0
+        messages = list(messages_of(items, lane, number, self._sizes.size(depth)))
+        failpoint("dispatch", "released")
+        answer = await self._publish(
+            keys=[RELEASED, *(stream for stream, _ in messages)],
+            args=[self._marker, number, *(encode_header(header) for _, header in messages)],
+        )
+        if answer != b"done":
+            await self._releases.requeue(number)
+            raise RefusedReleaseError(f"the marker is {answer.decode()}, not {self._marker}")
+        failpoint("dispatch", "published")
+        self._marker = number
+        self._samples.add([header for _, header in messages])
+        self._released.labels(lane).inc(len(items))
+        log.debug("Released", lane=lane, documents=len(items), messages=len(messages), release=number)
+
+    async def reindex(self) -> None:
+        """Take the next step of each reindex. For their pauses the streams are shut to all but transfers.
+
+        The phase is read after the marker: who knows a marker knows of every pause that was begun before it was set.
+        """
+        pauses = await self._reindexer.pauses()
+        if pauses - self._pauses:
+            await self._shut_others_out()
+        self._pauses = pauses
+        await self._reindexer.step(pauses)
+
+    async def _shut_others_out(self) -> None:
+        """Publish an empty release: one who was deposed without knowing it is refused from now on."""
+        number = await self._releases.next_number(self._marker)
+        answer = await self._publish(keys=[RELEASED], args=[self._marker, number])
+        if answer != b"done":
+            raise RefusedReleaseError(f"the marker is {answer.decode()}, not {self._marker}")
+        self._marker, self._number = number, None
+
+    async def check_marker(self) -> None:
+        """Queue again what the streams never had or have lost, and what is stuck."""
+        self._marker = int(await self._redis.get(RELEASED) or 0)
+        if self._number is not None and self._number <= self._marker:
+            self._number = None  # another dispatcher has been here since it was drawn
+        lost = await self._releases.requeue_lost(self._marker)
+        if lost:
+            log.warning("Released items were not in the streams, queued again", items=lost, marker=self._marker)
+        await self._rescue.requeue_stuck()
+
+
+async def _unlock(connection: object) -> None:
+    """Give up the election; a connection that is dead has given it up already."""
+    try:
+        await connection.execute("SELECT pg_advisory_unlock($1)", _ELECTION_LOCK)  # type: ignore[attr-defined]
+    except Exception as error:
+        if not is_postgres_away(error):
+            raise

@@ -1,0 +1,1 @@
+"""The HTTP side of ingest: the application, credentials, request bodies, the OpenAPI document."""

@@ -1,0 +1,87 @@
+"""The page at `/`: signing in and out, and the files it is made of. What it shows comes from the API."""
+
+import html
+import mimetypes
+from importlib.resources import files
+
+from aiohttp import web
+
+from ingest.http.sessions import COOKIE, LIFETIME, Sessions, comes_from_here
+from shared.service.auth import Authenticator, Verdict
+from shared.service.http import ProblemError
+
+_MAX_FORM_BYTES = 4096
+_PAGES = ("page.html", "sign-in.html")
+
+# Nothing is loaded from elsewhere, nothing runs that is not a file of the page, and nobody may frame it.
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+        "form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-cache",  # a new release must not meet the files of the one before
+}
+
+
+class Dashboard:
+    """Handlers of the page. Its files are read once, at the start."""
+
+    def __init__(self, authenticator: Authenticator, sessions: Sessions) -> None:
+        self._authenticator = authenticator
+        self._sessions = sessions
+        folder = files("ingest.http") / "static"
+        self._files = {each.name: each.read_bytes() for each in folder.iterdir() if each.is_file()}
+        self._page, self._sign_in = (self._files.pop(name).decode() for name in _PAGES)
+
+    def add_routes(self, app: web.Application) -> None:
+        app.router.add_get("/", self.get_page)
+        app.router.add_get("/static/{name}", self.get_file)
+        app.router.add_post("/session", self.post_session)
+        app.router.add_delete("/session", self.delete_session)
+
+    async def get_page(self, request: web.Request) -> web.Response:
+        """The page, or without a session the form to sign in."""
+        return self._answer(self._page) if self._sessions.has(request) else self._door()
+
+    async def get_file(self, request: web.Request) -> web.Response:
+        """A script, style or image of the page; open, since there is nothing in it."""
+        name = request.match_info["name"]
+        if name not in self._files:
+            raise ProblemError(404, "Not Found", f"there is no file {name[:64]!r}")
+        content_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        charset = None if content_type.startswith("image/") else "utf-8"
+        return web.Response(body=self._files[name], content_type=content_type, charset=charset, headers=_HEADERS)
+
+    async def post_session(self, request: web.Request) -> web.Response:
+        """Sign in with the API secret; a wrong one is 401 and the form again."""
+        if not comes_from_here(request):  # another site must not sign somebody in either
+            raise ProblemError(403, "Forbidden", "sign in on the page itself")
+        size = request.content_length
+        if size is None or size > _MAX_FORM_BYTES:  # read by nobody without the secret, so it stays small
+            raise web.HTTPRequestEntityTooLarge(_MAX_FORM_BYTES, size or 0)
+        secret = str((await request.post()).get("secret", ""))
+        if self._authenticator.check_bearer(f"Bearer {secret}") is not Verdict.ALLOWED:
+            return self._door("That is not the API secret.", status=401)
+        response = web.Response(status=303, headers={**_HEADERS, "Location": "/"})
+        is_secure = request.secure or request.headers.get("X-Forwarded-Proto") == "https"
+        response.set_cookie(
+            COOKIE, self._sessions.make(), max_age=LIFETIME, httponly=True, samesite="Strict", secure=is_secure
+        )
+        return response
+
+    async def delete_session(self, request: web.Request) -> web.Response:
+        """Sign out."""
+        if not comes_from_here(request):
+            raise ProblemError(403, "Forbidden", "sign out on the page itself")
+        response = web.Response(status=204, headers=_HEADERS)
+        response.del_cookie(COOKIE, httponly=True, samesite="Strict")
+        return response
+
+    def _door(self, error: str = "", status: int = 200) -> web.Response:
+        return self._answer(self._sign_in.replace("{error}", html.escape(error)), status)
+
+    def _answer(self, text: str, status: int = 200) -> web.Response:
+        return web.Response(text=text, status=status, content_type="text/html", headers=_HEADERS)

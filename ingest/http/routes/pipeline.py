@@ -1,0 +1,58 @@
+"""The routes that show the pipeline as a whole: now, live, and over the last hour."""
+
+import asyncio
+import contextlib
+import time
+
+import msgspec
+from aiohttp import web
+from aiohttp_sse import sse_response
+
+from ingest.http.deadline import DEADLINE, LONG
+from ingest.inspection.history import History, last_hour
+from ingest.inspection.watch import INTERVAL, PipelineWatch
+from shared.service.clients import PostgresPool
+from shared.service.http import json_response
+
+_HISTORY_SECONDS = 5.0  # for which one reading serves all who look
+
+
+class PipelineApi:
+    """Handlers of /api/pipeline."""
+
+    def __init__(self, watch: PipelineWatch, pool: PostgresPool, stop: asyncio.Event) -> None:
+        self._watch = watch
+        self._pool = pool
+        self._stop = stop
+        self._history: History | None = None
+        self._history_until = 0.0
+        self._reading = asyncio.Lock()
+
+    def add_routes(self, app: web.Application) -> None:
+        app.router.add_get("/api/pipeline", self.get_pipeline)
+        app.router.add_get("/api/pipeline/history", self.get_history)
+        app.router.add_get("/api/pipeline/events", self.get_events)
+
+    async def get_pipeline(self, _request: web.Request) -> web.Response:
+        """Streams, backlog and dead letters, as they were seen within the last seconds."""
+        return json_response(self._watch.latest)
+
+    async def get_history(self, request: web.Request) -> web.Response:
+        """The last hour by minutes."""
+        request[DEADLINE].start(LONG)
+        async with self._reading:
+            if self._history is None or time.monotonic() > self._history_until:
+                self._history = await last_hour(self._pool)
+                self._history_until = time.monotonic() + _HISTORY_SECONDS
+        return json_response(self._history)
+
+    async def get_events(self, request: web.Request) -> web.StreamResponse:
+        """What get_pipeline shows as a server-sent event every two seconds, until the client leaves."""
+        async with sse_response(request) as response:
+            with contextlib.suppress(ConnectionError, TimeoutError):  # the client went, or takes nothing any more
+                while response.is_connected() and not self._stop.is_set():
+                    await response.send(msgspec.json.encode(self._watch.latest).decode(), event="overview")
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(INTERVAL):
+                            await self._stop.wait()
+        return response

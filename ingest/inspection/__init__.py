@@ -1,0 +1,1 @@
+"""What the pipeline does now and did lately: streams, pending entries, rates, operations."""

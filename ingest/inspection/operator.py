@@ -1,0 +1,169 @@
+"""What a person does to a pending entry: take it out of its worker's hands, give it back, give it up.
+
+An operator is one more consumer of the stage's group. It takes the entry first; then whoever held it loses its lease,
+stops, and has its hand-over refused. All that follows is the runtime's own way.
+"""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from ingest.inspection.streams import redis_errors
+from shared.pipeline.entries import Entry, Place, entry_of
+from shared.pipeline.lanes import Lane
+from shared.pipeline.messages import MalformedMessageError, decode_header
+from shared.pipeline.outcomes import Dead
+from shared.pipeline.stages import OPERATOR, RELEASED, StageName
+from shared.runtime.recorder import Recorder
+from shared.runtime.streams.handover import HandOver
+from shared.runtime.streams.lua import script
+from shared.service.errors import DependencyError, MillstreamError, is_missing_group
+
+log = structlog.get_logger()
+
+
+class NotPendingError(MillstreamError):
+    """No consumer of the stage holds such an entry (any more)."""
+
+
+class PendingConflictError(MillstreamError):
+    """The entry is not what the operator took it for: another one holds it, or there are two of this id."""
+
+
+class WantedEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """The entry that an operator means."""
+
+    id: str
+    lane: Lane | None = None  # needed only where two lanes have an entry of this id
+    consumer: str | None = None  # only if this one still holds it
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry that an operator took."""
+
+    stage: StageName
+    lane: Lane
+    id: str
+    taken_from: str  # the consumer that held it
+    deliveries: int  # until then; the operator's is not counted
+
+
+class Claimed(Taken, frozen=True, kw_only=True):
+    held_for_s: float  # unless it is claimed again
+
+
+class DeadLettered(Taken, frozen=True, kw_only=True):
+    dead_letters: int  # one for each document that was current, or one for an entry that cannot be read
+
+
+class Operator:
+    """Acts on the pending entries of one stage.
+
+    Every method raises NotPendingError, PendingConflictError, and DependencyError when Redis is away.
+    """
+
+    def __init__(self, redis: Redis, place: Place, recorder: Recorder, handover: HandOver) -> None:
+        self._redis = redis
+        self._place = place
+        self._recorder = recorder
+        self._handover = handover
+        self._seize = redis.register_script(script("seize"))
+        self._leave = redis.register_script(script("leave"))
+
+    async def claim(self, wanted: WantedEntry) -> Claimed:
+        """Hold the entry for one lease, so that nobody works on it; then it is reclaimed as ever."""
+        taken = await self._take(wanted, await self._lane(wanted), "claim")
+        return Claimed(**msgspec.structs.asdict(taken), held_for_s=float(self._place.lease))
+
+    async def release(self, wanted: WantedEntry) -> Taken:
+        """Give the entry to the next worker that asks, as if it had not been delivered."""
+        idle_ms = int(self._place.lease * 1000) + 1
+        return await self._take(wanted, await self._lane(wanted), "release", idle_ms)
+
+    async def dead_letter(self, wanted: WantedEntry, reason: str) -> DeadLettered:
+        """Give up the documents of the entry: first their dead letters are written, then it goes.
+
+        Raises NewerSchemaError, with nothing changed, for an entry of a later release; DependencyError if Postgres is
+        away for a lease, too: then a worker takes the entry over.
+        """
+        lane = await self._lane(wanted)
+        fields = await self._read(lane, wanted.id)
+        with contextlib.suppress(MalformedMessageError):  # which can still be buried as it is
+            decode_header(fields.get(b"h"))
+        taken = await self._take(wanted, lane, "dead-letter")
+        entry = entry_of(self._place.stage, lane, wanted.id, fields, taken.deliveries)
+        try:
+            async with asyncio.timeout(self._place.lease):
+                letters = await self._bury(entry, reason)
+                # Refused if a worker has taken it over meanwhile: that one finds nothing current in it, and ends it.
+                await self._handover.pass_on(entry, None)
+        except TimeoutError as error:
+            raise DependencyError("postgres", "the dead letters were not written in time: repeat it") from error
+        await self._tidy(entry)
+        return DeadLettered(**msgspec.structs.asdict(taken), dead_letters=letters)
+
+    async def _lane(self, wanted: WantedEntry) -> Lane:
+        """The lane in which the entry is pending."""
+        lanes = [wanted.lane] if wanted.lane is not None else list(Lane)
+        with redis_errors():
+            found = [lane for lane in lanes if await self._is_pending(lane, wanted.id)]
+        if not found:
+            raise NotPendingError(f"no consumer of the {self._place.stage} holds an entry {wanted.id}")
+        if len(found) > 1:
+            raise PendingConflictError(f"the lanes {' and '.join(found)} both have an entry {wanted.id}: say which")
+        return found[0]
+
+    async def _is_pending(self, lane: Lane, entry_id: str) -> bool:
+        place = self._place
+        try:
+            return bool(await self._redis.xpending_range(place.stage.stream(lane), place.stage, entry_id, entry_id, 1))
+        except ResponseError as error:
+            if is_missing_group(error):
+                return False
+            raise
+
+    async def _take(self, wanted: WantedEntry, lane: Lane, action: str, idle_ms: int = 0) -> Taken:
+        place = self._place
+        expected = (wanted.consumer or "").encode(errors="replace")
+        with redis_errors():
+            answer: Any = await self._seize(
+                keys=[place.stage.stream(lane), RELEASED],
+                args=[place.stage, place.consumer, wanted.id, idle_ms, expected, OPERATOR],
+            )
+        if not answer:
+            raise NotPendingError(f"no consumer of the {place.stage} holds the entry {wanted.id} any more")
+        holder = answer[0].decode(errors="replace")
+        if len(answer) == 1:
+            raise PendingConflictError(f"{holder} holds the entry {wanted.id} now")
+        log.info(
+            "Operator took an entry", stage=place.stage, lane=lane, entry_id=wanted.id, action=action, taken_from=holder
+        )
+        return Taken(stage=place.stage, lane=lane, id=wanted.id, taken_from=holder, deliveries=answer[1])
+
+    async def _read(self, lane: Lane, entry_id: str) -> dict[bytes, bytes]:
+        """The fields of the entry; none if somebody deleted it."""
+        with redis_errors():
+            rows: Any = await self._redis.xrange(self._place.stage.stream(lane), entry_id, entry_id)
+        return dict(rows[0][1]) if rows else {}
+
+    async def _bury(self, entry: Entry, reason: str) -> int:
+        """Write the dead letters of the entry, and return how many."""
+        try:
+            header = decode_header(entry.header)
+            batch = await self._recorder.begin(entry, header)
+        except MalformedMessageError as error:
+            await self._recorder.bury(entry, str(error))
+            return 1
+        dead = [Dead("given_up", reason) for _ in batch.works]
+        await self._recorder.record(batch, dead, header, entry.deliveries)
+        return len(dead)
+
+    async def _tidy(self, entry: Entry) -> None:
+        """Leave the group, where nothing else is held; else a janitor will see to it."""
+        with contextlib.suppress(RedisError, OSError):
+            await self._leave(keys=[entry.stream], args=[self._place.stage, self._place.consumer])

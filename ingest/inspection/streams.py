@@ -1,0 +1,263 @@
+"""Looking into the work streams without touching them: how full they are, who holds what, and since when.
+
+Reads only; no entry is claimed and no delivery counted. Bodies (texts and vectors) never leave Redis.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from ingest.inspection.throughput import Throughput
+from shared.pipeline.lanes import Lane
+from shared.pipeline.messages import Header, MalformedMessageError, NewerSchemaError, decode_header
+from shared.pipeline.stages import OPERATOR, StageName
+from shared.service.errors import DependencyError, is_missing_group
+
+ENTRY_ID = "[0-9]{1,19}-[0-9]{1,19}"  # a pattern; Redis takes numbers of 64 bits
+
+_MAX_PENDING_SCANNED = 10_000  # of one stream; the gates keep it far below
+_LONGEST_IDLE = 10 * 365 * 86400.0  # seconds; Redis takes no number of milliseconds over 64 bits
+_HEADERS_AT_ONCE = 16  # the script copies whole entries, with their bodies, before it picks the headers
+_CURSOR = re.compile(rf"(high|normal|low)_({ENTRY_ID})")
+
+# KEYS: the stream; ARGV: entry ids. Returns the field `h` of each, false where the entry or the field is missing.
+_HEADERS = """#!lua flags=no-writes
+local headers = {}
+for i, id in ipairs(ARGV) do
+  headers[i] = false
+  local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
+  local fields = entry and entry[2] or {}
+  for j = 1, #fields, 2 do
+    if fields[j] == 'h' then headers[i] = fields[j + 1] end
+  end
+end
+return headers
+"""
+
+
+# KEYS: streams. Returns the milliseconds since the oldest entry of each was added, false where there is none.
+_AGES = """#!lua flags=no-writes
+local now = redis.call('TIME')
+local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local ages = {}
+for i, stream in ipairs(KEYS) do
+  local entry = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+  ages[i] = entry and math.max(0, now_ms - tonumber(string.match(entry[1], '^%d+'))) or false
+end
+return ages
+"""
+
+
+class ConsumerState(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    pending: int
+    idle_ms: int  # since it last asked for entries
+    inactive_ms: int | None  # since it last got one; None if it never did or the server does not say
+
+
+class LaneState(msgspec.Struct, frozen=True, kw_only=True):
+    """One stream. Counts are entries, that is, batch messages."""
+
+    lane: Lane
+    stream: str
+    depth: int  # waiting and pending
+    lag: int | None = None  # given to no consumer yet; None if Redis lost count
+    pending: int = 0
+    oldest_age_ms: int | None = None  # since the oldest entry was added
+    oldest_idle_ms: int | None = None  # longest time since a pending entry was delivered or its lease renewed
+    redeliveries: int = 0  # pending entries that were delivered more than once
+    consumers: list[ConsumerState] = []  # workers; who holds entries as an operator is none
+
+
+class StageState(msgspec.Struct, frozen=True, kw_only=True):
+    stage: StageName
+    rate_per_s: float | None  # batch messages that left the stage, a second, over the last minute
+    eta_s: float | None  # until its streams are empty at that rate, if nothing is added
+    lanes: list[LaneState]
+
+
+class StreamStates(msgspec.Struct, frozen=True, kw_only=True):
+    stages: list[StageState]
+
+
+class PendingEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry that a consumer holds; without jobs and urls if its header is gone or cannot be read."""
+
+    id: str
+    lane: Lane
+    consumer: str
+    idle_ms: int
+    deliveries: int  # those carried over a split included
+    job_id: str | None  # of the first document
+    job_ids: list[str]  # of all documents
+    urls: list[str]
+
+
+class PendingPage(msgspec.Struct, frozen=True, kw_only=True):
+    stage: StageName
+    entries: list[PendingEntry]
+    next: str | None  # `after` of the next page
+
+
+class StreamInspector:
+    """The work streams as they stand. Raises DependencyError when Redis is away."""
+
+    def __init__(self, redis: Redis, throughput: Throughput) -> None:
+        self._redis = redis
+        self._throughput = throughput
+        self._headers = redis.register_script(_HEADERS)
+        self._ages = redis.register_script(_AGES)
+
+    async def streams(self) -> StreamStates:
+        """Every stage and lane; a stream or group that does not exist is an empty one."""
+        pipeline = self._redis.pipeline(transaction=False)
+        places = [(stage, lane) for stage in StageName for lane in Lane]
+        for stage, lane in places:
+            stream = stage.stream(lane)
+            pipeline.xlen(stream)
+            pipeline.xinfo_groups(stream)
+            pipeline.xpending_range(stream, stage, "-", "+", _MAX_PENDING_SCANNED)
+            pipeline.xinfo_consumers(stream, stage)
+        with redis_errors():
+            answers = await pipeline.execute(raise_on_error=False)
+            ages: Any = await self._ages(keys=[stage.stream(lane) for stage, lane in places])
+            lanes = [
+                msgspec.structs.replace(_lane_state(stage, lane, *answers[4 * i : 4 * i + 4]), oldest_age_ms=ages[i])
+                for i, (stage, lane) in enumerate(places)
+            ]
+        size = len(Lane)
+        return StreamStates(
+            stages=[self._stage_state(stage, lanes[i * size : (i + 1) * size]) for i, stage in enumerate(StageName)]
+        )
+
+    async def pending(
+        self, stage: StageName, *, idle_over: float = 0.0, after: str | None = None, limit: int = 100
+    ) -> PendingPage:
+        """Pending entries by lane, oldest first; only those idle for `idle_over` seconds or longer.
+
+        `after` is `next` of the page before; raises ValueError if it is not.
+        """
+        first_lane, start = _cursor(after)
+        idle_ms = int(min(idle_over, _LONGEST_IDLE) * 1000)
+        entries: list[PendingEntry] = []
+        with redis_errors():
+            for lane in list(Lane)[list(Lane).index(first_lane) :]:
+                if len(entries) < limit:
+                    rows = await self._rows(stage, lane, start, idle_ms, limit - len(entries))
+                    entries += await self._entries(stage, lane, rows)
+                start = "-"
+        last = entries[-1] if len(entries) == limit else None
+        return PendingPage(stage=stage, entries=entries, next=f"{last.lane}_{last.id}" if last else None)
+
+    def _stage_state(self, stage: StageName, lanes: list[LaneState]) -> StageState:
+        rate = self._throughput.per_second(stage)
+        return StageState(stage=stage, rate_per_s=rate, eta_s=eta(sum(lane.depth for lane in lanes), rate), lanes=lanes)
+
+    async def _rows(self, stage: StageName, lane: Lane, start: str, idle_ms: int, count: int) -> Any:
+        try:
+            return await self._redis.xpending_range(stage.stream(lane), stage, start, "+", count, idle=idle_ms)
+        except ResponseError as error:
+            return _existing(error)
+
+    async def _entries(self, stage: StageName, lane: Lane, rows: list[dict[str, Any]]) -> list[PendingEntry]:
+        ids = [row["message_id"].decode() for row in rows]
+        headers: list[bytes | None] = []
+        for i in range(0, len(ids), _HEADERS_AT_ONCE):
+            answer: Any = await self._headers(keys=[stage.stream(lane)], args=ids[i : i + _HEADERS_AT_ONCE])
+            headers += answer
+        return [pending_entry(lane, row, header) for row, header in zip(rows, headers, strict=True)]
+
+
+def pending_entry(lane: Lane, row: dict[str, Any], header: bytes | None) -> PendingEntry:
+    """A row of XPENDING with what the entry's header says."""
+    known = _readable(header)
+    documents = known.documents if known else ()
+    return PendingEntry(
+        id=row["message_id"].decode(),
+        lane=lane,
+        consumer=row["consumer"].decode(errors="replace"),
+        idle_ms=row["time_since_delivered"],
+        deliveries=row["times_delivered"] + (known.deliveries if known else 0),
+        job_id=documents[0].job_id if documents else None,
+        job_ids=list(dict.fromkeys(document.job_id for document in documents)),
+        urls=[document.url for document in documents],
+    )
+
+
+def eta(depth: int, rate: float | None) -> float | None:
+    """Seconds until `depth` entries are gone; None if they do not move or nobody knows how fast."""
+    if depth == 0:
+        return 0.0
+    return depth / rate if rate else None
+
+
+@contextlib.contextmanager
+def redis_errors() -> Iterator[None]:
+    """Turn every error of Redis into DependencyError."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise DependencyError("redis", f"{type(error).__name__}: {error}") from error
+
+
+def _lane_state(stage: StageName, lane: Lane, depth: Any, groups: Any, pending: Any, consumers: Any) -> LaneState:
+    depth = _checked(depth)
+    # XINFO GROUPS fails on a stream that does not exist, which XLEN has as empty.
+    groups = [] if depth == 0 and isinstance(groups, ResponseError) else _checked(groups)
+    group = next((each for each in groups if each["name"] == stage.encode()), None)
+    if group is None:
+        return LaneState(lane=lane, stream=stage.stream(lane), depth=depth, lag=depth)
+    rows, members = _existing(pending), _existing(consumers)
+    return LaneState(
+        lane=lane,
+        stream=stage.stream(lane),
+        depth=depth,
+        lag=group["lag"],
+        pending=group["pending"],
+        oldest_idle_ms=max((row["time_since_delivered"] for row in rows), default=None),
+        redeliveries=sum(row["times_delivered"] > 1 for row in rows),
+        consumers=[_consumer_state(each) for each in members if not each["name"].startswith(OPERATOR.encode())],
+    )
+
+
+def _consumer_state(member: dict[str, Any]) -> ConsumerState:
+    inactive = member.get("inactive", -1)  # from Redis 7.2 on; -1: never got an entry
+    return ConsumerState(
+        name=member["name"].decode(errors="replace"),
+        pending=member["pending"],
+        idle_ms=member["idle"],
+        inactive_ms=inactive if inactive >= 0 else None,
+    )
+
+
+def _checked(answer: Any) -> Any:
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _existing(answer: Any) -> Any:
+    """The answer about a group; nothing if the group or its stream does not exist."""
+    return [] if isinstance(answer, ResponseError) and is_missing_group(answer) else _checked(answer)
+
+
+def _readable(header: bytes | None) -> Header | None:
+    try:
+        return decode_header(header)
+    except (MalformedMessageError, NewerSchemaError):
+        return None
+
+
+def _cursor(after: str | None) -> tuple[Lane, str]:
+    """The lane and the XPENDING start of a page."""
+    if after is None:
+        return next(iter(Lane)), "-"
+    match = _CURSOR.fullmatch(after)
+    if not match:
+        raise ValueError(f"{after!r} is not a cursor")
+    return Lane(match[1]), f"({match[2]}"

@@ -1,0 +1,88 @@
+"""How fast the stages get on: batch messages that left each stage's streams, over the last minute.
+
+Counted in Redis, where every stage leaves the same trace; Postgres has no cheap one of the embedder.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from shared.pipeline.stages import StageName
+
+WINDOW = 60.0  # seconds
+_INTERVAL = 5.0
+
+# KEYS: streams. Returns how many entries ever left each of them. A script, since the reply of XINFO STREAM itself
+# carries the stream's first and last entry, which may be megabytes of vectors.
+_ENTRIES_LEFT = """#!lua flags=no-writes
+local left = {}
+for i, stream in ipairs(KEYS) do
+  left[i] = 0
+  if redis.call('EXISTS', stream) == 1 then
+    local info = redis.call('XINFO', 'STREAM', stream)
+    local fields = {}
+    for j = 1, #info, 2 do fields[info[j]] = info[j + 1] end
+    left[i] = fields['entries-added'] - fields['length']
+  end
+end
+return left
+"""
+
+
+class RateWindow:
+    """The rate of a counter over the last minute. Knows no clock."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def add(self, now: float, count: int) -> None:
+        """Note the counter's value at `now` (seconds); a counter that fell begins anew."""
+        if self._samples and count < self._samples[-1][1]:
+            self._samples.clear()
+        self._samples.append((now, count))
+        while self._samples[0][0] < now - WINDOW:
+            self._samples.popleft()
+
+    @property
+    def per_second(self) -> float | None:
+        """The rate; None before the second sample."""
+        if not self._samples:
+            return None
+        (start, first), (end, last) = self._samples[0], self._samples[-1]
+        return (last - first) / (end - start) if end > start else None
+
+
+class Throughput:
+    """Samples what left the streams of every stage, in every process that shows it."""
+
+    def __init__(self, redis: Redis, clock: Callable[[], float] = time.monotonic) -> None:
+        self._entries_left = redis.register_script(_ENTRIES_LEFT)
+        self._clock = clock
+        self._windows = {stage: RateWindow() for stage in StageName}
+
+    async def run(self) -> None:
+        """Sample every few seconds until cancelled."""
+        while True:
+            # Without a sample the rate is that of the ones before; /health says that Redis is away.
+            with contextlib.suppress(RedisError, OSError):
+                await self.sample()
+            await asyncio.sleep(_INTERVAL)
+
+    async def sample(self) -> None:
+        """Take one sample. Raises RedisError and OSError."""
+        streams = [stream for stage in StageName for stream in stage.streams]
+        answer: Any = await self._entries_left(keys=streams)
+        left: dict[str, int] = dict(zip(streams, answer, strict=True))
+        now = self._clock()
+        for stage, window in self._windows.items():
+            window.add(now, sum(left[stream] for stream in stage.streams))
+
+    def per_second(self, stage: StageName) -> float | None:
+        """Batch messages a second that the stage finished; None if that is not known yet."""
+        return self._windows[stage].per_second

@@ -1,0 +1,90 @@
+"""Watches the pipeline as a whole: streams, backlog and dead letters, for the metrics and for the page."""
+
+import asyncio
+from collections.abc import Mapping
+
+import msgspec
+import structlog
+
+from ingest.inspection.streams import LaneState, StreamInspector, StreamStates
+from shared.pipeline.lanes import Lane
+from shared.pipeline.stages import StageName
+from shared.service.clients import PostgresPool
+from shared.service.errors import DependencyError
+from shared.service.metrics import PipelineGauges
+
+log = structlog.get_logger()
+
+INTERVAL = 2.0  # seconds between looks; one costs 36 small commands of Redis and two bounded counts
+COUNTED = 100_000  # counting a million rows each time would cost more than it tells
+
+_BACKLOG = f"""
+SELECT lane, (SELECT count(*) FROM (
+  SELECT 1 FROM webhook.job_items WHERE state = 'queued' AND lane = l.lane LIMIT {COUNTED}) queued) AS documents
+FROM unnest($1::text[]) AS l(lane)
+"""
+
+_LETTERS = f"""
+SELECT count(*) FROM (SELECT 1 FROM webhook.dead_letters WHERE replayed_at IS NULL LIMIT {COUNTED}) open
+"""
+
+
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """The pipeline at one moment. What could not be asked for is None."""
+
+    streams: StreamStates | None
+    backlog: dict[Lane, int] | None  # documents that wait in Postgres, counted up to 100,000 a lane
+    dead_letters: int | None  # open ones, counted up to 100,000
+
+
+class PipelineWatch:
+    """Looks every two seconds and keeps what it saw last."""
+
+    def __init__(self, inspector: StreamInspector, pool: PostgresPool, gauges: PipelineGauges) -> None:
+        self._inspector = inspector
+        self._pool = pool
+        self._gauges = gauges
+        self.latest = Overview(streams=None, backlog=None, dead_letters=None)
+
+    async def run(self) -> None:
+        """Look until cancelled; what is away is looked for again."""
+        while True:
+            self.latest = await self.look()
+            await asyncio.sleep(INTERVAL)
+
+    async def look(self) -> Overview:
+        """Look once, and set the metrics by it."""
+        streams, backlog, letters = None, None, None
+        try:
+            streams = await self._inspector.streams()
+            self._show_streams(streams)
+        except DependencyError as error:
+            log.debug("Streams not seen", error=str(error))
+        try:
+            backlog = await self._backlog()
+            letters = int(await self._pool.fetchval(_LETTERS))
+            self._show_backlog(backlog, letters)
+        except DependencyError as error:
+            log.debug("Backlog not seen", error=str(error))
+        return Overview(streams=streams, backlog=backlog, dead_letters=letters)
+
+    async def _backlog(self) -> dict[Lane, int]:
+        rows = await self._pool.fetch(_BACKLOG, list(Lane))
+        return {Lane(row["lane"]): row["documents"] for row in rows}
+
+    def _show_streams(self, states: StreamStates) -> None:
+        for state in states.stages:
+            for lane in state.lanes:
+                self._show_lane(state.stage, lane)
+
+    def _show_lane(self, stage: StageName, lane: LaneState) -> None:
+        labels = (stage, lane.lane)
+        self._gauges.stream_depth.labels(*labels).set(lane.depth)
+        self._gauges.stream_pending.labels(*labels).set(lane.pending)
+        self._gauges.stream_oldest_pending.labels(*labels).set((lane.oldest_idle_ms or 0) / 1000)
+        self._gauges.stream_consumers.labels(*labels).set(len(lane.consumers))
+
+    def _show_backlog(self, backlog: Mapping[Lane, int], letters: int) -> None:
+        for lane, documents in backlog.items():
+            self._gauges.backlog.labels(lane).set(documents)
+        self._gauges.dead_letters.set(letters)

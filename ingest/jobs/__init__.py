@@ -1,0 +1,1 @@
+"""Queries and changes of jobs, documents and dead letters that only ingest makes."""

@@ -1,0 +1,120 @@
+"""Who is to be told that a job has ended: claimed by senders, told, tried again later, or given up.
+
+All state is in the job's row. It is due (`callback_due_at`) from the statement on that ended the job; a job that a
+retry opens again is not due until it has ended again, which is another completion.
+"""
+
+import datetime as dt
+import uuid
+
+import asyncpg
+import msgspec
+
+from ingest.jobs.dead_letters import LetterFilter, LetterStage, conditions
+from ingest.jobs.store import JOB_COLUMNS, Job
+
+# A claim makes the callback due again later: if the sender dies, another one finds it then.
+_CLAIM = f"""
+UPDATE webhook.jobs j
+SET callback_due_at = now() + make_interval(secs => $2), callback_attempts = callback_attempts + 1
+FROM (SELECT job_id AS due_id FROM webhook.jobs WHERE callback_due_at <= now() AND finished_at IS NOT NULL
+      ORDER BY callback_due_at LIMIT $1 FOR UPDATE SKIP LOCKED) due
+WHERE j.job_id = due_id
+RETURNING {JOB_COLUMNS}, callback_url, callback_attempts, traceparent
+"""
+
+# Only the claim that was made last, of the completion that it was made for, is settled.
+_CURRENT = "job_id = $1 AND finished_at = $2 AND callback_attempts = $3"
+
+_TOLD = f"UPDATE webhook.jobs SET callback_due_at = NULL WHERE {_CURRENT}"
+
+_POSTPONE = f"UPDATE webhook.jobs SET callback_due_at = now() + make_interval(secs => $4) WHERE {_CURRENT}"
+
+_GIVE_UP = f"""
+WITH given_up AS (
+  UPDATE webhook.jobs SET callback_due_at = NULL WHERE {_CURRENT}
+  RETURNING job_id, callback_url, callback_attempts)
+INSERT INTO webhook.dead_letters (job_id, url, stage, code, error, attempts)
+SELECT job_id, callback_url, '{LetterStage.CALLBACK}', $4::text, $5::text, callback_attempts FROM given_up
+"""
+
+_LOOK = "SELECT count(*) FROM webhook.dead_letters l JOIN webhook.jobs j USING (job_id) WHERE {where}"
+
+# A job that is open again, by this very replay perhaps, is told about when it ends; its letter is done with.
+_REPLAY = """
+WITH letters AS MATERIALIZED (SELECT l.id, l.job_id FROM webhook.dead_letters l WHERE {where}),
+locked AS MATERIALIZED (
+  SELECT job_id FROM webhook.jobs WHERE job_id IN (SELECT job_id FROM letters) ORDER BY job_id FOR UPDATE),
+again AS (
+  UPDATE webhook.jobs j SET callback_due_at = now(), callback_attempts = 0
+  FROM locked l WHERE j.job_id = l.job_id RETURNING j.job_id)
+UPDATE webhook.dead_letters d SET replayed_at = now()
+FROM letters l JOIN again USING (job_id) WHERE d.id = l.id AND d.replayed_at IS NULL
+"""
+
+
+class Callback(msgspec.Struct, frozen=True, kw_only=True):
+    """A claimed callback: a job that has ended, and whom to tell."""
+
+    job: Job
+    url: str
+    attempts: int  # this one included
+    traceparent: str | None
+
+    @property
+    def delivery_id(self) -> str:
+        """The same for every try to tell of one completion; another one if the job ends again after a retry."""
+        return str(uuid.uuid5(uuid.UUID(self.job.job_id), str(self._finished_at)))
+
+    @property
+    def _finished_at(self) -> dt.datetime:
+        assert self.job.finished_at is not None
+        return self.job.finished_at
+
+    @property
+    def claim(self) -> tuple[str, dt.datetime, int]:
+        """What must still hold of the job when the claim is settled."""
+        return self.job.job_id, self._finished_at, self.attempts
+
+
+class Callbacks:
+    """The callbacks in Postgres. Raises DependencyError when it is away."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def claim(self, limit: int, lease: float) -> list[Callback]:
+        """Callbacks that are due, at most `limit`; nobody else gets them for `lease` seconds."""
+        return [_callback(row) for row in await self._pool.fetch(_CLAIM, limit, lease)]
+
+    async def told(self, callback: Callback) -> None:
+        """Note that the receiver has taken it."""
+        await self._pool.execute(_TOLD, *callback.claim)
+
+    async def postpone(self, callback: Callback, delay: float) -> None:
+        """Have it tried again after `delay` seconds."""
+        await self._pool.execute(_POSTPONE, *callback.claim, delay)
+
+    async def give_up(self, callback: Callback, code: str, error: str) -> None:
+        """Turn it into a dead letter."""
+        await self._pool.execute(_GIVE_UP, *callback.claim, code, error)
+
+
+async def replay_callbacks(pool: asyncpg.Pool, wanted: LetterFilter, last: int, *, dry_run: bool = False) -> int:
+    """Have the callbacks of these letters, up to the id `last`, told again; how many they are, or would be.
+
+    Raises DependencyError when Postgres is away.
+    """
+    where, arguments = conditions(wanted)
+    where += f" AND l.stage = '{LetterStage.CALLBACK}' AND l.id <= ${len(arguments) + 1}"
+    if dry_run:
+        return int(await pool.fetchval(_LOOK.format(where=where), *arguments, last))
+    return int((await pool.execute(_REPLAY.format(where=where), *arguments, last)).split()[-1])
+
+
+def _callback(row: asyncpg.Record) -> Callback:
+    fields = dict(row)
+    return Callback(
+        url=fields.pop("callback_url"), attempts=fields.pop("callback_attempts"), traceparent=fields.pop("traceparent"),
+        job=msgspec.convert(fields, Job),
+    )  # fmt: skip

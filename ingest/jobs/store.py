@@ -1,0 +1,147 @@
+"""Reading jobs: their state, their results in input order, and lists of them."""
+
+import datetime as dt
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from shared.jobs.model import JobStatus
+from shared.pipeline.lanes import Lane
+from shared.pipeline.outcomes import ItemState
+
+JOB_COLUMNS = """
+job_id::text, kind, status, crawl_id, lane, collection, timeout, created_at, started_at, finished_at, total, succeeded,
+failed, cancelled, chunks, inputs_saved
+"""
+
+_JOB = f"SELECT {JOB_COLUMNS} FROM webhook.jobs WHERE job_id = $1"
+
+_RESULTS = """
+SELECT position, url, state, stage, chunks, error, attempts,
+       extract(epoch FROM finished_at - coalesce((stages #>> '{chunker,started_at}')::timestamptz, accepted_at))::float8
+         * 1000 AS duration_ms
+FROM webhook.job_items WHERE job_id = $1 AND position >= $2 ORDER BY position LIMIT $3
+"""
+
+# The cursor is the place of the last job of the page before: newest first, ties by id.
+_LIST = f"""
+SELECT {JOB_COLUMNS} FROM webhook.jobs
+WHERE ($1::text IS NULL OR status = $1) AND ($2::float8 IS NULL OR created_at < now() - make_interval(secs => $2))
+  AND ($3::text IS NULL OR crawl_id = $3) AND ($4::timestamptz IS NULL OR (created_at, job_id) < ($4, $5::uuid))
+ORDER BY created_at DESC, job_id DESC LIMIT $6
+"""
+
+
+class JobResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How one document of a job stands."""
+
+    position: int
+    success: bool | None  # None while open
+    url: str | None
+    status: str
+    chunks: int | None
+    error: str | None
+    stage: str
+    attempts: int
+    duration_ms: float | None
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A job without its results."""
+
+    job_id: str
+    kind: str
+    status: JobStatus
+    crawl_id: str | None
+    lane: Lane
+    collection: str
+    timeout: float
+    created_at: dt.datetime
+    started_at: dt.datetime | None
+    finished_at: dt.datetime | None
+    total: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    chunks: int  # of the documents that ended well
+    inputs_saved: int  # of these chunks, those that were not sent to TEI
+
+
+class JobPage(Job, frozen=True, kw_only=True):
+    """A job with one page of its results; `next` is the offset of the next page, None at the end."""
+
+    results: list[JobResult]
+    next: int | None
+
+
+class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which jobs to list; all conditions that are set must hold."""
+
+    status: JobStatus | None = None
+    older_than: float | None = None  # seconds since creation
+    crawl_id: str | None = None
+    after: str | None = None  # `next` of the page before
+    limit: int = 100
+
+
+class JobList(msgspec.Struct, frozen=True, kw_only=True):
+    jobs: list[Job]
+    next: str | None
+
+
+class JobStore:
+    """The jobs in Postgres. Raises DependencyError when it is away."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def get(self, job_id: str) -> Job | None:
+        row = await self._pool.fetchrow(_JOB, job_id)
+        return msgspec.convert(dict(row), Job) if row is not None else None
+
+    async def page(self, job_id: str, offset: int, limit: int) -> JobPage | None:
+        """The job and its results from `offset` on, at most `limit`."""
+        job = await self.get(job_id)
+        if job is None:
+            return None
+        rows = await self._pool.fetch(_RESULTS, job_id, offset, limit)
+        end = offset + len(rows)
+        return JobPage(
+            **msgspec.structs.asdict(job),
+            results=[_result(row) for row in rows],
+            next=end if end < job.total else None,
+        )
+
+    async def list(self, wanted: JobFilter) -> JobList:
+        """Jobs, newest first. Raises ValueError for a cursor that is none."""
+        created_at, job_id = _cursor(wanted.after)
+        rows = await self._pool.fetch(
+            _LIST, wanted.status, wanted.older_than, wanted.crawl_id, created_at, job_id, wanted.limit
+        )
+        jobs = [msgspec.convert(dict(row), Job) for row in rows]
+        last = jobs[-1] if len(jobs) == wanted.limit else None
+        return JobList(jobs=jobs, next=f"{last.created_at.isoformat()}_{last.job_id}" if last else None)
+
+
+def _result(row: asyncpg.Record) -> JobResult:
+    fields: dict[str, Any] = dict(row)
+    state = ItemState(fields.pop("state"))
+    return JobResult(
+        **fields, status=status_of(state, fields["stage"]), success=state.is_success if state.is_final else None
+    )
+
+
+def status_of(state: ItemState, stage: str) -> str:
+    """The result status of an item that was last seen in `stage`."""
+    if state.is_final:
+        return state
+    # Queued again after a first try, it is still on its way.
+    return "queued" if stage == "ingest" else "running"
+
+
+def _cursor(text: str | None) -> tuple[dt.datetime | None, str | None]:
+    if text is None:
+        return None, None
+    created_at, _, job_id = text.partition("_")
+    return dt.datetime.fromisoformat(created_at), job_id

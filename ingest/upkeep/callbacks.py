@@ -1,0 +1,169 @@
+"""Tells the receivers that their jobs have ended: a signed POST, tried again over hours, in the end a dead letter.
+
+Every ingest process does this; a claim in Postgres decides which one tells whom. A receiver may hear of one completion
+twice (a sender died after the POST), with the same delivery id.
+"""
+
+import asyncio
+import hmac
+import random
+from typing import Literal
+
+import aiohttp
+import msgspec
+import structlog
+
+from ingest.jobs.callbacks import Callback, Callbacks
+from ingest.jobs.store import Job
+from ingest.upkeep.public_address import ForbiddenAddressError
+from shared.runtime.faults.policy import storable
+from shared.service.errors import DependencyError
+from shared.service.http import UNCOMPRESSED
+from shared.service.metrics import Metrics
+from shared.service.settings import Secret
+
+log = structlog.get_logger()
+
+_SECONDS = 10.0  # for one request
+_LEASE = 60.0  # of a claim; its sender has long answered or died
+_AT_ONCE = 16
+_IDLE_POLL = 1.0
+_CODE = "callback_failed"
+
+
+class JobCompleted(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of a callback."""
+
+    type: Literal["job.completed"] = "job.completed"
+    delivery_id: str
+    job: Job
+    status_url: str
+
+
+class Schedule(msgspec.Struct, frozen=True, kw_only=True):
+    """How often is tried, and how long waited in between: full jitter (AWS Architecture Blog, 2015)."""
+
+    tries: int = 15  # over 3 hours on average, at most 6.5
+    first_delay: float = 10.0  # seconds, doubled with each try
+    longest_delay: float = 3600.0
+
+    def delay(self, attempts: int, jitter: float) -> float | None:
+        """Seconds until the next try after so many; None after the last. `jitter` uniform in 0..1."""
+        if attempts >= self.tries:
+            return None
+        return jitter * min(self.longest_delay, self.first_delay * 2.0 ** (attempts - 1))
+
+
+_SCHEDULE = Schedule()
+
+
+class NotTakenError(Exception):
+    """The receiver answered, but did not take it."""
+
+
+class CallbackSender:
+    """Sends callbacks that are due."""
+
+    def __init__(
+        self, callbacks: Callbacks, session: aiohttp.ClientSession, secret: Secret, metrics: Metrics,
+        schedule: Schedule = _SCHEDULE,
+    ) -> None:  # fmt: skip
+        """`session` decides which addresses are reached."""
+        self._callbacks = callbacks
+        self._session = session
+        self._secret = secret
+        self._outcomes = metrics.callbacks
+        self._schedule = schedule
+        self._random = random.Random()  # noqa: S311 - spreads retries, guards nothing
+
+    async def run(self) -> None:
+        """Send until cancelled; what was under way then is tried again when its claim runs out."""
+        while True:
+            try:
+                sent = await self.send_due()
+            except DependencyError as error:
+                log.warning("Completion webhooks interrupted", error=str(error))
+                sent = 0
+            if sent < _AT_ONCE:
+                await asyncio.sleep(_IDLE_POLL)
+
+    async def send_due(self) -> int:
+        """Send what is due, some at once; how many were tried. Raises DependencyError when Postgres is away."""
+        claimed = await self._callbacks.claim(_AT_ONCE, _LEASE)
+        results = await asyncio.gather(*map(self._send, claimed), return_exceptions=True)
+        if errors := [each for each in results if each is not None]:
+            raise errors[0]  # not before the others have had their turn
+        return len(claimed)
+
+    async def _send(self, callback: Callback) -> None:
+        job_id, attempts = callback.job.job_id, callback.attempts
+        try:
+            await self._post(callback)
+        except Exception as error:  # whatever a receiver answers, it is no bug of ours
+            await self._fail(callback, error)
+        else:
+            await self._callbacks.told(callback)
+            self._outcomes.labels("delivered").inc()
+            log.info("Completion webhook delivered", job_id=job_id, attempts=attempts)
+
+    async def _post(self, callback: Callback) -> None:
+        body = msgspec.json.encode(
+            JobCompleted(
+                delivery_id=callback.delivery_id, job=callback.job, status_url=f"/api/jobs/{callback.job.job_id}"
+            )
+        )
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "millstream",
+            "X-Millstream-Delivery": callback.delivery_id,
+        }
+        if self._secret:
+            signature = hmac.digest(self._secret.encode(), body, "sha256").hex()
+            headers["X-Millstream-Signature"] = f"sha256={signature}"
+        if callback.traceparent is not None:
+            headers["traceparent"] = callback.traceparent
+        timeout = aiohttp.ClientTimeout(total=_SECONDS)
+        # A redirect is an answer like others: it could lead anywhere, with the signature.
+        async with self._session.post(
+            callback.url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+        ) as answer:
+            if not 200 <= answer.status < 300:
+                raise NotTakenError(f"answered {answer.status}")
+
+    async def _fail(self, callback: Callback, error: Exception) -> None:
+        reason = _reason(error)
+        delay = None if _is_hopeless(error) else self._schedule.delay(callback.attempts, self._random.random())
+        bound = log.bind(job_id=callback.job.job_id, attempts=callback.attempts)
+        if delay is None:
+            await self._callbacks.give_up(callback, _CODE, reason)
+            self._outcomes.labels("given_up").inc()
+            bound.error("Completion webhook given up", error=reason)
+        else:
+            await self._callbacks.postpone(callback, delay)
+            self._outcomes.labels("failed").inc()
+            bound.warning("Completion webhook failed", error=reason, next_try_s=delay)
+
+
+def callback_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    """A session for callbacks: keeps no cookies, and takes no proxy or password from the environment.
+
+    The answer's body is not read, so it asks for none that is compressed, and unpacks none.
+    """
+    return aiohttp.ClientSession(
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, headers=UNCOMPRESSED
+    )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {_SECONDS:g} s"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"cannot connect to {error.host}: {error.os_error}"
+    return storable(str(error)) or type(error).__name__
+
+
+def _is_hopeless(error: Exception) -> bool:
+    """Whether trying again would not help: no URL that can be called, or only addresses that must not be."""
+    return isinstance(error, aiohttp.InvalidURL) or (
+        isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ForbiddenAddressError)
+    )

@@ -1,0 +1,82 @@
+"""Failpoints: named moments at which a process dies or freezes, so that tests can show what survives it.
+
+`WEBHOOK_FAILPOINT=indexer.committed:kill@3` kills an indexer with SIGKILL when it comes to that moment for the third
+time; `stop` freezes it with SIGSTOP instead. Only in test mode: elsewhere the start is refused.
+"""
+
+import os
+import re
+import signal
+from collections.abc import Mapping
+
+import msgspec
+import structlog
+
+from shared.pipeline.stages import StageName
+from shared.service.errors import ConfigurationError
+
+log = structlog.get_logger()
+
+_STAGE_MOMENTS = {
+    "taken": "an entry was delivered, and nothing was done about it yet",
+    "begun": "Postgres knows that the work has started",
+    "handled": "the outcomes are known, and nobody else knows them",
+    "recorded": "the outcomes are in Postgres, and the entry is still here",
+    "handed_over": "the entry is gone, and its message is in the next stream",
+    "splitting": "a suspect batch is about to be replaced by its documents",
+    "split": "it is replaced",
+    "buried": "an unreadable entry is a dead letter, and is still here",
+    "reclaimed": "an entry of somebody else is ours, and nothing was done about it yet",
+    "postponed": "documents are queued for another try, and the entry is still here",
+}
+
+POINTS: Mapping[str, str] = {
+    "ingest.accepting": "a job is about to be written",
+    "ingest.accepted": "a job is committed, and its sender has no answer",
+    "ingest.replayed": "dead letters are queued again, and nobody was told",
+    "dispatch.numbered": "a release has its number, and no items",
+    "dispatch.released": "the items are released in Postgres, and not in the streams",
+    "dispatch.published": "they are in the streams",
+    "chunker.unchanged": "the registry knows that a document has not changed, its item is open",
+    "indexer.entered": "the fence has let versions pass, and none of their points is written",
+    "indexer.upserted": "the points are written, and not visible",
+    "indexer.committed": "they are visible, and so are the hidden ones of the versions before",
+    "indexer.trimmed": "the hidden ones are deleted, the item is open",
+    "indexer.deleted": "the registry knows that a document is deleted, its points are still there",
+    **{f"{stage}.{moment}": meaning for stage in StageName for moment, meaning in _STAGE_MOMENTS.items()},
+}
+
+_SETTING = re.compile(r"(?P<point>[a-z_.]+):(?P<action>kill|stop)@(?P<hit>[1-9][0-9]*)")
+_SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+
+
+class _Armed(msgspec.Struct):
+    signal: signal.Signals
+    hits_left: int
+
+
+# The one piece of module state here: a moment deep inside a transaction has no way to be handed anything.
+_armed: dict[str, _Armed] = {}
+
+
+def arm(setting: str, *, test_mode: bool) -> None:
+    """Read `WEBHOOK_FAILPOINT`; empty = none. Raises ConfigurationError outside test mode and for what does not fit."""
+    if not setting:
+        return
+    if not test_mode:
+        raise ConfigurationError("WEBHOOK_FAILPOINT kills this process: it is for tests, with WEBHOOK_TEST_MODE=true")
+    match = _SETTING.fullmatch(setting)
+    if match is None or match["point"] not in POINTS:
+        known = ", ".join(POINTS)
+        raise ConfigurationError(f"WEBHOOK_FAILPOINT={setting} is not a point and :kill@n or :stop@n; points: {known}")
+    _armed[match["point"]] = _Armed(_SIGNALS[match["action"]], int(match["hit"]))
+
+
+def failpoint(part: str, moment: str) -> None:
+    """Die or freeze here, if this is the failpoint that was set and its turn has come."""
+    if not _armed or (armed := _armed.get(f"{part}.{moment}")) is None:
+        return
+    armed.hits_left -= 1
+    if armed.hits_left == 0:
+        log.warning("Failpoint reached", point=f"{part}.{moment}", signal=armed.signal.name)
+        os.kill(os.getpid(), armed.signal)

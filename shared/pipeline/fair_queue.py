@@ -1,0 +1,94 @@
+"""Waiting in turns: whoever waits for one page does not stand behind a crawl, and does not starve it either."""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from typing import Generic, TypeVar
+
+from shared.pipeline.lanes import FairLanes, Lane
+
+T = TypeVar("T")
+
+
+class FairQueue(Generic[T]):
+    """First come, first served within a lane; the lanes take turns by their weights."""
+
+    def __init__(self) -> None:
+        self._fair = FairLanes()
+        self._waiting: dict[Lane, deque[T]] = {lane: deque() for lane in Lane}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    def add(self, lane: Lane, item: T) -> None:
+        """Put an item at the end of its lane."""
+        if not self._waiting[lane]:
+            self._fair.found_empty(lane)
+        self._waiting[lane].append(item)
+
+    def first(self, lanes: Iterable[Lane] = Lane) -> tuple[Lane, T] | None:
+        """Whose turn it is among these lanes; None if nobody waits there."""
+        order = self._fair.order([lane for lane in lanes if self._waiting[lane]])
+        return (order[0], self._waiting[order[0]][0]) if order else None
+
+    def serve(self, lane: Lane, weight: int) -> None:
+        """Take the first item of a lane out. The heavier it is, the longer until the lane's next turn."""
+        self._waiting[lane].popleft()
+        self._fair.served(lane, weight)
+
+    def discard(self, lane: Lane, item: T) -> None:
+        """Take an item out that waits no more, if it is in."""
+        with contextlib.suppress(ValueError):
+            self._waiting[lane].remove(item)
+
+
+class FairSlots:
+    """A semaphore whose waiters stand in a fair queue."""
+
+    def __init__(self, count: int, more_for_high: int = 0) -> None:
+        """At most `count` holders at once, and so many more of the high lane."""
+        self._free = count
+        self._more_for_high = more_for_high
+        self._queue: FairQueue[asyncio.Future[None]] = FairQueue()
+
+    @contextlib.asynccontextmanager
+    async def hold(self, lane: Lane) -> AsyncIterator[None]:
+        """Hold a slot within the block, after waiting for it."""
+        await self.acquire(lane)
+        try:
+            yield
+        finally:
+            self.release()
+
+    async def acquire(self, lane: Lane) -> None:
+        """Wait for a slot; the caller owes a `release`. If cancelled, nothing."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.add(lane, turn)
+        self._serve()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._queue.discard(lane, turn)
+            else:  # served in the very moment of the cancellation
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Give a slot back."""
+        self._free += 1
+        self._serve()
+
+    def _serve(self) -> None:
+        while waiting := self._queue.first(self._open_lanes()):
+            lane, turn = waiting
+            if turn.cancelled():
+                self._queue.discard(lane, turn)
+            else:
+                self._queue.serve(lane, 1)
+                self._free -= 1
+                turn.set_result(None)
+
+    def _open_lanes(self) -> list[Lane]:
+        return [lane for lane in Lane if self._free + (self._more_for_high if lane is Lane.HIGH else 0) > 0]

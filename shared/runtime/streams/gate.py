@@ -1,0 +1,77 @@
+"""The downstream gate: a stage takes no new entries of a lane while that lane of the next stage's stream is full.
+
+A lane is shut at its mark, in entries or bytes, and opens again below the low water, so that it does not flap.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+from redis.asyncio import Redis
+
+from shared.pipeline.lanes import Lane
+from shared.pipeline.stages import StageName
+
+_HIGH_LANE_SHARE = 0.25  # kept apart, so that a burst of crawls leaves room for those who wait
+_LOW_WATER = 0.75  # of the mark: what is left keeps the stage behind busy until more comes
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """How much may lie in a stream."""
+
+    entries: int
+    bytes: int
+
+    def of(self, lane: Lane) -> "Mark":
+        """The mark of one lane."""
+        if lane is not Lane.HIGH:
+            return self
+        return Mark(max(1, int(self.entries * _HIGH_LANE_SHARE)), max(1, int(self.bytes * _HIGH_LANE_SHARE)))
+
+
+class Fill(msgspec.Struct, frozen=True):
+    """How much lies in a stream."""
+
+    entries: int
+    bytes: int
+
+
+def marks(entries: int, size: int) -> Mapping[StageName, Mark]:
+    """The marks of each stage's streams; vectors make the index streams' entries about twice as large."""
+    return {
+        StageName.CHUNKER: Mark(entries, size),
+        StageName.EMBEDDER: Mark(entries, size),
+        StageName.INDEXER: Mark(entries, size * 2),
+    }
+
+
+class Gate:
+    """The room in the streams of `stage`, for those who fill them. Raises RedisError and OSError."""
+
+    def __init__(self, redis: Redis, stage: StageName, mark: Mark) -> None:
+        self._redis = redis
+        self._stage = stage
+        self._mark = mark
+        self._is_shut = dict.fromkeys(Lane, False)
+
+    async def room(self) -> dict[Lane, int]:
+        """Entries that each lane's stream has room for; 0 if it is shut."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for stream in self._stage.streams:
+            pipeline.xlen(stream)
+            pipeline.memory_usage(stream, samples=0)  # exact; the default of 5 samples was 50% off
+        answers = await pipeline.execute()
+        fills = [Fill(entries, size or 0) for entries, size in zip(answers[::2], answers[1::2], strict=True)]
+        room = {
+            lane: room_of(self._mark.of(lane), fill, self._is_shut[lane])
+            for lane, fill in zip(Lane, fills, strict=True)
+        }
+        self._is_shut = {lane: entries == 0 for lane, entries in room.items()}
+        return room
+
+
+def room_of(mark: Mark, fill: Fill, is_shut: bool) -> int:
+    """Entries that a lane of this mark has room for; one that was shut has none until it is down to the low water."""
+    level = max(fill.entries / mark.entries, fill.bytes / mark.bytes)
+    if level >= (_LOW_WATER if is_shut else 1):
+        return 0
+    return mark.entries - fill.entries

@@ -1,0 +1,17 @@
+"""The consumer groups of the work streams."""
+
+from redis.asyncio import Redis
+
+from shared.pipeline.stages import RELEASED, StageName
+from shared.runtime.streams.lua import script
+
+
+async def create_groups(redis: Redis, stage: StageName) -> None:
+    """Create the stage's groups where they are missing, at 0: what lies in a stream was not handled yet.
+
+    A group that had to be made deletes the marker, in the same step, so that the dispatcher releases again what was
+    in the streams.
+    """
+    join = redis.register_script(script("join"))
+    for stream in stage.streams:
+        await join(keys=[stream, RELEASED], args=[stage])

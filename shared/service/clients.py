@@ -1,0 +1,234 @@
+"""Connections to Redis and Postgres with the timeouts and retries that a stream consumer needs."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import asyncpg
+import msgspec
+import stamina
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from shared.service.errors import ConfigurationError, DependencyError, is_refusing_writes
+
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+READ_BLOCK = 1.0  # seconds that one XREADGROUP waits for an entry
+_READER_TIMEOUT = READ_BLOCK + 4.0  # must outlast the block, or an empty stream looks like a dead server
+_COMMAND_TIMEOUT = 5.0
+_MIN_REDIS_VERSION = 7
+_POSTGRES_CONNECT_TIMEOUT = 5.0
+_POSTGRES_ACQUIRE_TIMEOUT = 5.0
+_POSTGRES_COMMAND_TIMEOUT = 15.0
+
+
+def redis_reader(url: str) -> Redis:
+    """The client for blocking reads. Never retries: a read whose reply was lost has still been delivered."""
+    return _redis(url, _READER_TIMEOUT, max_connections=4)
+
+
+def redis_command(url: str) -> Redis:
+    """The client for everything else. Never retries by itself: an XADD whose reply was lost was still done."""
+    return _redis(url, _COMMAND_TIMEOUT, max_connections=64)
+
+
+class TimedRedis(Redis):
+    """A client that bounds each command itself, and raises TimeoutError (an OSError).
+
+    With redis-py's `socket_timeout` every write goes through `asyncio.wait_for`, which on Python 3.11 swallows a
+    cancellation that meets a finished write: half of all cancelled commands went on (measured), and with them
+    services that were told to stop.
+    """
+
+    command_timeout = _COMMAND_TIMEOUT
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        async with asyncio.timeout(self.command_timeout):
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "TimedPipeline":
+        made = TimedPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        made.command_timeout = self.command_timeout
+        return made
+
+
+class TimedPipeline(Pipeline):
+    """A pipeline that is bounded as a whole."""
+
+    command_timeout = _COMMAND_TIMEOUT
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        async with asyncio.timeout(self.command_timeout):
+            answers: list[Any] = await super().execute(raise_on_error)
+            return answers
+
+
+def _redis(url: str, timeout: float, max_connections: int) -> Redis:
+    client = TimedRedis.from_url(
+        url,
+        protocol=2,  # one shape of replies on every server
+        socket_timeout=None,
+        socket_connect_timeout=3.0,
+        retry=Retry(NoBackoff(), 0),
+        max_connections=max_connections,
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),  # unknown to Valkey
+    )
+    assert isinstance(client, TimedRedis)
+    client.command_timeout = timeout
+    return client
+
+
+async def check_redis(redis: Redis, patience: float = 0.0) -> None:
+    """Raise ConfigurationError for a server that must not carry work: too old, evicting keys, away for `patience` s."""
+    try:
+        info: Any = None
+        async for attempt in stamina.retry_context(
+            on=(RedisError, OSError), attempts=None, timeout=max(patience, 0.001), wait_max=2.0
+        ):
+            with attempt:
+                info = await redis.info()
+    except (RedisError, OSError) as error:
+        raise ConfigurationError(f"Redis cannot be reached ({error}): check WEBHOOK_REDIS_URL") from error
+    version = str(info["redis_version"])  # Valkey says here which Redis it is compatible with
+    if int(version.partition(".")[0]) < _MIN_REDIS_VERSION:
+        raise ConfigurationError(
+            f"Redis {version} is too old: upgrade it to {_MIN_REDIS_VERSION}.0 or later, or to Valkey, or point "
+            "WEBHOOK_REDIS_URL to one that is"
+        )
+    policy = info["maxmemory_policy"]
+    if policy != "noeviction":
+        raise ConfigurationError(
+            f"Redis has maxmemory-policy {policy}, which deletes whole streams when memory is short: "
+            "`redis-cli CONFIG SET maxmemory-policy noeviction`, and the same in its configuration file"
+        )
+
+
+class _PooledConnection(asyncpg.Connection):
+    """Goes back to the pool without a statement that resets it, which would double the round trips of most work.
+
+    An open transaction is rolled back all the same. Nothing here changes a session, but for one lock of the
+    dispatcher's, which it gives up itself.
+    """
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
+class PostgresPool(asyncpg.Pool):
+    """A pool that never waits for ever for a frozen server, and says DependencyError when it is away.
+
+    (On an acquired connection asyncpg's own errors are raised; `is_postgres_away` knows both.)
+    """
+
+    def acquire(self, *, timeout: float | None = None) -> Any:
+        return super().acquire(timeout=_POSTGRES_ACQUIRE_TIMEOUT if timeout is None else timeout)
+
+    async def fetch(self, query: str, *args: Any, **options: Any) -> Any:
+        with postgres_errors():
+            return await super().fetch(query, *args, **options)
+
+    async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:
+        with postgres_errors():
+            return await super().fetchrow(query, *args, **options)
+
+    async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:
+        with postgres_errors():
+            return await super().fetchval(query, *args, **options)
+
+    async def execute(self, query: str, *args: Any, **options: Any) -> Any:
+        with postgres_errors():
+            return await super().execute(query, *args, **options)
+
+
+@contextlib.contextmanager
+def postgres_errors() -> Iterator[None]:
+    """Turn errors of the connection and the server into DependencyError; errors of the statement stay."""
+    try:
+        yield
+    except Exception as error:
+        if is_postgres_away(error):
+            raise DependencyError("postgres", f"{type(error).__name__}: {error}") from error
+        raise
+
+
+async def postgres_pool(url: str, *, name: str, max_size: int = 10) -> PostgresPool:
+    """Open a pool; `name` shows in pg_stat_activity. Raises OSError or asyncpg errors if it cannot connect."""
+    pool = PostgresPool(
+        postgres_dsn(url),
+        min_size=1,
+        max_size=max_size,
+        max_queries=50_000,
+        max_inactive_connection_lifetime=300.0,
+        setup=None,
+        init=use_json_codec,
+        reset=None,
+        loop=None,
+        connection_class=_PooledConnection,
+        record_class=asyncpg.Record,
+        connect=None,
+        timeout=_POSTGRES_CONNECT_TIMEOUT,
+        command_timeout=_POSTGRES_COMMAND_TIMEOUT,
+        server_settings={"application_name": f"millstream-{name}"},
+    )
+    return await pool
+
+
+def postgres_dsn(url: str) -> str:
+    """The URL as asyncpg takes it; SQLAlchemy's `postgresql+asyncpg://` is accepted."""
+    return url.replace("postgresql+asyncpg://", "postgresql://", 1)
+
+
+async def use_json_codec(connection: Any) -> None:
+    """Have jsonb columns go in and out as Python values."""
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        format="binary",  # COPY knows no other; the leading byte is the version of the binary form
+        encoder=lambda value: b"\x01" + msgspec.json.encode(value),
+        decoder=lambda data: msgspec.json.decode(data[1:]),
+    )
+
+
+def is_postgres_away(error: BaseException) -> bool:
+    """Whether the statement may be tried again: the server or the way to it failed, not the statement."""
+    if isinstance(error, DependencyError):
+        return error.service == "postgres"
+    if isinstance(error, asyncpg.InterfaceError):
+        return "closed" in str(error) or _TAKEN_AWAY in str(error)
+    if isinstance(error, asyncpg.InternalClientError):
+        return _SERVER_SAID_GOODBYE in str(error)
+    return isinstance(error, _POSTGRES_AWAY)
+
+
+# A pool takes a connection that is lost from whoever holds it, and then says of it that it was given back.
+_TAKEN_AWAY = "released back to the pool"
+
+# Between the server's last message, that it ends, and the end of the connection asyncpg refuses a new statement with
+# "cannot switch to state 15; another operation (2) is in progress": 2 is PROTOCOL_ERROR_CONSUME of its coreproto.pxd.
+_SERVER_SAID_GOODBYE = "another operation (2)"
+
+_POSTGRES_AWAY = (
+    OSError,
+    asyncio.TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.ConnectionDoesNotExistError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.OperatorInterventionError,  # shutdown, crash recovery, cancelled by an administrator
+    asyncpg.InsufficientResourcesError,  # too many connections, disk full
+    asyncpg.PostgresIOError,  # a disk that fails
+    asyncpg.ReadOnlySQLTransactionError,  # a standby, or a primary whose disk is full
+    asyncpg.TransactionRollbackError,  # deadlock and serialisation: the same statement succeeds later
+)
+
+
+def is_redis_away(error: BaseException) -> bool:
+    """Whether the command may be tried again: the server or the way to it failed, or it takes no writes now."""
+    return isinstance(error, RedisConnectionError | RedisTimeoutError | OSError) or is_refusing_writes(error)

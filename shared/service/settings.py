@@ -1,0 +1,238 @@
+"""Every setting, as blocks that a service composes; read from the environment once, in `main()`.
+
+A service's settings are a frozen Struct whose fields are such blocks:
+
+    class Settings(msgspec.Struct, frozen=True):
+        redis: RedisSettings
+        tei: TeiSettings
+
+    settings = load(Settings, os.environ)
+
+A field's variable is `WEBHOOK_` and its name in capitals, unless it is renamed. docs/settings.md lists all.
+"""
+
+import difflib
+import enum
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from shared.service.errors import ConfigurationError
+
+PREFIX = "WEBHOOK_"
+MIN_SECRET_CHARACTERS = 32
+
+# Names of the service that millstream replaces which have no meaning here any more: warned about once.
+RETIRED = frozenset(
+    {
+        "WEBHOOK_WORKER_CONCURRENCY",
+        "WEBHOOK_QUEUE_NAME",
+        "WEBHOOK_ENABLE_WORKER",
+        "WEBHOOK_BM25_INDEX_PATH",
+        "WEBHOOK_VECTOR_DIM",
+    }
+)
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+
+T = TypeVar("T")
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Seconds(float):
+    """A duration: `30`, `120.0`, `30s`, `10m`, `24h`, `30d` or `250ms`."""
+
+
+class Secret(str):
+    """A string that does not show itself in logs and tracebacks; empty means not set."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Secret('**********')" if self else "Secret('')"
+
+
+class _Block(msgspec.Struct, frozen=True, kw_only=True, rename=lambda name: PREFIX + name.upper()):
+    """A group of settings that are read together."""
+
+
+class ProcessSettings(_Block, frozen=True, kw_only=True):
+    """What every service process has."""
+
+    host: str = "127.0.0.1"
+    log_level: str = "info"
+    log_format: str = "json"  # json | console
+    test_mode: bool = False  # allows weak secrets and failpoints
+    failpoint: str = ""  # where this process is to die (shared/pipeline/failpoints.py)
+
+
+class RedisSettings(_Block, frozen=True, kw_only=True):
+    redis_url: str = "redis://127.0.0.1:6379/0"
+
+
+class PostgresSettings(_Block, frozen=True, kw_only=True):
+    database_url: str = "postgresql://127.0.0.1:5432/millstream"  # postgresql+asyncpg:// is accepted
+
+
+class RuntimeSettings(_Block, frozen=True, kw_only=True):
+    """The stage loop: concurrency, leases, gates and time limits (docs/architecture.md)."""
+
+    stage_concurrency: Positive = 10  # batch messages in work in one process
+    lease: Seconds = Seconds(30)  # an entry idle for longer may be reclaimed
+    lease_renewal: Seconds = Seconds(5)
+    drain_timeout: Seconds = Seconds(25)  # below the 30 s that orchestrators give before SIGKILL
+    max_deliveries: Positive = 5  # crashes that an entry may have caused before it is a dead letter
+    max_attempts: Positive = 5  # document-fault errors before a document is a dead letter
+    indexing_job_timeout: Seconds = Seconds(600)  # one batch message in one stage
+    document_timeout: Seconds = Seconds(300)  # one document in one stage
+    stream_entries: Positive = 64  # mark of a lane's stream; a quarter of it for the high lane
+    stream_bytes: Positive = 128 * 1024 * 1024  # mark of an embed lane; the index lanes have twice that
+
+
+class DispatchSettings(_Block, frozen=True, kw_only=True):
+    worker_batch_size: Annotated[str, msgspec.Meta(pattern="^([1-9][0-9]{0,3}|auto)$")] = "4"  # documents per message
+
+
+class IngestSettings(_Block, frozen=True, kw_only=True):
+    ingest_port: int | None = None  # default 50108
+    api_secret: Secret = Secret()  # Bearer
+    secret: Secret = Secret()  # HMAC key of webhook signatures
+    max_body_bytes: int = 64 * 1024 * 1024
+    max_document_bytes: int = 8 * 1024 * 1024
+    deduplication_window: Seconds = Seconds(86400)
+    retention: Seconds = Seconds(30 * 86400)  # finished jobs, texts that are not live, metrics rows
+    cache_retention: Seconds = Seconds(90 * 86400)  # embeddings that no text has asked for
+    search_url: str = "http://127.0.0.1:50111"
+    callback_allow_private: bool = False  # callbacks may go to addresses that are not public
+
+
+class ChunkerSettings(_Block, frozen=True, kw_only=True):
+    chunker_port: int | None = None  # default 50109
+    max_chunk_tokens: int = 256  # all that TEI sees: special tokens, prefix, text
+    chunk_overlap_tokens: int = 50
+    chunk_prefix_tokens: int = 48  # at most so many of title and headings before the text; 0 for none
+    max_chunk_characters: int = 4000
+    max_document_chunks: int = 10_000
+    tokenizer: str | None = None  # path of a tokenizer.json; default: the bundled model's
+
+
+class TeiSettings(_Block, frozen=True, kw_only=True):
+    # One server or several, separated by commas, all of the same model.
+    tei_url: Annotated[str, msgspec.Meta(pattern=r"^[^,\s]+(\s*,\s*[^,\s]+)*$")] = "http://127.0.0.1:8080"
+    tei_api_key: Secret = Secret()
+    tei_timeout: Seconds = Seconds(30)  # one request
+    # Requests in flight from one process to one TEI; it has no prefix because the original had none.
+    max_concurrent_requests: int = msgspec.field(default=80, name="TEI_MAX_CONCURRENT_REQUESTS")
+
+    @property
+    def tei_urls(self) -> list[str]:
+        """Each server once, in the order given."""
+        return list(dict.fromkeys(url.strip().rstrip("/") for url in self.tei_url.split(",")))
+
+
+class EmbedderSettings(_Block, frozen=True, kw_only=True):
+    embedder_port: int | None = None  # default 50110
+
+
+class QdrantSettings(_Block, frozen=True, kw_only=True):
+    qdrant_url: str = "http://127.0.0.1:6333"
+    qdrant_api_key: Secret = Secret()
+    qdrant_timeout: Seconds = Seconds(60)  # one request
+
+
+class CollectionSettings(_Block, frozen=True, kw_only=True):
+    qdrant_collection: str = "pulse_docs"  # the collection of documents that name none
+
+
+class KeywordEngine(enum.StrEnum):
+    """What answers the keyword side of a search."""
+
+    QDRANT = "qdrant"  # sparse vectors; scales with Qdrant
+    RANK_BM25 = "rank-bm25"  # in the memory of each search process; up to about 10,000 chunks
+
+
+class SearchSettings(_Block, frozen=True, kw_only=True):
+    rrf_k: int = 60  # reciprocal rank fusion: 1 / (k + rank), rank from 1
+    bm25_k1: float = 1.5
+    bm25_b: float = 0.75
+    keyword_index: KeywordEngine = KeywordEngine.QDRANT
+
+
+class IndexerSettings(_Block, frozen=True, kw_only=True):
+    indexer_port: int | None = None  # default 50111
+    scrub_interval: Seconds = Seconds(3600)  # between passes over a collection; what they find is hidden anyway
+
+
+def blocks() -> Iterator[type[_Block]]:
+    """Every block of settings, in the order of this file."""
+    yield from _Block.__subclasses__()
+
+
+def known_variables() -> frozenset[str]:
+    """Every variable that some service reads."""
+    return frozenset(field.encode_name for block in blocks() for field in msgspec.structs.fields(block))
+
+
+def load(settings_type: type[T], environ: Mapping[str, str]) -> T:
+    """Read `settings_type`, a Struct of blocks, from the environment.
+
+    Raises ConfigurationError for a value that does not fit and for a `WEBHOOK_` name that nothing reads.
+    """
+    _refuse_unknown(environ)
+    annotations = {field.name: field.type for field in msgspec.structs.fields(settings_type)}  # type: ignore[arg-type]
+    return settings_type(**{name: _load_block(block, environ) for name, block in annotations.items()})
+
+
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Names with our prefix that nothing reads, each with the nearest one that is read."""
+    known = known_variables() | RETIRED
+    unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    return {name: difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0] for name in unknown}
+
+
+def retired_variables(environ: Mapping[str, str]) -> list[str]:
+    """Names that are set but have no effect any more."""
+    return sorted(RETIRED & environ.keys())
+
+
+def seconds_of(text: str) -> Seconds:
+    """Read a duration. Raises ValueError."""
+    match = _DURATION.fullmatch(text.strip())
+    if not match:
+        raise ValueError(f"{text!r} is not a duration such as 30s, 10m or 250ms")
+    return Seconds(float(match[1]) * _UNITS[match[2] or "s"])
+
+
+def check_secret(name: str, secret: Secret, *, test_mode: bool) -> None:
+    """Raise ConfigurationError if a secret is missing or weak."""
+    if len(secret) < MIN_SECRET_CHARACTERS and not test_mode:
+        state = "too short" if secret else "not set"
+        raise ConfigurationError(
+            f"{name} is {state}: set at least {MIN_SECRET_CHARACTERS} characters, "
+            "for example from `openssl rand -hex 32`"
+        )
+
+
+def _load_block(block: type[T], environ: Mapping[str, str]) -> T:
+    try:
+        # An empty variable, as compose files produce them, means "not set".
+        return msgspec.convert({k: v for k, v in environ.items() if v}, block, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"a setting is not valid: {error}") from error
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Seconds:
+        return seconds_of(str(value))
+    if kind is Secret:
+        return Secret(value)
+    raise TypeError(f"cannot decode {kind}")
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    for name, nearest in unknown_variables(environ).items():
+        raise ConfigurationError(f"{name} is not a setting; did you mean {nearest}?")

@@ -1,0 +1,104 @@
+"""Queries go to the TEI server that has the fewest, and to the next one when that fails."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from indexer.search import query_embedding
+from indexer.search.query_embedding import QueryEmbedder
+from shared.service.errors import DependencyError, RejectedError
+from shared.tei.client import TeiClient, Vectors
+
+
+class Client(TeiClient):
+    """A server that answers, fails or hangs."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(None, "http://tei:80")  # type: ignore[arg-type]
+        self.number = number
+        self.error: Exception | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.asked = 0
+
+    async def embed_query(self, text: str) -> Vectors:
+        self.asked += 1
+        await self.gate.wait()
+        if self.error:
+            raise self.error
+        return np.full(2, self.number, np.float32)
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.first, self.second = Client(1), Client(2)
+        self.now = 0.0
+        self.embed = QueryEmbedder([self.first, self.second], lambda _: None, clock=lambda: self.now)
+
+    async def answer(self, text: str) -> int:
+        """The number of the server that answered."""
+        return int((await self.embed(text))[0])
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+async def test_a_query_goes_where_the_fewest_are_in_flight(rig: Rig) -> None:
+    rig.first.gate.clear()
+    waiting = asyncio.create_task(rig.embed("one"))
+    await asyncio.sleep(0)
+    assert await rig.answer("two") == rig.second.number
+    rig.first.gate.set()
+    await waiting
+
+
+async def test_a_failure_is_made_good_by_the_next_server_and_remembered_for_a_while(rig: Rig) -> None:
+    rig.first.error = DependencyError("tei", "refused")
+    for _ in range(3):
+        assert await rig.answer("query") == rig.second.number
+    assert rig.first.asked == 1
+    rig.first.error = None
+    rig.now += query_embedding.AVOIDED_S
+    assert await rig.answer("query") == rig.first.number
+
+
+async def test_only_if_all_fail_the_query_fails(rig: Rig) -> None:
+    rig.first.error = rig.second.error = DependencyError("tei", "refused")
+    with pytest.raises(DependencyError):
+        await rig.embed("query")
+    assert rig.second.asked == 1
+    rig.second.error = None
+    assert await rig.answer("query") == rig.second.number
+
+
+async def test_a_query_that_is_refused_is_refused_by_one(rig: Rig) -> None:
+    rig.first.error = RejectedError("tei_rejected", "too long")
+    with pytest.raises(RejectedError):
+        await rig.embed("query")
+    assert rig.second.asked == 0
+
+
+async def test_a_frozen_server_costs_one_query_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query_embedding, "TRY_S", 0.01)
+    rig = Rig()
+    rig.first.gate.clear()
+    assert await rig.answer("query") == rig.second.number
+    assert await rig.answer("query") == rig.second.number
+    assert rig.first.asked == 1
+
+
+async def test_while_all_servers_are_frozen_the_next_queries_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query_embedding, "TRY_S", 0.01)
+    rig = Rig()
+    for server in (rig.first, rig.second):
+        server.gate.clear()
+    for _ in range(3):
+        with pytest.raises(DependencyError):
+            await rig.embed("query")
+    assert (rig.first.asked, rig.second.asked) == (1, 1)
+    rig.now += query_embedding.AVOIDED_S
+    rig.second.gate.set()
+    assert await rig.answer("query") == rig.second.number

@@ -1,0 +1,172 @@
+"""Sessions of the page: who gets one, what it opens, and what another site cannot do with it."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from ingest.http.app import make_app
+from ingest.http.routes.dashboard import Dashboard
+from ingest.http.sessions import LIFETIME, Sessions
+from shared.service.auth import Authenticator
+from shared.service.http import problem_middleware
+from shared.service.settings import Secret
+
+SECRET = Secret("s" * 32)
+OWN = {"X-Requested-With": "millstream"}
+
+Client = TestClient[web.Request, web.Application]
+
+
+class Clock:
+    """Seconds that a test sets."""
+
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest_asyncio.fixture
+async def client() -> AsyncIterator[Client]:
+    """An ingest with the page and one route of the API, which tells the method that reached it."""
+
+    async def touch(request: web.Request) -> web.Response:
+        return web.Response(text=request.method)
+
+    sessions = Sessions(SECRET)
+    authenticator = Authenticator(SECRET, Secret())
+    app = make_app(authenticator, sessions, 1024)
+    app.middlewares.insert(0, problem_middleware)
+    Dashboard(authenticator, sessions).add_routes(app)
+    app.router.add_route("*", "/api/thing", touch)
+    async with TestClient(TestServer(app)) as running:
+        yield running
+
+
+async def sign_in(client: Client, secret: str = SECRET, **headers: str) -> int:
+    async with client.post("/session", data={"secret": secret}, headers=headers, allow_redirects=False) as answer:
+        return answer.status
+
+
+def test_a_session_lasts_for_its_lifetime() -> None:
+    clock = Clock()
+    sessions = Sessions(SECRET, clock)
+    value = sessions.make()
+    assert sessions.is_valid(value)
+    assert Sessions(SECRET, clock).is_valid(value), "another process with the same secret takes it"
+    clock.now += LIFETIME - 1
+    assert sessions.is_valid(value)
+    clock.now += 1
+    assert not sessions.is_valid(value)
+
+
+def test_no_two_sessions_are_alike() -> None:
+    sessions = Sessions(SECRET)
+    assert sessions.make() != sessions.make()
+
+
+@pytest.mark.parametrize("value", ["", ".", "..", "9999999999.x.", "9999999999.x." + "0" * 64, "\udcff.\u00e9.\udcff"])
+def test_what_was_not_signed_is_no_session(value: str) -> None:
+    assert not Sessions(SECRET).is_valid(value)
+
+
+def test_a_session_of_another_secret_or_with_a_later_end_is_none() -> None:
+    value = Sessions(SECRET).make()
+    end, _, rest = value.partition(".")
+    assert not Sessions(Secret("t" * 32)).is_valid(value)
+    assert not Sessions(SECRET).is_valid(f"{int(end) + 1}.{rest}")
+
+
+def test_without_a_secret_nobody_has_a_session() -> None:
+    sessions = Sessions(Secret())
+    assert not sessions.is_valid(sessions.make())
+
+
+async def test_the_page_is_a_door_until_somebody_signs_in(client: Client) -> None:
+    assert 'name="secret"' in await (await client.get("/")).text()
+    assert (await client.get("/api/thing")).status == 401
+    assert await sign_in(client) == 303
+    assert "Dead letters" in await (await client.get("/")).text()
+    assert (await client.get("/api/thing")).status == 200
+
+
+async def test_a_wrong_secret_opens_nothing(client: Client) -> None:
+    assert await sign_in(client, "wrong") == 401
+    assert await sign_in(client, "") == 401
+    assert (await client.get("/api/thing")).status == 401
+
+
+async def test_the_cookie_is_for_the_browser_alone(client: Client) -> None:
+    answer = await client.post("/session", data={"secret": SECRET}, allow_redirects=False)
+    flags = answer.headers["Set-Cookie"]
+    assert "HttpOnly" in flags
+    assert "SameSite=Strict" in flags
+    assert "Secure" not in flags
+    proxied = {"X-Forwarded-Proto": "https"}
+    answer = await client.post("/session", data={"secret": SECRET}, headers=proxied, allow_redirects=False)
+    assert "Secure" in answer.headers["Set-Cookie"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"X-Requested-With": "XMLHttpRequest"}, {**OWN, "Sec-Fetch-Site": "cross-site"},
+     {**OWN, "Sec-Fetch-Site": "same-site"}, {**OWN, "Origin": "https://elsewhere.example"}, {**OWN, "Origin": "null"}],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["POST", "DELETE", "PUT", "PATCH"])
+async def test_another_site_cannot_change_anything_by_a_session(
+    client: Client, method: str, headers: dict[str, str]
+) -> None:
+    await sign_in(client)
+    assert (await client.request(method, "/api/thing", headers=headers)).status == 403
+
+
+async def test_the_page_itself_can(client: Client) -> None:
+    await sign_in(client)
+    here = f"http://{client.host}:{client.port}"
+    for headers in (OWN, {**OWN, "Origin": here}, {**OWN, "Sec-Fetch-Site": "same-origin", "Origin": here}):
+        assert await (await client.post("/api/thing", headers=headers)).text() == "POST"
+
+
+async def test_a_token_needs_no_proof_of_where_it_comes_from_and_a_wrong_one_is_not_made_good_by_a_session(
+    client: Client,
+) -> None:
+    right, wrong = {"Authorization": f"Bearer {SECRET}"}, {"Authorization": "Bearer wrong"}
+    assert (await client.post("/api/thing", headers=right)).status == 200
+    await sign_in(client)
+    assert (await client.post("/api/thing", headers=wrong | OWN)).status == 401
+
+
+async def test_another_site_can_neither_sign_in_nor_out(client: Client) -> None:
+    assert await sign_in(client, Origin="https://elsewhere.example") == 403
+    assert await sign_in(client) == 303
+    assert (await client.delete("/session", headers={"Sec-Fetch-Site": "cross-site"})).status == 403
+    assert (await client.get("/api/thing")).status == 200
+    assert (await client.delete("/session")).status == 204
+    assert (await client.get("/api/thing")).status == 401
+
+
+async def test_a_form_that_is_no_sign_in_is_too_large(client: Client) -> None:
+    assert await sign_in(client, "s" * 10_000) == 413
+
+
+@pytest.mark.parametrize("path", ["/", "/static/main.js", "/static/page.css"])
+async def test_nothing_foreign_runs_on_the_page_and_nobody_frames_it(client: Client, path: str) -> None:
+    headers = (await client.get(path)).headers
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "page.html", "..%2fdashboard.py", "%2e%2e/app.py"])
+async def test_only_files_of_the_page_are_served(client: Client, name: str) -> None:
+    assert (await client.get(f"/static/{name}")).status == 404
+
+
+async def test_scripts_and_styles_have_their_types(client: Client) -> None:
+    for name, content_type in (("main.js", "text/javascript"), ("page.css", "text/css"), ("icon.svg", "image/svg+xml")):
+        assert (await client.get(f"/static/{name}")).content_type == content_type

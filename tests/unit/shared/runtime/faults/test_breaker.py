@@ -1,0 +1,118 @@
+"""Breakers: who is to blame, and when work goes on."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from shared.runtime.faults import breaker as module
+from shared.runtime.faults.breaker import Breakers
+from shared.service.metrics import Metrics
+from tests.support.waiting import wait_until
+
+
+class Dependency:
+    """Something whose canary can be told to fail."""
+
+    def __init__(self, *, is_well: bool = True) -> None:
+        self.is_well = is_well
+        self.asked = 0
+
+    async def canary(self) -> None:
+        self.asked += 1
+        await asyncio.sleep(0)
+        if not self.is_well:
+            raise ConnectionError("refused")
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(module, "_LONGEST_PAUSE", 0.002)
+
+
+@asynccontextmanager
+async def mending(breakers: Breakers) -> AsyncIterator[None]:
+    task = asyncio.create_task(breakers.mend())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def breakers_of(**dependencies: Dependency) -> Breakers:
+    return Breakers({name: dependency.canary for name, dependency in dependencies.items()}, Metrics())
+
+
+async def test_a_good_canary_blames_the_documents_and_opens_nothing() -> None:
+    breakers = breakers_of(tei=Dependency())
+    assert await breakers.are_away({"tei"}) == set()
+    assert not breakers.is_any_open
+
+
+async def test_a_failing_canary_opens_until_it_succeeds() -> None:
+    tei = Dependency(is_well=False)
+    breakers = breakers_of(tei=tei)
+    assert await breakers.are_away({"tei"}) == {"tei"}
+    assert breakers.is_any_open
+    async with mending(breakers):
+        waiting = asyncio.create_task(breakers.wait_closed())
+        asked = tei.asked
+        await wait_until(lambda: tei.asked >= asked + 3, description="three more canaries")
+        assert not waiting.done()
+        tei.is_well = True
+        await asyncio.wait_for(waiting, 5)
+    assert not breakers.is_any_open
+
+
+async def test_one_canary_judges_all_that_failed_together() -> None:
+    tei = Dependency(is_well=False)
+    breakers = breakers_of(tei=tei)
+    answers = await asyncio.gather(*(breakers.are_away({"tei"}) for _ in range(50)))
+    assert answers == [{"tei"}] * 50
+    assert tei.asked == 1
+
+
+async def test_dependencies_have_breakers_of_their_own() -> None:
+    breakers = breakers_of(tei=Dependency(is_well=False), qdrant=Dependency())
+    assert await breakers.are_away({"tei", "qdrant"}) == {"tei"}
+
+
+async def test_a_dependency_without_a_canary_is_taken_at_its_word() -> None:
+    assert await breakers_of().are_away({"search"}) == {"search"}
+
+
+async def test_it_opens_and_closes_again_and_again() -> None:
+    tei = Dependency()
+    breakers = breakers_of(tei=tei)
+    async with mending(breakers):
+        for _ in range(3):
+            tei.is_well = False
+            await breakers.are_away({"tei"})
+            assert breakers.is_any_open
+            tei.is_well = True
+            await asyncio.wait_for(breakers.wait_closed(), 5)
+
+
+async def test_time_stands_still_while_a_breaker_is_open() -> None:
+    tei = Dependency(is_well=False)
+    breakers = breakers_of(tei=tei, qdrant=Dependency())
+    short = 0.02
+    async with breakers.time_limit(short):
+        await breakers.are_away({"tei"})
+        async with breakers.time_limit(short):  # begun while it is open
+            await asyncio.sleep(3 * short)
+
+    async def endless() -> None:
+        async with breakers.time_limit(short):
+            await asyncio.Event().wait()
+
+    work = asyncio.create_task(endless())
+    await asyncio.sleep(3 * short)
+    assert not work.done()
+    tei.is_well = True
+    async with mending(breakers):
+        await asyncio.wait([work], timeout=5)
+    assert isinstance(work.exception(), TimeoutError)

@@ -1,0 +1,94 @@
+"""Decisions of the runtime: fair lanes, suspects, what errors cost."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.pipeline.lanes import FairLanes, Lane
+from shared.pipeline.outcomes import Dead, Retry
+from shared.runtime.faults.policy import Verdict, acquitted, judge, outcome_of, retry_delay
+from shared.service.errors import DependencyError, RejectedError
+
+
+def serve(lanes: FairLanes, waiting: dict[Lane, int], rounds: int) -> dict[Lane, int]:
+    served = dict.fromkeys(Lane, 0)
+    for _ in range(rounds):
+        for lane in lanes.order(list(Lane)):
+            if waiting[lane]:
+                waiting[lane] -= 1
+                served[lane] += 1
+                lanes.served(lane, 1)
+                break
+            lanes.found_empty(lane)
+    return served
+
+
+def test_busy_lanes_are_served_six_to_three_to_one() -> None:
+    served = serve(FairLanes(), dict.fromkeys(Lane, 10_000), rounds=1000)
+    assert served == {Lane.HIGH: 600, Lane.NORMAL: 300, Lane.LOW: 100}
+
+
+def test_a_lane_that_was_empty_saves_up_no_claim() -> None:
+    lanes = FairLanes()
+    serve(lanes, {Lane.HIGH: 0, Lane.NORMAL: 0, Lane.LOW: 10_000}, rounds=5000)
+    served = serve(lanes, dict.fromkeys(Lane, 10_000), rounds=100)
+    assert served[Lane.LOW] >= 9
+    assert served[Lane.HIGH] <= 62
+
+
+def test_a_large_batch_counts_by_its_documents() -> None:
+    lanes = FairLanes()
+    lanes.served(Lane.HIGH, 60)
+    assert lanes.order(list(Lane))[0] is not Lane.HIGH
+
+
+@pytest.mark.parametrize(
+    ("deliveries", "documents", "verdict"),
+    [
+        (1, 4, Verdict.RUN),
+        (2, 4, Verdict.SPLIT),
+        (7, 4, Verdict.SPLIT),
+        (2, 1, Verdict.RUN_ALONE),
+        (4, 1, Verdict.RUN_ALONE),
+        (5, 1, Verdict.DEAD),
+    ],
+)
+def test_suspects_are_split_then_run_alone_then_dead(deliveries: int, documents: int, verdict: Verdict) -> None:
+    assert judge(deliveries, documents, max_deliveries=5) is verdict
+
+
+def test_a_rejected_document_is_dead_at_once() -> None:
+    assert outcome_of(RejectedError("code", "why"), 0, 5, 0.5) == Dead("code", "why", attempts=1)
+
+
+def test_a_dependency_costs_no_attempt_however_often() -> None:
+    outcome = outcome_of(DependencyError("tei", "away"), attempts=4, max_attempts=5, jitter=0.5)
+    assert isinstance(outcome, Retry)
+    assert outcome.attempts == 0
+
+
+def test_who_is_acquitted_pays_nothing_and_keeps_the_reason() -> None:
+    dead = outcome_of(RejectedError("tei_rejected", "why", "tei"), 0, 5, 0.5)
+    assert isinstance(dead, Dead)
+    retry = acquitted(dead, jitter=0.5)
+    assert (retry.attempts, retry.dependency, retry.reason) == (0, "tei", "why")
+
+
+def test_a_bug_is_tried_again_and_then_dead_with_its_traceback() -> None:
+    first = outcome_of(ValueError("boom"), attempts=3, max_attempts=5, jitter=0.5)
+    last = outcome_of(ValueError("boom"), attempts=4, max_attempts=5, jitter=0.5)
+    assert isinstance(first, Retry)
+    assert first.attempts == 1
+    assert isinstance(last, Dead)
+    assert (last.code, "ValueError: boom" in last.error) == ("internal_error", True)
+
+
+def test_a_document_over_its_time_costs_one_attempt() -> None:
+    outcome = outcome_of(TimeoutError(), attempts=0, max_attempts=5, jitter=0.5)
+    assert isinstance(outcome, Retry)
+    assert outcome.attempts == 1
+
+
+@given(st.integers(0, 50), st.floats(0, 1))
+def test_retry_delays_are_positive_and_bounded(attempts: int, jitter: float) -> None:
+    assert 0 < retry_delay(attempts, jitter) <= 60

@@ -1,0 +1,36 @@
+"""Entries that Redis' clock has dated into the future are told from those that are renewed."""
+
+from typing import Any
+
+from shared.runtime.streams.undated import Undated
+
+LEASE = 3.0
+
+
+def row(idle_ms: int, consumer: bytes = b"a") -> dict[str, Any]:
+    return {"message_id": b"1-0", "consumer": consumer, "time_since_delivered": idle_ms, "times_delivered": 1}
+
+
+def looks(*rows: dict[str, Any], interval: float = 1.5) -> list[list[bytes]]:
+    undated = Undated(LEASE)
+    return [undated.look([seen], number * interval) for number, seen in enumerate(rows)]
+
+
+def test_what_is_idle_for_nothing_for_a_lease_is_abandoned() -> None:
+    assert looks(row(0), row(0), row(0)) == [[], [], [b"1-0"]]
+
+
+def test_what_gets_older_is_not() -> None:
+    assert looks(row(0), row(0), row(1), row(0), row(0)) == [[]] * 5
+
+
+def test_another_owner_gets_a_lease_of_his_own() -> None:
+    assert looks(row(0), row(0), row(0, b"b"), row(0, b"b"), row(0, b"b")) == [[], [], [], [], [b"1-0"]]
+
+
+def test_two_looks_are_not_enough_however_far_apart() -> None:
+    assert looks(row(0), row(0), interval=10 * LEASE) == [[], []]
+
+
+def test_many_looks_within_a_lease_are_not_enough() -> None:
+    assert looks(*[row(0)] * 5, interval=LEASE / 10) == [[]] * 5
