@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from cli.client import DEFAULT_URL
 from cli.doctor import advice, probes
 from cli.doctor.embedding import elsewhere, judge_tei, runs_on_gpu
-from cli.doctor.finding import Examination, Findings, refusal, worst
+from cli.doctor.finding import Examination, Finding, Findings, refusal, worst
 from cli.doctor.load import StageLoad
 from cli.doctor.servers import judge_ingest, judge_postgres, judge_qdrant, judge_redis, unreachable
 from cli.doctor.settings import DoctorSettings, read_settings
@@ -24,6 +24,7 @@ from shared.jobs.targets import Target, Targets
 from shared.service.clients import PostgresPool, postgres_pool, redis_command
 from shared.service.errors import ConfigurationError, DependencyError
 from shared.service.http import UNCOMPRESSED
+from shared.service.redis_refusal import RefusedConnectionError
 from shared.service.settings import ChunkerSettings
 from shared.tei.client import TeiClient
 from shared.tei.servers import tei_clients
@@ -94,8 +95,14 @@ async def _look_at_redis(settings: DoctorSettings, stack: AsyncExitStack) -> tup
             abandoned = await inspector.pending(stage.stage, idle_over=lease)
             findings += judge_stage(stage, abandoned.entries, lease)
     except (DependencyError, ValueError) as error:  # ValueError: not the URL of a Redis
-        return [unreachable("redis", getattr(error, "reason", str(error)))], []
+        return [_redis_trouble(error)], []
     return findings, stages
+
+
+def _redis_trouble(error: DependencyError | ValueError) -> Finding:
+    if isinstance(error.__cause__, RefusedConnectionError):
+        return refusal("redis.reachable", f"redis refuses connections: {error.__cause__}", "lost-redis")
+    return unreachable("redis", getattr(error, "reason", str(error)))
 
 
 async def _look_at_qdrant(session: aiohttp.ClientSession, settings: DoctorSettings, registry: Registry) -> Findings:

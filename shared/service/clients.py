@@ -12,12 +12,13 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from shared.service.errors import ConfigurationError, DependencyError, is_refusing_writes
+from shared.service.redis_refusal import RefusedConnectionError, introduce
 
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
@@ -79,6 +80,7 @@ def _redis(url: str, timeout: float, max_connections: int) -> Redis:
         socket_connect_timeout=3.0,
         retry=Retry(NoBackoff(), 0),
         max_connections=max_connections,
+        redis_connect_func=introduce,
         maint_notifications_config=MaintNotificationsConfig(enabled=False),  # unknown to Valkey
     )
     assert isinstance(client, TimedRedis)
@@ -87,14 +89,19 @@ def _redis(url: str, timeout: float, max_connections: int) -> Redis:
 
 
 async def check_redis(redis: Redis, patience: float = 0.0) -> None:
-    """Raise ConfigurationError for a server that must not carry work: too old, evicting keys, away for `patience` s."""
+    """Raise ConfigurationError for a server that must not carry work: too old, evicting keys, away for `patience` s.
+
+    A server that refuses the password, or any password, is not waited for.
+    """
     try:
         info: Any = None
         async for attempt in stamina.retry_context(
-            on=(RedisError, OSError), attempts=None, timeout=max(patience, 0.001), wait_max=2.0
+            on=_may_pass, attempts=None, timeout=max(patience, 0.001), wait_max=2.0
         ):
             with attempt:
                 info = await redis.info()
+    except RefusedConnectionError as error:
+        raise ConfigurationError(f"Redis refuses connections: {error}") from error
     except (RedisError, OSError) as error:
         raise ConfigurationError(f"Redis cannot be reached ({error}): check WEBHOOK_REDIS_URL") from error
     version = str(info["redis_version"])  # Valkey says here which Redis it is compatible with
@@ -109,6 +116,13 @@ async def check_redis(redis: Redis, patience: float = 0.0) -> None:
             f"Redis has maxmemory-policy {policy}, which deletes whole streams when memory is short: "
             "`redis-cli CONFIG SET maxmemory-policy noeviction`, and the same in its configuration file"
         )
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the server may answer soon."""
+    if isinstance(error, RefusedConnectionError):
+        return not error.is_lasting
+    return isinstance(error, RedisError | OSError) and not isinstance(error, AuthenticationError)
 
 
 class _PooledConnection(asyncpg.Connection):

@@ -18,6 +18,7 @@ from tests.support.local_stack import bare_environ
 from tests.support.pipeline import MILLSTREAM, Pipeline
 from tests.support.qdrant_process import running_qdrant
 from tests.support.qdrant_recorder import recording
+from tests.support.refusing_redis import refusing_redis
 from tests.support.stage_harness import Servers, accept_documents
 from tests.support.tei_stand_in import StandInSettings, TeiStandIn
 from tests.torture.proxy import Proxy
@@ -66,6 +67,13 @@ def redis_setting(name: str, wrong: str, right: str) -> Fault:
             await world.servers.redis.config_set(name, right)
 
     return fault
+
+
+@contextlib.asynccontextmanager
+async def protected_redis(world: Examined) -> AsyncIterator[None]:
+    async with refusing_redis() as url:
+        world.environ["WEBHOOK_REDIS_URL"] = url
+        yield
 
 
 @contextlib.asynccontextmanager
@@ -184,6 +192,7 @@ FAULTS: list[tuple[str, Fault, str, Verdict, str]] = [
     ("ingest down", setting("MILLSTREAM_URL", NOBODY), "ingest.reachable", Verdict.FAIL, "MILLSTREAM_URL"),
     ("another secret", setting("WEBHOOK_API_SECRET", "x" * 32), "ingest.secret", Verdict.FAIL, "WEBHOOK_API_SECRET"),
     ("Redis down", setting("WEBHOOK_REDIS_URL", "redis://127.0.0.1:9"), "redis.reachable", Verdict.FAIL, "start it"),
+    ("protected Redis", protected_redis, "redis.reachable", Verdict.FAIL, "set a password (`requirepass` there"),
     ("eviction", redis_setting("maxmemory-policy", "allkeys-lru", "noeviction"), "redis.policy", Verdict.FAIL,
      "`redis-cli CONFIG SET maxmemory-policy noeviction`"),
     ("no log", redis_setting("appendonly", "no", "yes"), "redis.persistence", Verdict.WARN, "SET appendonly yes"),
