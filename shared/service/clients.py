@@ -2,23 +2,25 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, TypeAlias
 
 import asyncpg
 import msgspec
 import stamina
-from redis.asyncio import Redis
+from asyncpg.connection import LoggedQuery
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, MasterDownError, ReadOnlyError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from shared.service.errors import ConfigurationError, DependencyError, is_refusing_writes
 from shared.service.redis_refusal import RefusedConnectionError, introduce
+from shared.service.redis_sentinel import is_sentinel_url, sentinel_pool
 
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
@@ -52,7 +54,7 @@ class TimedRedis(Redis):
     command_timeout = _COMMAND_TIMEOUT
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        async with asyncio.timeout(self.command_timeout):
+        async with asyncio.timeout(self.command_timeout), _leaving_demoted(self.connection_pool):
             return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "TimedPipeline":
@@ -67,31 +69,47 @@ class TimedPipeline(Pipeline):
     command_timeout = _COMMAND_TIMEOUT
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        async with asyncio.timeout(self.command_timeout):
+        async with asyncio.timeout(self.command_timeout), _leaving_demoted(self.connection_pool):
             answers: list[Any] = await super().execute(raise_on_error)
             return answers
 
 
+@contextlib.asynccontextmanager
+async def _leaving_demoted(pool: ConnectionPool) -> AsyncIterator[None]:
+    """Close the idle connections of the pool when the server says that it is no primary any more.
+
+    A connection that stays open through a failover still leads to the demoted server. A new one leads to
+    the present primary, whether a DNS name, a Kubernetes Service or Sentinel directs it.
+    """
+    try:
+        yield
+    except (ReadOnlyError, MasterDownError):
+        await pool.disconnect(inuse_connections=False)
+        raise
+
+
 def _redis(url: str, timeout: float, max_connections: int) -> Redis:
-    client = TimedRedis.from_url(
-        url,
-        protocol=2,  # one shape of replies on every server
-        socket_timeout=None,
-        socket_connect_timeout=3.0,
-        retry=Retry(NoBackoff(), 0),
-        max_connections=max_connections,
-        redis_connect_func=introduce,
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),  # unknown to Valkey
-    )
+    options: dict[str, Any] = {
+        "protocol": 2,  # one shape of replies on every server
+        "socket_timeout": None,
+        "socket_connect_timeout": 3.0,
+        "retry": Retry(NoBackoff(), 0),
+        "max_connections": max_connections,
+        "redis_connect_func": introduce,
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),  # unknown to Valkey
+    }
+    pool = sentinel_pool(url, options) if is_sentinel_url(url) else ConnectionPool.from_url(url, **options)
+    client = TimedRedis.from_pool(pool)
     assert isinstance(client, TimedRedis)
     client.command_timeout = timeout
     return client
 
 
 async def check_redis(redis: Redis, patience: float = 0.0) -> None:
-    """Raise ConfigurationError for a server that must not carry work: too old, evicting keys, away for `patience` s.
+    """Raise ConfigurationError for a server that must not carry work, or that is unavailable for `patience` s.
 
-    A server that refuses the password, or any password, is not waited for.
+    That is a server that is too old, evicts keys, is a replica or a node of a cluster. A server that refuses the
+    password, or any password, is not waited for.
     """
     try:
         info: Any = None
@@ -100,10 +118,17 @@ async def check_redis(redis: Redis, patience: float = 0.0) -> None:
         ):
             with attempt:
                 info = await redis.info()
+                if info["role"] != "master":
+                    raise ReadOnlyError("it is a replica")  # a failover may be about to promote it
     except RefusedConnectionError as error:
         raise ConfigurationError(f"Redis refuses connections: {error}") from error
     except (RedisError, OSError) as error:
         raise ConfigurationError(f"Redis cannot be reached ({error}): check WEBHOOK_REDIS_URL") from error
+    if info.get("cluster_enabled"):
+        raise ConfigurationError(
+            "Redis Cluster is not supported: all streams are in one hash slot, so that one of its nodes would do all "
+            "the work. Point WEBHOOK_REDIS_URL to a single primary, or to Sentinel (redis+sentinel://)"
+        )
     version = str(info["redis_version"])  # Valkey says here which Redis it is compatible with
     if int(version.partition(".")[0]) < _MIN_REDIS_VERSION:
         raise ConfigurationError(
@@ -175,6 +200,16 @@ def postgres_errors() -> Iterator[None]:
 
 async def postgres_pool(url: str, *, name: str, max_size: int = 10) -> PostgresPool:
     """Open a pool; `name` shows in pg_stat_activity. Raises OSError or asyncpg errors if it cannot connect."""
+
+    async def leave_demoted(query: LoggedQuery) -> None:
+        # Open connections survive a failover. New ones are made to the present primary.
+        if isinstance(query.exception, asyncpg.ReadOnlySQLTransactionError):
+            await pool.expire_connections()
+
+    async def prepare(connection: Any) -> None:
+        await use_json_codec(connection)
+        connection.add_query_logger(leave_demoted)
+
     pool = PostgresPool(
         postgres_dsn(url),
         min_size=1,
@@ -182,7 +217,7 @@ async def postgres_pool(url: str, *, name: str, max_size: int = 10) -> PostgresP
         max_queries=50_000,
         max_inactive_connection_lifetime=300.0,
         setup=None,
-        init=use_json_codec,
+        init=prepare,
         reset=None,
         loop=None,
         connection_class=_PooledConnection,

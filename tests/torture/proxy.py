@@ -38,6 +38,10 @@ class Proxy:
             self._server.close()
         await self.break_links()
 
+    def lead_to(self, host: str, port: int) -> None:
+        """Forward new connections to another server; open ones keep theirs, as behind a switched Service."""
+        self._server_address = (host, port)
+
     async def lose_replies(self, share: float) -> None:
         """From now on lose this share of the replies: the request was done, its connection breaks unanswered."""
         self._loss = share
