@@ -97,26 +97,25 @@ class RankBm25Index:
         index = self._targets.setdefault(target, _TargetIndex(ChangingBm25(**self._bm25)))
         async with index.lock:
             read_at, live = await self._changes.changes(target, index.read_at)
-            changed = {id_: version for id_, version in live.items() if index.versions.get(id_) != version}
-            for ids in _groups(list(changed), _DOCUMENTS_OF_REQUEST):
-                found = await self._live_chunks(target, {id_: changed[id_] for id_ in ids})
+            stale = index.stale(live)
+            for ids in _groups(list(stale), _DOCUMENTS_OF_REQUEST):
+                found = await self._stored_chunks(target, {id_: stale[id_] for id_ in ids})
                 for id_ in ids:
-                    # One that was live and has no points any more was overtaken since. What is known of it stays, so
-                    # that search has a hit of it, sees that it is old, and asks again.
-                    if id_ in found or changed[id_] is None:
-                        index.remove(id_)
-                    for chunk in found.get(id_, ()):
-                        index.add(chunk)
+                    index.replace(id_, stale[id_], found.get(id_, ()))
             index.read_at = read_at - OVERLAP
             index.warn_if_large(target)
         return index
 
-    async def _live_chunks(self, target: str, live: Mapping[str, int | None]) -> dict[str, list[_Chunk]]:
-        """The chunks of these versions, by document; a version that is not stored is missing."""
+    async def _stored_chunks(self, target: str, live: Mapping[str, int | None]) -> dict[str, list[_Chunk]]:
+        """The chunks of the live version and of later ones, by document.
+
+        Between the answer of the registry and that of Qdrant, the next version may have become live and the points
+        of this one may be deleted. Search asks the registry again and shows the version that is live then.
+        """
         found: dict[str, list[_Chunk]] = {}
         for payload, id_ in await self._stored(target, [id_ for id_, version in live.items() if version is not None]):
             stored = msgspec.convert(payload, _StoredChunk)
-            if stored.version == live[stored.document_id]:
+            if stored.version >= (live[stored.document_id] or 0):
                 found.setdefault(stored.document_id, []).append(self._chunk(payload, stored, id_))
         return found
 
@@ -149,29 +148,58 @@ class _TargetIndex:
     def __init__(self, bm25: ChangingBm25) -> None:
         self.lock = asyncio.Lock()
         self.read_at = _EVER  # the time since when changes may be unknown
-        self.versions: dict[str, int] = {}  # by document
+        self._read: dict[str, int] = {}  # the live version of each document when its chunks were read
+        self._unsettled: dict[str, int] = {}  # those of _read beside which another version was stored
         self._bm25 = bm25
         self._chunks: list[_Chunk] = []  # by their number in bm25
         self._numbers: dict[str, set[int]] = {}  # of the chunks of a document
         self._has_warned = False
 
-    def add(self, chunk: _Chunk) -> None:
-        document_id = chunk.hit.document_id
-        self._numbers.setdefault(document_id, set()).add(len(self._chunks))
+    def stale(self, live: Mapping[str, int | None]) -> dict[str, int | None]:
+        """The documents to read: their live version is another one, or may not be the only one that is stored.
+
+        A version that is not committed yet may be committed or withdrawn, and the registry tells of a commit only.
+        """
+        changed = {id_: version for id_, version in live.items() if not self._is_settled(id_, version)}
+        return {**self._unsettled, **changed}
+
+    def _is_settled(self, document_id: str, live: int | None) -> bool:
+        if live is None:
+            return document_id not in self._numbers
+        return self._read.get(document_id) == live and document_id not in self._unsettled
+
+    def replace(self, document_id: str, live: int | None, chunks: Sequence[_Chunk]) -> None:
+        """Take the chunks that are stored of a document instead of those known before.
+
+        A live document without chunks has changed since: what is known of it stays, so that search has a hit of it,
+        sees that it is old, and asks again.
+        """
+        self._unsettled.pop(document_id, None)
+        if live is not None and not chunks:
+            return
+        self._remove(document_id)
+        for chunk in chunks:
+            self._add(chunk)
+        versions = {chunk.hit.version for chunk in chunks}
+        if live in versions:
+            self._read[document_id] = live
+        if live is not None and versions != {live}:
+            self._unsettled[document_id] = live
+
+    def _add(self, chunk: _Chunk) -> None:
+        self._numbers.setdefault(chunk.hit.document_id, set()).add(len(self._chunks))
         self._chunks.append(chunk)
         self._bm25.add(chunk.terms)
-        self.versions[document_id] = chunk.hit.version
 
-    def remove(self, document_id: str) -> None:
-        """Take a document out; nothing happens if it is not there."""
-        # From the last one on: so the chunk that gets a number is never one that goes, too.
+    def _remove(self, document_id: str) -> None:
+        # From the last one on: so the chunk that gets a number is never one that is removed, too.
         for number in sorted(self._numbers.pop(document_id, ()), reverse=True):
             self._bm25.remove(number)
             last = self._chunks.pop()
             if number < len(self._chunks):
                 self._chunks[number] = last
                 self._numbers[last.hit.document_id] ^= {number, len(self._chunks)}
-        self.versions.pop(document_id, None)
+        self._read.pop(document_id, None)
 
     def search(self, terms: SparseVector, filters: SearchFilters) -> list[Hit]:
         """The best chunks that have a term. Holds the GIL: 20 ms for 10,000 chunks and a few terms."""

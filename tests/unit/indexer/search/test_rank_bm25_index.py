@@ -1,20 +1,25 @@
 import datetime as dt
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from indexer.keyword import KeywordEncoder, KeywordParameters
 from indexer.qdrant.collection import ensure_collection
-from indexer.qdrant.store import PointStore
+from indexer.qdrant.store import PointStore, StoredVersion
 from indexer.search import rank_bm25_index
-from indexer.search.contract import SearchFilters
+from indexer.search.contract import Mode, SearchFilters, SearchRequest
 from indexer.search.keyword_index import KeywordQuestion
 from indexer.search.rank_bm25_index import OVERLAP, RankBm25Index
+from indexer.search.service import SearchEngine, SearchOptions
+from indexer.search.window import Sources
 from shared.pipeline import ids
 from shared.service.errors import DependencyError
 from tests.support.documents import DIMENSION, points
 from tests.support.qdrant_memory import MemoryQdrant
+from tests.support.search_fakes import FakeTei
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
 
@@ -38,6 +43,12 @@ class Registry:
         if self.error is not None:
             raise self.error
         return self.now, {id_: version for id_, (at, version) in self.changed.items() if at >= since}
+
+    async def target_of(self, collection: str) -> str:
+        return TARGET
+
+    async def live_versions(self, target: str, document_ids: Sequence[str]) -> Mapping[str, int | None]:
+        return {id_: self.changed[id_][1] for id_ in document_ids if id_ in self.changed}
 
     async def targets_in_use(self) -> Sequence[str]:
         return [TARGET]
@@ -70,19 +81,93 @@ async def test_a_change_that_is_committed_late_is_seen_within_the_overlap(client
     assert await versions(index, "fox") == [1]
 
 
-async def test_a_version_whose_points_are_gone_already_is_waited_for_with_the_one_before(client: MemoryQdrant) -> None:
+async def test_a_version_that_is_not_committed_yet_is_in_the_index_beside_the_live_one(client: MemoryQdrant) -> None:
+    registry = Registry()
+    index = RankBm25Index(client, registry)
+    await put(client, ["fox"], 1)
+    registry.decide(URL, 1, NOON)
+    await put(client, ["fox", "fox again"], 2)
+    assert sorted(await versions(index, "fox")) == [1, 2, 2]  # search shows those of the version that is live then
+    await PointStore(client).delete_version(TARGET, [StoredVersion(ids.document_id("docs", URL), 2)])
+    registry.now += dt.timedelta(hours=1)  # the registry names no change, because version 2 was withdrawn
+    assert await versions(index, "fox") == [1]
+
+
+async def test_a_version_that_was_read_before_its_commit_goes_when_the_page_is_deleted(client: MemoryQdrant) -> None:
+    registry = Registry()
+    index = RankBm25Index(client, registry)
+    registry.decide(URL, 1, NOON)
+    await put(client, ["fox"], 2)
+    assert await versions(index, "fox") == [2]
+    await PointStore(client).delete_up_to(TARGET, [StoredVersion(ids.document_id("docs", URL), 3)])
+    assert await versions(index, "fox") == [2]
+    registry.decide(URL, None, NOON)
+    assert await versions(index, "fox") == []
+
+
+async def test_a_version_whose_points_are_gone_already_is_replaced_by_the_one_after_it(client: MemoryQdrant) -> None:
     registry = Registry()
     index = RankBm25Index(client, registry)
     await put(client, ["fox"], 1)
     registry.decide(URL, 1, NOON)
     assert await versions(index, "fox") == [1]
-    registry.decide(URL, 2, NOON)  # it was, but the next one is stored and has taken its points away
-    await put(client, ["fox", "fox again"], 3)
+    registry.decide(URL, 2, NOON)  # as it was just before version 3 was committed and deleted the points of version 2
+    await PointStore(client).delete_up_to(TARGET, [StoredVersion(ids.document_id("docs", URL), 2)])
     assert await versions(index, "fox") == [1]  # search sees that this is old, and asks again
+    await put(client, ["fox", "fox again"], 3)
+    assert await versions(index, "fox") == [3, 3]
     registry.decide(URL, 3, NOON)
     assert await versions(index, "fox") == [3, 3]
     registry.decide(URL, None, NOON)
     assert await versions(index, "fox") == []
+
+
+class Revisions:
+    """A page that goes through the steps of the fence: write the next version, commit it, delete the one before."""
+
+    def __init__(self, client: MemoryQdrant, registry: Registry) -> None:
+        self._client = client
+        self._registry = registry
+        self._steps = 0
+
+    async def advance(self, steps: int) -> None:
+        for _ in range(steps):
+            version, step = self._steps // 3 + 1, self._steps % 3
+            if step == 0:
+                await put(self._client, [f"fox {version}"], version)
+            elif step == 1:
+                self._registry.decide(URL, version, NOON)
+            else:
+                before = StoredVersion(ids.document_id("docs", URL), version - 1)
+                await PointStore(self._client).delete_up_to(TARGET, [before])
+            self._steps += 1
+
+
+class BusyQdrant(MemoryQdrant):
+    """Before each scroll somebody else writes."""
+
+    write: Callable[[], Awaitable[None]] | None = None
+
+    async def scroll(self, *args: Any, **options: Any) -> Any:
+        if self.write:
+            await self.write()
+        return await super().scroll(*args, **options)
+
+
+@pytest.mark.parametrize("steps", range(8))
+@pytest.mark.parametrize("start", range(2, 5))
+async def test_a_page_that_changes_at_each_look_is_found_by_every_search(start: int, steps: int) -> None:
+    client, registry = BusyQdrant(), Registry()
+    await ensure_collection(client, TARGET, dimension=DIMENSION, generation="g", keyword=KeywordParameters())
+    revisions = Revisions(client, registry)
+    await revisions.advance(start)
+    client.write = partial(revisions.advance, steps)
+    sources = Sources(client=client, keyword=RankBm25Index(client, registry), embed_query=FakeTei().embed_for)
+    engine = SearchEngine(sources, registry, SearchOptions(default_collection="docs"))
+    for _ in range(6):
+        answer = await engine.search(SearchRequest(query="fox", mode=Mode.KEYWORD))
+        assert len(answer.results) == 1
+    await client.close()
 
 
 async def test_only_what_changed_is_read_again(client: MemoryQdrant) -> None:
