@@ -21,6 +21,8 @@ from local.fleet import ProcessRow
 from local.services import Services
 from local.stack import API_SECRET, WEBHOOK_SECRET, Stack
 
+INGEST_PORT = 50108  # as in documentation and examples; another one if it is taken
+
 _COLOURS = {"ingest": "cyan", "chunker": "green", "embedder": "magenta", "indexer": "yellow"}
 
 
@@ -37,7 +39,14 @@ def up(
     sample: Annotated[bool, typer.Option(help="Index the bundled crawl through the webhook and search it.")] = False,
     once: Annotated[bool, typer.Option(help="End when all is started, and the sample is searched.")] = False,
     replicas: Annotated[str, typer.Option(help="For example embedder=2,chunker=2.")] = "",
-    port: Annotated[int | None, typer.Option(help="The port of ingest.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help=f"The port of ingest, 0 for a free one. By default {INGEST_PORT}, or a free one if it is in use.",
+        ),
+    ] = None,
     data_dir: Annotated[Path, typer.Option(help="Where servers keep their data.")] = Path(".millstream"),
     restart: Annotated[bool, typer.Option(help="Start again what dies.")] = True,
     as_json: Json = False,
@@ -87,7 +96,13 @@ async def _run(options: UpOptions) -> SampleReport | None:
     restart_delay = 1.0 if options.restart else None
     async with Stack(options.data_dir, environ, notify=_notify, restart_delay=restart_delay) as stack:
         await apply_migrations(stack.environment["WEBHOOK_DATABASE_URL"])
-        async with Services(stack, replicas=options.replicas, ingest_port=options.port, on_line=_show_line) as services:
+        async with Services(
+            stack,
+            replicas=options.replicas,
+            ingest_port=options.port,
+            default_ingest_port=INGEST_PORT,
+            on_line=_show_line,
+        ) as services:
             _show_rows(stack.fleet.rows)
             report = None
             if options.sample:

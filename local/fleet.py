@@ -1,23 +1,34 @@
-"""Keeps programs running: starts them side by side, starts again what dies, and lists them in two files.
+"""Keeps programs running: starts them at the same time, restarts what dies, lists them in two files.
 
-The files are `stack.env` (how to reach the stack) and then `services.json` (which process is what), so that who sees
-the second can rely on the first.
+The files are `stack.env` (how to reach the stack) and `services.json` (the processes). They are
+written in this order: a reader of the second can rely on the first.
 """
 
 import asyncio
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from local.datadir import write_private
 from local.pidfile import PidFiles
-from local.process import ChildProcess, describe_exit
+from local.ports import PortBook, is_free
+from local.process import ChildProcess, StartError, describe_exit
 from local.program import Program
 from shared.service.errors import MillstreamError
 
 Notify = Callable[[str], None]
+
+_PORT_ATTEMPTS = 3
+
+
+class PortLostError(StartError):
+    """Another process listened on the program's port before the program did."""
+
+    def __init__(self, program: Program, reason: str) -> None:
+        super().__init__(f"port {program.port} was taken by another process: {reason}")
+        self.name = program.command.name
 
 
 class ProcessRow(msgspec.Struct, frozen=True):
@@ -43,20 +54,27 @@ class Supervisor:
         """None before the first start."""
         if self._child is None:
             return None
-        return ProcessRow(self.program.service, self.program.replica, self._child.pid, self.program.url)
+        program = self.program
+        return ProcessRow(program.service, program.replica, self._child.pid, program.url)
 
     async def start(self) -> None:
         """Return when the program is ready. Raises StartError, having stopped it."""
         child = await self._spawn()
         try:
-            await child.wait_until_ready(self.program.is_ready, self.program.start_timeout)
+            await child.wait_until_ready(lambda: self.program.is_ready(child.pid), self.program.start_timeout)
+        except StartError as error:
+            await self.stop()
+            if not is_free(self.program.port):
+                raise PortLostError(self.program, str(error)) from error
+            raise
         except BaseException:
             await self.stop()
             raise
-        self._watcher = asyncio.create_task(self._watch(child), name=f"watch-{self.program.command.name}")
+        name = f"watch-{self.program.command.name}"
+        self._watcher = asyncio.create_task(self._watch(child), name=name)
 
     async def stop(self) -> None:
-        """End the program and forget it; it is not started again."""
+        """End the program; it is not started again."""
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.wait([self._watcher])
@@ -91,16 +109,21 @@ class Supervisor:
             try:
                 return await self._spawn()
             except (MillstreamError, OSError) as error:
-                self._fleet.notify(f"{self.program.command.name} could not be started again: {error}")
+                name = self.program.command.name
+                self._fleet.notify(f"{name} could not be started again: {error}")
 
 
 class Fleet:
-    """All programs of one data directory. `restart_delay` is in seconds; None = what dies stays dead."""
+    """All programs of one data directory.
+
+    `restart_delay` is in seconds; None = a program that dies is not restarted.
+    """
 
     def __init__(self, data_dir: Path, notify: Notify, restart_delay: float | None) -> None:
         self.notify = notify
         self.restart_delay = restart_delay
         self.pid_files = PidFiles(data_dir / "run")
+        self.ports = PortBook(data_dir / "run" / "ports.json")
         self.environment_path = data_dir / "stack.env"
         self.rows_path = data_dir / "services.json"
         self._supervisors: list[Supervisor] = []
@@ -108,39 +131,58 @@ class Fleet:
 
     @property
     def rows(self) -> list[ProcessRow]:
-        """What has been started, in that order; a process that died keeps its row until it is started again."""
+        """What has been started, in that order; a dead process keeps its row until its restart."""
         rows = [supervisor.row for supervisor in self._supervisors]
         return [row for row in rows if row is not None]
 
     async def stop_leftovers(self) -> None:
-        """Clear away what an earlier process left in this directory: its files, and its children if they still run."""
+        """Remove what an earlier process left in this directory: its files, its children."""
         self.withdraw()
         for name in await self.pid_files.stop_leftovers():
             self.notify(f"{name} was still running from an earlier start and has been stopped")
 
     async def start(self, programs: Iterable[Program]) -> None:
-        """Start all at once and return when all are ready. Raises the first error, having stopped all of them."""
+        """Start all at the same time and return when all are ready.
+
+        Raises the first error, having stopped all of them.
+        """
         supervisors = [Supervisor(program, self) for program in programs]
         self._supervisors += supervisors
         try:
             async with asyncio.TaskGroup() as group:
                 for supervisor in supervisors:
-                    group.create_task(supervisor.start(), name=f"start-{supervisor.program.command.name}")
+                    name = f"start-{supervisor.program.command.name}"
+                    group.create_task(supervisor.start(), name=name)
         except BaseExceptionGroup as errors:
             await self._stop(supervisors)
             raise _first(errors) from None
 
+    async def start_on_free_ports(self, build: Callable[[], Awaitable[list[Program]]]) -> None:
+        """Start what `build` returns, which takes the ports of its programs from `ports`.
+
+        A program that loses its port to another process is built and started with another port.
+        Raises what `start` and `build` raise.
+        """
+        for _ in range(_PORT_ATTEMPTS):
+            programs = await build()
+            try:
+                return await self.start(programs)
+            except PortLostError as error:
+                self.ports.give_up(error.name)
+                lost = error
+        raise lost
+
     async def stop(self, service: str) -> None:
-        """Stop every replica of a service or server, side by side."""
+        """Stop every replica of a service or server at the same time."""
         await self._stop([each for each in self._supervisors if each.program.service == service])
 
     def publish(self, environment: Mapping[str, str]) -> None:
-        """Write both files, and `services.json` anew after every restart from now on."""
+        """Write both files, and rewrite `services.json` after every restart from now on."""
         self._environment = dict(environment)
         self.rewrite_files()
 
     def withdraw(self) -> None:
-        """Remove both files: what they say is no longer so."""
+        """Remove both files: what they say is no longer true."""
         self._environment = None
         for path in (self.rows_path, self.environment_path):
             path.unlink(missing_ok=True)
@@ -154,7 +196,8 @@ class Fleet:
     async def _stop(self, supervisors: list[Supervisor]) -> None:
         async with asyncio.TaskGroup() as group:
             for supervisor in supervisors:
-                group.create_task(supervisor.stop(), name=f"stop-{supervisor.program.command.name}")
+                name = f"stop-{supervisor.program.command.name}"
+                group.create_task(supervisor.stop(), name=name)
         for supervisor in supervisors:
             self._supervisors.remove(supervisor)
 

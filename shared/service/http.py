@@ -29,6 +29,7 @@ class Health(msgspec.Struct, kw_only=True):
     """What the health routes show: a check per dependency (raises why it is unhealthy) and the process's state."""
 
     checks: dict[str, Check]
+    instance: str  # host:pid:boot id, as in log lines
     is_ready: bool = False
     is_draining: bool = False
 
@@ -43,6 +44,11 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
 
 class Liveness(msgspec.Struct, frozen=True, kw_only=True):
     status: str
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    status: str
+    instance: str  # the process that answers: another one may have the port that was expected to be its own
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,7 +128,7 @@ def add_health_routes(app: web.Application, health: Health, metrics: Metrics) ->
 
     async def get_readyz(_request: web.Request) -> web.Response:
         if health.is_ready and not health.is_draining:
-            return json_response(Liveness(status="ready"))
+            return json_response(Readiness(status="ready", instance=health.instance))
         raise ProblemError(503, "Not Ready", "draining" if health.is_draining else "starting")
 
     async def get_metrics(_request: web.Request) -> web.Response:

@@ -93,7 +93,7 @@ def test_a_port_that_was_set_does_not_give_way(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
-        with pytest.raises(ConfigurationError, match=f"port {port}, which was set for ingest-1, is taken"):
+        with pytest.raises(ConfigurationError, match=f"port {port}, which was set for ingest-1, is in use"):
             PortBook(tmp_path / "ports.json").take_exactly("ingest-1", port)
 
 

@@ -1,5 +1,7 @@
 """Services as child processes, with a tiny service in the place of the real ones."""
 
+import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -16,6 +18,7 @@ import pytest
 
 from local.fleet import Notify
 from local.pidfile import command_line
+from local.ports import free_port
 from local.process import StartError
 from local.services import SERVICES, Services
 from local.stack import Stack
@@ -52,6 +55,11 @@ def pid_of(directory: Path, service: str, replica: int = 1) -> int:
 def environment_of(url: str) -> dict[str, str]:
     with urllib.request.urlopen(f"{url}/environment") as response:
         return dict(json.load(response))
+
+
+def instance_of(url: str) -> str:
+    with urllib.request.urlopen(f"{url}/readyz") as response:
+        return str(json.load(response)["instance"])
 
 
 def sourced(path: Path) -> dict[str, str]:
@@ -176,10 +184,56 @@ async def test_the_port_of_ingest_can_be_chosen(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         async with empty_stack(tmp_path) as stack:
-            with pytest.raises(ConfigurationError, match=f"port {port}, which was set for ingest-1, is taken"):
+            with pytest.raises(ConfigurationError, match=f"port {port}, which was set for ingest-1, is in use"):
                 await Services(stack, ingest_port=port, command=tiny()).__aenter__()
     async with empty_stack(tmp_path) as stack, Services(stack, ingest_port=port, command=tiny()) as services:
         assert services.url == f"http://127.0.0.1:{port}"
+
+
+async def test_two_stacks_that_start_together_each_have_an_ingest_of_their_own(
+    tmp_path: Path,
+) -> None:
+    default = free_port()
+    late = tmp_path / "late"
+    lines: list[str] = []
+    settings = {"WEBHOOK_INGEST_PORT": "", "TINY_INGEST_WAIT": str(late)}
+    async with contextlib.AsyncExitStack() as cleanup:
+        second_stack = empty_stack(tmp_path / "second", settings, notify=lines.append)
+        await cleanup.enter_async_context(second_stack)
+        second = Services(second_stack, default_ingest_port=default, command=tiny())
+        starting = asyncio.create_task(cleanup.enter_async_context(second))
+        await wait_until(
+            lambda: len(second_stack.fleet.rows) == len(SERVICES), description="the second has chosen its ports"
+        )
+        first_stack = empty_stack(tmp_path / "first", {"WEBHOOK_INGEST_PORT": ""})
+        await cleanup.enter_async_context(first_stack)
+        first = Services(first_stack, default_ingest_port=default, command=tiny())
+        await cleanup.enter_async_context(first)
+        late.touch()
+        await starting
+
+        assert first.url == f"http://127.0.0.1:{default}"
+        for services, directory in (first, "first"), (second, "second"):
+            files = environment_of(services.url)["MILLSTREAM_URL"], sourced(tmp_path / directory / "stack.env")
+            assert files[0] == files[1]["MILLSTREAM_URL"] == services.url
+            assert instance_of(services.url) == f"host:{pid_of(tmp_path / directory, 'ingest')}:tiny"
+    [warning] = [line for line in lines if line.startswith("WARNING")]
+    assert f"port {default}, the default of ingest, is used by another process" in warning
+    assert f"Ingest listens at {second.url} instead" in warning
+
+
+async def test_a_default_port_is_taken_only_if_one_is_given(tmp_path: Path) -> None:
+    default = free_port()
+    for directory, port, setting in (
+        ("default", default, ""),
+        ("setting", default, "0"),
+        ("none", None, ""),
+    ):
+        async with (
+            empty_stack(tmp_path / directory, {"WEBHOOK_INGEST_PORT": setting}) as stack,
+            Services(stack, default_ingest_port=port, command=tiny()) as services,
+        ):
+            assert (services.url == f"http://127.0.0.1:{default}") == (directory == "default")
 
 
 async def test_ports_of_the_environment_are_for_the_first_replicas(tmp_path: Path) -> None:
@@ -193,7 +247,7 @@ async def test_ports_of_the_environment_are_for_the_first_replicas(tmp_path: Pat
         assert urls[1] == f"http://127.0.0.1:{port}"
         assert urls[2] != urls[1]
     async with empty_stack(tmp_path, {"WEBHOOK_CHUNKER_PORT": "http"}) as stack:
-        with pytest.raises(ConfigurationError, match="WEBHOOK_CHUNKER_PORT is not a port: 'http'"):
+        with pytest.raises(ConfigurationError, match=r"invalid value for WEBHOOK_CHUNKER_PORT: .* found 'http'"):
             await Services(stack, command=tiny()).__aenter__()
 
 

@@ -1,11 +1,9 @@
 """The embedded stack with real servers: start and stop, crashes, what survives, and what is refused."""
 
-import asyncio
 import contextlib
 import os
 import shutil
 import signal
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from local.fleet import ProcessRow
+from local.pidfile import descendants
 from local.ports import PortBook
 from local.postgres import is_postgres_ready
 from local.postgres_binaries import first_barrier
@@ -25,7 +24,6 @@ from shared.service.clients import redis_command
 from shared.service.errors import ConfigurationError
 from tests.support.local_stack import (
     bare_environ,
-    children,
     enterable_directory,
     is_alive,
     owner,
@@ -64,15 +62,14 @@ async def count_rows(stack: Stack) -> int:
         await connection.close()
 
 
-async def until_ready(server: ProcessRow) -> None:
+async def until_ready(stack: Stack, part: str) -> None:
     async def is_ready() -> bool:
-        if server.service == "redis":
-            return await is_redis_ready(urlsplit(server.url).port or 0)
+        server = row(stack, part)
+        if part == "redis":
+            return await is_redis_ready(urlsplit(server.url).port or 0, server.pid)
         return await is_postgres_ready(server.url)
 
-    async with asyncio.timeout(20):
-        while not await is_ready():  # noqa: ASYNC110 - a server gives no event
-            await asyncio.sleep(0.02)
+    await wait_until(is_ready, timeout=20, description=f"{part} is ready")
 
 
 @contextlib.asynccontextmanager
@@ -121,7 +118,7 @@ async def test_a_server_that_is_killed_comes_back_on_its_port_with_its_data(stac
 
         await wait_until(lambda: row(stack, part).pid != before.pid, timeout=20, description=f"{part} runs again")
         assert row(stack, part).url == before.url
-        await until_ready(before)
+        await until_ready(stack, part)
         assert await count_rows(stack) == calls + 1
         assert await redis.get("kept") == b"yes"
     assert any(f"{part} ended with signal SIGKILL" in line for line in lines)
@@ -157,19 +154,20 @@ uvloop.run(main())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the next start stops what is left")
-async def test_nothing_is_left_running_when_the_parent_is_killed(
-    stack_directory: Path,
-) -> None:
+@pytest.mark.parametrize("is_frozen", [False, True])
+async def test_nothing_is_left_running_when_the_parent_is_killed(stack_directory: Path, is_frozen: bool) -> None:
     with running_script(PARENT, str(stack_directory)) as parent:
         pids = [int(read_line(parent)) for _ in STORES]
-        processes = [*pids, *(child for pid in pids for child in children(pid))]
+        processes = [*pids, *(child for pid in pids for child in descendants(pid))]
         assert len(processes) > 4  # Postgres has helpers of its own
+        if is_frozen:
+            for pid in processes:
+                os.kill(pid, signal.SIGSTOP)
 
         parent.kill()
 
         await wait_until(
-            lambda: not any(is_alive(pid) for pid in processes), timeout=20, description="all servers are gone"
+            lambda: not any(is_alive(pid) for pid in processes), timeout=40, description="all servers are gone"
         )
     async with stack_at(stack_directory) as stack:
         assert await count_rows(stack) > 0

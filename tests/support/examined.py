@@ -50,7 +50,7 @@ async def examined(servers: Servers, qdrant: QdrantSettings) -> AsyncIterator[Ex
         await start_worker(servers, stage)
     app = make_app(Authenticator(Secret(TOKEN), Secret(KEY)), Sessions(Secret(TOKEN)), 1024)
     app.middlewares.insert(0, problem_middleware)
-    add_health_routes(app, Health(checks={}), Metrics())
+    add_health_routes(app, Health(checks={}, instance="host:1:test"), Metrics())
     async with TeiStandIn() as tei, serving(app) as url:
         environ = {
             "MILLSTREAM_URL": url,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from local.pidfile import process_identity
+from local.services import SERVICES
 
 
 @contextlib.contextmanager
@@ -24,8 +25,13 @@ def enterable_directory() -> Iterator[Path]:
 
 
 def bare_environ(**settings: str) -> dict[str, str]:
-    """This process's environment without its `WEBHOOK_` variables, and `settings`."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("WEBHOOK_")} | settings
+    """This process's environment without its `WEBHOOK_` variables, and `settings`.
+
+    Every service takes a free port: a test must not take the default one from a real deployment.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WEBHOOK_")}
+    free_ports = {f"WEBHOOK_{service.upper()}_PORT": "0" for service in SERVICES}
+    return inherited | free_ports | settings
 
 
 @contextlib.contextmanager

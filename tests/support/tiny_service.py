@@ -1,7 +1,9 @@
 """A service without any work, run as a script: `tiny_service.py NAME [JOURNAL]`.
 
-Answers /readyz on the port of its setting, tells its environment at /environment, and writes its name into the journal
-when it is asked to stop. TINY_<NAME>_EXIT makes it end with that status at once, TINY_<NAME>_SILENT answer 503.
+It responds to /readyz on the port of its setting with its instance id, and to /environment with its
+environment. It writes its name into the journal when it is asked to stop. TINY_<NAME>_EXIT makes it
+end with that status at once, TINY_<NAME>_SILENT makes it respond with 503. With TINY_<NAME>_WAIT it
+waits until that file exists before it listens.
 """
 
 import http.server
@@ -18,15 +20,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
         is_silent = f"TINY_{sys.argv[1].upper()}_SILENT" in os.environ
         self.send_response(503 if is_silent else 200)
         self.end_headers()
-        if self.path == "/environment":
-            self.wfile.write(json.dumps(dict(os.environ)).encode())
+        body = dict(os.environ) if self.path == "/environment" else {"instance": INSTANCE}
+        self.wfile.write(json.dumps(body).encode())
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - named so in the base class
         pass
 
 
+INSTANCE = f"host:{os.getpid()}:tiny"
+
+
 def say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
+
+
+def wait_for_file(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.01)
 
 
 def main() -> None:
@@ -35,6 +45,8 @@ def main() -> None:
     if status := os.environ.get(f"TINY_{name.upper()}_EXIT"):
         say("this cannot work")
         sys.exit(int(status))
+    if path := os.environ.get(f"TINY_{name.upper()}_WAIT"):
+        wait_for_file(Path(path))
 
     def stop(*_: object) -> None:
         if len(sys.argv) > 2:

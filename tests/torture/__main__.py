@@ -3,12 +3,14 @@
 import argparse
 import asyncio
 import contextlib
+import signal
 import sys
 import time
 
 import msgspec
 import structlog
 
+from tests.support.run_guard import guarded_run
 from tests.torture.driver import Result, obstacle, run_scenario
 from tests.torture.report import DOCUMENT, line, record
 from tests.torture.rig import Rig, running_rig
@@ -38,7 +40,8 @@ def main() -> int:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # of product code that runs in here
     numbers = [number for number in options.scenario or sorted(SCENARIOS) if _can_run(number)]
     plan = Plan(numbers, options.seed, options.short, options.record)
-    asyncio.run(_run_side_by_side(plan, options.jobs))
+    with guarded_run():
+        asyncio.run(_run_side_by_side(plan, options.jobs))
     return 0 if all(result.clean for result in plan.results) else 1
 
 
@@ -51,6 +54,7 @@ def _can_run(number: int) -> bool:
 
 
 async def _run_side_by_side(plan: Plan, jobs: int) -> None:
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # it cancels this task
     async with asyncio.TaskGroup() as group:
         for _ in range(jobs):
             group.create_task(_run(plan))

@@ -56,7 +56,7 @@ class Clock:
 async def redis_with_clock(stack: Stack, library: Path) -> AsyncIterator[Clock]:
     """Run the stack's Redis, which it must have been made without, by a clock of its own."""
     clock = Clock(stack.data_dir / "clock")
-    program = redis_program(stack.data_dir, stack.ports.take("redis"), None)
+    program = redis_program(stack.data_dir, stack.fleet.ports.take("redis"), None)
     environment = {**program.command.env, **clock.environment(library)}
     command = msgspec.structs.replace(program.command, env=environment)
     await stack.fleet.start([msgspec.structs.replace(program, command=command)])
