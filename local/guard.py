@@ -13,12 +13,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
 @contextlib.contextmanager
-def guarded(pid_directory: Path) -> Iterator[None]:
+def guarded(pid_directory: Path, notify: Callable[[str], None]) -> Iterator[None]:
     """If this process ends within the block, the processes with a pid file are stopped."""
     read_end, write_end = os.pipe()
     try:
@@ -29,13 +29,16 @@ def guarded(pid_directory: Path) -> Iterator[None]:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # neither Ctrl+C nor a kill of this process group reaches it
         )
-    finally:
-        os.close(read_end)
+    except OSError as error:
+        notify(f"no guard stops the servers if this process is killed: {error}")
+        guard = None
+    os.close(read_end)
     try:
         yield
     finally:
         os.close(write_end)
-        guard.wait()
+        if guard is not None:
+            guard.wait()
 
 
 def main() -> None:

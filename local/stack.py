@@ -78,7 +78,7 @@ class Stack:
         self._cleanup.enter_context(exclusive(self.data_dir))
         self.fleet = Fleet(self.data_dir, self.notify, self._restart_delay)
         await self.fleet.stop_leftovers()
-        self._cleanup.enter_context(guarded(self.fleet.pid_files.directory))
+        self._cleanup.enter_context(guarded(self.fleet.pid_files.directory, self.notify))
         outside = [part for part in self._parts if URL_VARIABLES[part] in self.environ]
         embedded = [part for part in self._parts if part not in outside]
         await self._check(outside)
