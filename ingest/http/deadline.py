@@ -77,10 +77,15 @@ def add_deadlines(app: web.Application, *, seconds: float = _SECONDS, limit: int
         running.add(task)
         task.add_done_callback(running.discard)
         task.add_done_callback(lambda _: deadline.lift())
-        if await deadline.wait_for(task):
-            return task.result()
-        task.add_done_callback(_note_end)
-        raise DependencyError("postgres", "no answer in time")
+        try:
+            if await deadline.wait_for(task):
+                return task.result()
+            task.add_done_callback(_note_end)
+            raise DependencyError("postgres", "no answer in time")
+        finally:
+            # An error keeps this frame, the frame would keep the task, and the task keeps the error: the body of
+            # the request would stay in memory until the cycle collector runs.
+            del task
 
     async def finish(_app: web.Application) -> None:
         if running:
