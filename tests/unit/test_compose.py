@@ -11,14 +11,19 @@ import pytest
 import yaml
 
 from shared.service.settings import PREFIX, RuntimeSettings, known_variables
+from tests.support.documented import rows
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "tests/data/compose/compose-spec.json"
 STAGES = ["chunker", "embedder", "indexer"]
 SERVICES = ["ingest", *STAGES]
 PORTS = {"ingest": 50108, "chunker": 50109, "embedder": 50110, "indexer": 50111}
+PROCESSES = [*SERVICES, "search"]  # run by our image until they are stopped
 PINNED = re.compile(r"[\w./-]+:v?(cpu-)?\d+\.\d+(\.\d+)?")
-SECRETS = ["POSTGRES_PASSWORD", "WEBHOOK_API_SECRET", "WEBHOOK_QDRANT_API_KEY", "WEBHOOK_SECRET"]
+SECRETS = [
+    "POSTGRES_PASSWORD", "REDIS_PASSWORD", "WEBHOOK_API_SECRET", "WEBHOOK_QDRANT_API_KEY", "WEBHOOK_SECRET"
+]  # fmt: skip
+EXAMPLE = re.compile(r"#?([A-Z][A-Z0-9_]*)=(.*)")  # a line of .env.example
 # What makes no sense in a container that others should trust.
 NOT_OFFERED = {"WEBHOOK_TEST_MODE", "WEBHOOK_FAILPOINT"}
 
@@ -61,7 +66,7 @@ def test_every_webhook_variable_is_a_setting(services: dict[str, dict[str, Any]]
 
 
 def test_every_setting_can_be_set(services: dict[str, dict[str, Any]]) -> None:
-    used = {name for name in SERVICES for name in variables(services[name])}
+    used = {name for name in PROCESSES for name in variables(services[name])}
     assert known_variables() - NOT_OFFERED == used
 
 
@@ -70,23 +75,30 @@ def test_every_long_running_service_has_a_health_check(services: dict[str, dict[
     assert without == {"migrate"}
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", PROCESSES)
 def test_a_service_is_probed_on_the_port_that_it_is_given(services: dict[str, dict[str, Any]], name: str) -> None:
-    assert services[name]["environment"][f"WEBHOOK_{name.upper()}_PORT"] == PORTS[name]
-    assert services[name]["environment"]["WEBHOOK_HOST"] == "0.0.0.0"
+    setting = "indexer" if name == "search" else name
+    environment = services[name]["environment"]
+    assert environment[f"WEBHOOK_{setting.upper()}_PORT"] == PORTS[setting]
+    assert environment["WEBHOOK_HOST"] == "0.0.0.0"
     command, flag, source = services[name]["healthcheck"]["test"][1:]
     assert (command, flag) == ("python", "-c")
     compile(source, "health check", "exec")
-    assert f"http://127.0.0.1:{PORTS[name]}/readyz" in source
+    assert f"http://127.0.0.1:{PORTS[setting]}/readyz" in source
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", PROCESSES)
 def test_a_service_starts_after_the_migration_and_its_servers(services: dict[str, dict[str, Any]], name: str) -> None:
     conditions = {other: how["condition"] for other, how in services[name]["depends_on"].items()}
     assert conditions.pop("migrate") == "service_completed_successfully"
     assert set(conditions.values()) == {"service_healthy"}
-    extra = {"embedder": {"tei"}, "indexer": {"qdrant"}}.get(name, set())
+    extra = {"embedder": {"tei"}, "indexer": {"qdrant"}, "search": {"qdrant"}}.get(name, set())
     assert set(conditions) == {"redis", "postgres"} | extra
+
+
+def test_searches_go_to_the_search_service(services: dict[str, dict[str, Any]]) -> None:
+    assert services["search"]["command"] == ["python", "-m", "indexer.search_api"]
+    assert services["ingest"]["environment"]["WEBHOOK_SEARCH_URL"] == f"http://search:{PORTS['indexer']}"
 
 
 def test_the_migration_runs_once_and_waits_for_postgres(services: dict[str, dict[str, Any]]) -> None:
@@ -96,14 +108,17 @@ def test_the_migration_runs_once_and_waits_for_postgres(services: dict[str, dict
     assert migrate["depends_on"] == {"postgres": {"condition": "service_healthy"}}
 
 
-def test_only_ingest_publishes_a_port_and_only_locally(services: dict[str, dict[str, Any]]) -> None:
+def test_ingest_and_redis_are_published_and_only_locally(services: dict[str, dict[str, Any]]) -> None:
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
-    assert published == {"ingest": ["127.0.0.1:50108:50108"]}
+    assert {name: [with_defaults(port) for port in ports] for name, ports in published.items()} == {
+        "ingest": ["127.0.0.1:50108:50108"],
+        "redis": ["127.0.0.1:50104:6379"],
+    }
 
 
 def test_any_stage_can_be_scaled(services: dict[str, dict[str, Any]]) -> None:
     fixed = {"container_name", "hostname", "ports", "network_mode"}
-    assert not {name for name in STAGES if fixed & services[name].keys()}
+    assert not {name for name in [*STAGES, "search"] if fixed & services[name].keys()}
 
 
 def test_images_are_pinned_to_a_version(services: dict[str, dict[str, Any]]) -> None:
@@ -112,15 +127,40 @@ def test_images_are_pinned_to_a_version(services: dict[str, dict[str, Any]]) -> 
 
 
 def test_the_services_share_one_unprivileged_image(services: dict[str, dict[str, Any]]) -> None:
-    for name in [*SERVICES, "migrate"]:
+    for name in [*PROCESSES, "migrate"]:
         service = services[name]
-        assert (service["image"], service["build"]) == (services["ingest"]["image"], ".")
+        assert service["image"] == services["ingest"]["image"]
         assert service["cap_drop"] == ["ALL"]
         assert service["read_only"]
 
 
+def test_one_service_builds_the_image_before_the_others_start(services: dict[str, dict[str, Any]]) -> None:
+    assert {name for name, service in services.items() if "build" in service} == {"migrate"}
+    assert {name for name, service in services.items() if "pull_policy" in service} == {*PROCESSES, "migrate"}
+    assert services["migrate"]["build"]["context"] == "."
+    assert services["migrate"]["pull_policy"] == "never"
+
+
+def test_every_service_is_bounded(services: dict[str, dict[str, Any]]) -> None:
+    limits = {"cpus": 1.0, "cpu_shares": 512, "mem_limit": "2g", "mem_reservation": "1g"}
+    for name in PROCESSES:
+        assert {key: services[name][key] for key in limits} == limits
+
+
+def test_logs_of_every_container_are_rotated(services: dict[str, dict[str, Any]]) -> None:
+    for service in services.values():
+        assert service["logging"]["driver"] == "json-file"
+        assert service["logging"]["options"] == {"max-size": "10m", "max-file": "5"}
+
+
+def test_compose_1_29_reads_the_file(compose: dict[str, Any]) -> None:
+    # It refuses the key `name`, and ignores `deploy` without a swarm.
+    assert {key for key in compose if not key.startswith("x-")} == {"services", "volumes"}
+    assert not [name for name, service in compose["services"].items() if "deploy" in service]
+
+
 def test_docker_waits_longer_than_a_drain_takes(services: dict[str, dict[str, Any]]) -> None:
-    for name in SERVICES:
+    for name in PROCESSES:
         assert services[name]["stop_grace_period"] == "30s"
     assert RuntimeSettings().drain_timeout < 30
 
@@ -133,17 +173,47 @@ def test_secrets_come_from_outside_and_have_no_default() -> None:
         assert all(re.fullmatch(rf"\$\{{{name}:\?[^}}]+\}}", use) for use in uses), uses
 
 
+def test_every_variable_is_in_the_example_and_no_other(services: dict[str, dict[str, Any]]) -> None:
+    text = (ROOT / "compose.yaml").read_text()
+    blocks = [*(service.get("environment", {}) for service in services.values()), services["migrate"]["build"]["args"]]
+    passed_on = {name for block in blocks for name, value in block.items() if value is None}
+    interpolated = set(re.findall(r"(?<!\$)\$\{(\w+)", text))
+    assert examples().keys() == passed_on | interpolated | {"COMPOSE_PROJECT_NAME"}
+
+
+def test_the_example_shows_the_defaults() -> None:
+    for name, value in examples().items():
+        if name in SECRETS:
+            assert not value
+        elif default := re.search(rf"\$\{{{name}:-([^}}]*)\}}", (ROOT / "compose.yaml").read_text()):
+            assert value == default[1]
+        elif name in known_variables():
+            assert value == documented_default(name)
+
+
+def test_no_file_with_secrets_is_committed_by_accident() -> None:
+    assert ".env" in (ROOT / ".gitignore").read_text().splitlines()
+
+
 def test_redis_keeps_what_it_was_given(services: dict[str, dict[str, Any]]) -> None:
-    flags = flags_of(services["redis"])
+    flags = flags_of(services["redis"]["command"][2])
     assert flags["appendonly"] == "yes"
     assert flags["maxmemory-policy"] == "noeviction"
     assert flags["maxmemory"] == "2gb"
     assert "redis:/data" in services["redis"]["volumes"]
 
 
+def test_redis_takes_its_password_from_its_environment(services: dict[str, dict[str, Any]]) -> None:
+    redis = services["redis"]
+    assert "requirepass $$REDISCLI_AUTH\n" in redis["command"][2]
+    assert "REDIS_PASSWORD" not in redis["command"][2]  # the arguments of a process are no secret
+    assert redis["environment"]["REDISCLI_AUTH"].startswith("${REDIS_PASSWORD:?")
+
+
 def test_tei_has_permits_for_all_requests_of_an_embedder(services: dict[str, dict[str, Any]]) -> None:
-    flags = flags_of(services["tei"])
+    flags = flags_of(services["tei"]["command"])
     assert flags["model-id"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert re.fullmatch("[0-9a-f]{40}", flags["revision"])  # what a branch names may change
     assert flags["max-concurrent-requests"] == "2560"
     assert flags["max-batch-requests"] == "120"
     assert "${TEI_MAX_BATCH_REQUESTS:-120}" in services["tei"]["command"]
@@ -159,6 +229,7 @@ def test_qdrant_asks_for_a_key_and_reports_to_nobody(services: dict[str, dict[st
 def test_every_volume_is_declared(compose: dict[str, Any], services: dict[str, dict[str, Any]]) -> None:
     mounted = {volume.split(":")[0] for service in services.values() for volume in service.get("volumes", [])}
     assert mounted == set(compose["volumes"])
+    assert "snapshots:/qdrant/snapshots" in services["qdrant"]["volumes"]
 
 
 def test_the_image_is_built_from_files_that_exist(dockerfile: list[str]) -> None:
@@ -184,6 +255,14 @@ def test_the_image_installs_locked_versions_of_files_that_it_copied(dockerfile: 
     assert locks == [["pyproject.toml", "requirements.lock"], ["requirements.model.lock"], ["requirements.lock"]]
     assert {name for names in locks for name in names} <= copied(dockerfile)
     assert not [install for install in installs if "--extra" in install]
+    assert [install for install in installs if install.endswith("--target /opt/project .")] == [installs[-1]]
+
+
+def test_only_the_build_trusts_certificates_from_outside(dockerfile: list[str]) -> None:
+    arguments = {line.removeprefix("ARG ").partition("=")[0] for line in dockerfile if line.startswith("ARG")}
+    assert arguments == {"CA_CERTIFICATES", "PIP_INDEX_URL", "UV_DEFAULT_INDEX"}
+    final = dockerfile[last_stage(dockerfile) :]
+    assert not [line for line in final if "CERT" in line or line.startswith("ARG")]
 
 
 def test_the_image_is_built_with_the_uv_of_the_makefile(dockerfile: list[str]) -> None:
@@ -193,7 +272,7 @@ def test_the_image_is_built_with_the_uv_of_the_makefile(dockerfile: list[str]) -
 
 def test_the_image_runs_unprivileged_and_stops_by_sigterm(dockerfile: list[str]) -> None:
     assert dockerfile[0].startswith("FROM python:3.11-slim")
-    final = dockerfile[max(i for i, line in enumerate(dockerfile) if line.startswith("FROM")) :]
+    final = dockerfile[last_stage(dockerfile) :]
     assert final[0] == "FROM python:3.11-slim"
     assert "STOPSIGNAL SIGTERM" in final
     assert [line for line in final if line.startswith("USER")] == ["USER 10001"]
@@ -203,10 +282,26 @@ def test_no_secret_is_built_into_the_image(dockerfile: list[str]) -> None:
     assert not [line for line in dockerfile if line.startswith(("ENV", "ARG")) and re.search(r"SECRET|KEY|PASS", line)]
 
 
-def flags_of(service: dict[str, Any]) -> dict[str, str]:
+def flags_of(command: str) -> dict[str, str]:
     """The command's `--name value` pairs; a flag without a value maps to the next flag."""
-    words = shlex.split(with_defaults(service["command"]))
+    words = shlex.split(with_defaults(command))
     return {word[2:]: value for word, value in zip(words, [*words[1:], ""], strict=True) if word.startswith("--")}
+
+
+def examples() -> dict[str, str]:
+    """Each variable of .env.example with its value, also those in comments."""
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    return {match[1]: match[2] for line in lines if (match := EXAMPLE.fullmatch(line))}
+
+
+def documented_default(name: str) -> str:
+    [row] = [row for row in rows("settings.md", 5) if row[0] == f"`{name}`"]
+    default = re.match(r"`([^`]+)`", row[1])
+    return default[1] if default else ""
+
+
+def last_stage(dockerfile: list[str]) -> int:
+    return max(i for i, line in enumerate(dockerfile) if line.startswith("FROM"))
 
 
 def copied(dockerfile: list[str]) -> set[str]:
