@@ -1,5 +1,5 @@
 # One image for all services and the command line: `python -m ingest`, `millstream migrate`, ...
-# Behind a proxy that inspects TLS, or with an index of your own: docs/operations.md, "The image".
+# Behind a proxy that inspects TLS, or with an index of your own: docs/docker.md.
 FROM python:3.11-slim AS dependencies
 ARG CA_CERTIFICATES=""
 ARG PIP_INDEX_URL

@@ -54,9 +54,17 @@ def with_defaults(text: str) -> str:
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
 
 
-def test_the_file_follows_the_compose_specification(compose: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", ["compose.yaml", "deploy/compose.gpu.yaml"])
+def test_the_file_follows_the_compose_specification(name: str) -> None:
     schema = json.loads(SCHEMA.read_text())
-    jsonschema.Draft202012Validator(schema).validate(compose)
+    jsonschema.Draft202012Validator(schema).validate(yaml.safe_load((ROOT / name).read_text()))
+
+
+def test_the_file_for_a_gpu_changes_tei_alone(services: dict[str, dict[str, Any]]) -> None:
+    [(name, tei)] = yaml.safe_load((ROOT / "deploy/compose.gpu.yaml").read_text())["services"].items()
+    assert name == "tei"
+    assert set(tei) == {"image", "deploy"}
+    assert with_defaults(tei["image"]).partition(":")[0] == with_defaults(services["tei"]["image"]).partition(":")[0]
 
 
 def test_every_webhook_variable_is_a_setting(services: dict[str, dict[str, Any]]) -> None:
