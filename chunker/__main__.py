@@ -5,12 +5,13 @@ import os
 import structlog
 from aiohttp import web
 
-from chunker.recipes import Recipes
 from chunker.settings import Settings
 from chunker.splitting.threads import Threads
-from chunker.stage import ChunkStage, TextPool
-from shared.pipeline.stages import StageName
-from shared.runtime.consumer import make_failures, run_stage
+from chunker.stage import ChunkStage
+from chunker.target_splitters import TargetSplitters
+from chunker.texts import Texts
+from shared.jobs.registry import Registry
+from shared.runtime.assembly import run_stage
 from shared.runtime.process import Port, Process, run_process
 
 log = structlog.get_logger()
@@ -19,12 +20,10 @@ log = structlog.get_logger()
 async def serve(process: Process, settings: Settings) -> None:
     chunker = settings.chunker
     await process.listen(web.Application(), settings.process.host, Port(50109, chunker.chunker_port))
-    recipes = Recipes(chunker)
+    splitters = TargetSplitters(chunker)
     threads = Threads(os.cpu_count() or 1, settings.runtime.document_timeout, on_stuck=process.give_up)
     process.stack.callback(threads.close)
-    texts = TextPool(recipes, threads)
-    failures = make_failures(StageName.CHUNKER, settings.runtime)
-    stage = ChunkStage(process.pool, texts, process.operations, failures, settings.runtime)
+    stage = ChunkStage(Texts(process.pool, splitters, threads), Registry(process.pool), process.operations)
     log.info("Service pool initialized", tokenizer=chunker.tokenizer or "bundled")
     await run_stage(process, stage, settings.runtime)
 

@@ -22,8 +22,7 @@ from embedder.stage import EmbedStage
 from embedder.vectors import VectorSource
 from shared.jobs.operations import Operation
 from shared.jobs.targets import Targets
-from shared.pipeline.stages import StageName
-from shared.runtime.consumer import make_failures, run_stage
+from shared.runtime.assembly import run_stage
 from shared.runtime.process import Port, Process, run_process
 from shared.service.errors import DependencyError
 from shared.service.http import UNCOMPRESSED
@@ -48,8 +47,7 @@ async def serve(process: Process, settings: Settings) -> None:
     served = (await process.unless_stopped(_first_model(models))).served
     targets = Targets(process.pool)
     check_targets(await targets.settled(), served)
-    failures = make_failures(StageName.EMBEDDER, settings.runtime)
-    stage = EmbedStage(models, targets, failures, settings.runtime)
+    stage = EmbedStage(models, targets)
     log.info(
         "Service pool initialized", model=served.info.model_id, dimension=served.dimension,
         servers=len(settings.tei.tei_urls),

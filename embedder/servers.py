@@ -18,7 +18,7 @@ from embedder.isolation import EmbeddingCall, Embeds, IsolatingEmbedder, Practic
 from embedder.limiter import Admission, Limiter, Permits
 from embedder.packing import Capacity, RequestLimits, TextInput
 from shared.pipeline.lanes import Lane
-from shared.runtime.faults.breaker import Breaker
+from shared.runtime.faults.breaker import Breaker, Pauses
 from shared.service.errors import DependencyError, MillstreamError
 from shared.service.metrics import Metrics
 from shared.tei.client import TeiBackendError, TeiBreakdownError, TeiOverloadedError, Vectors
@@ -35,6 +35,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     practice: Practice
     metrics: Metrics
     observe: Callable[[EmbeddingCall], None]  # called once for each request that ended; must not raise
+    pauses: Pauses = Pauses()
 
 
 class Server:
@@ -43,7 +44,7 @@ class Server:
     def __init__(self, name: str, client: Embeds, introduce: Introduce, common: Common) -> None:
         """`introduce` asks what the server can take, and raises if it is not well or not the model that is wanted."""
         self.permits = Permits(limit=1, requests=1)
-        self.breaker = Breaker(f"tei {name}", self.meet, common.metrics, self._open_or_close)
+        self.breaker = Breaker(f"tei {name}", self.meet, common.metrics, self._open_or_close, common.pauses)
         self.embedder = IsolatingEmbedder(client, common.practice, observe=self._observe)
         self._introduce = introduce
         self._report = common.observe
@@ -111,7 +112,7 @@ class Servers:
         for server, answer in zip(servers, answers, strict=True):
             if isinstance(answer, DependencyError):
                 server.breaker.open(answer)
-        self._mending = [asyncio.create_task(server.breaker.mend(), name="tei-breaker") for server in servers]
+        self._mending = [asyncio.create_task(server.breaker.recover(), name="tei-breaker") for server in servers]
         return self
 
     async def __aexit__(
@@ -171,7 +172,7 @@ class Servers:
         await first_success([partial(ask, server) for server in self._by_permits.values()])
 
     async def _is_to_be_carried(self, permits: Permits, error: DependencyError) -> bool:
-        is_away = await self._by_permits[permits].breaker.is_away()
+        is_away = await self._by_permits[permits].breaker.is_unavailable()
         # A text of this request may have brought the server down: it must not go through all of them.
         return is_away and not isinstance(error, TeiBackendError | TeiBreakdownError)
 

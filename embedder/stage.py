@@ -1,51 +1,52 @@
 """The embed stage: a vector for every chunk, from the TEI of its target."""
 
+from collections.abc import Mapping
+from typing import Never
+
+import msgspec
+
 from embedder.models import Model, Models
 from shared.jobs.targets import Target, Targets
-from shared.pipeline.messages import ChunkedDocument, EmbeddedDocument, MalformedMessageError, decode_part
-from shared.pipeline.outcomes import Batch, Emit, Outcome, Work
+from shared.pipeline.messages import EmbeddedDocument
+from shared.pipeline.outcomes import Emit, Outcome
 from shared.pipeline.stages import StageName
-from shared.runtime.batch import BatchWorker
-from shared.runtime.faults.failures import Failures
-from shared.runtime.time_limit import TimeLimit
+from shared.runtime.stage import Batch, Document, Stage
 from shared.service.errors import DependencyError
-from shared.service.settings import RuntimeSettings
+from shared.tei.client import Vectors
 
 
-class EmbedStage:
-    """Turns chunks into vectors. The batcher of a model packs the texts of all documents in hand, across batches."""
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """What the documents of a batch share."""
+
+    batch: Batch
+    model: Model
+    known: Mapping[str, Vectors]  # the vectors that the cache has, by text
+
+
+class EmbedStage(Stage[Prepared, Never]):
+    """Turns chunks into vectors. The batcher of a model packs the texts of all documents in flight, across batches."""
 
     name = StageName.EMBEDDER
 
-    def __init__(self, models: Models, targets: Targets, failures: Failures, settings: RuntimeSettings) -> None:
+    def __init__(self, models: Models, targets: Targets) -> None:
         self._models = models
         self._targets = targets
-        self._failures = failures
-        self._settings = settings
 
-    async def handle(self, batch: Batch) -> list[Outcome]:
-        target = await self._targets.get(batch.target)
-        model = await self._models.of(target)
-        documents = {work.ref.version: _decoded(work) for work in batch.works}
-        known = await model.vectors.known([d for d in documents.values() if isinstance(d, ChunkedDocument)])
+    async def prepare(self, batch: Batch) -> Prepared:
+        model = await self._models.of(batch.target)
+        known = await model.vectors.known([document.body for document in batch.documents])
+        return Prepared(batch=batch, model=model, known=known)
 
-        async def handle_document(work: Work) -> Outcome:
-            document = documents[work.ref.version]
-            if isinstance(document, MalformedMessageError):
-                raise document
-            async with TimeLimit(self._settings.document_timeout) as limit:
-                vectors, cached = await model.vectors.of(document, known, batch.lane, limit)
-            dimension = vectors.shape[1]
-            await self._settle(target, model)
-            packed = vectors.astype("<f4", copy=False).tobytes()
-            embedded = EmbeddedDocument(document=document, vectors=packed, dimension=dimension)
-            return Emit(embedded, len(document.chunks), cached)
-
-        worker = BatchWorker(handle_document, limit=len(batch.works), on_error=self._failures)
-        return await worker.process_batch(batch.works)
+    async def handle_document(self, document: Document, prepared: Prepared) -> Outcome:
+        batch, model = prepared.batch, prepared.model
+        vectors, cached = await model.vectors.of(document.body, prepared.known, batch.lane, document.limit)
+        await self._settle(batch.target, model)
+        packed = vectors.astype("<f4", copy=False).tobytes()
+        embedded = EmbeddedDocument(document=document.body, vectors=packed, dimension=vectors.shape[1])
+        return Emit(embedded, len(document.body.chunks), cached)
 
     async def _settle(self, target: Target, model: Model) -> None:
-        """See to it that all vectors of a target are of one model."""
+        """Ensure that all vectors of a target are of one model. Raises DependencyError if they would not be."""
         made = (model.served.info.model_id, model.served.dimension)
         if (target.model, target.dimension) == made:
             return
@@ -56,10 +57,3 @@ class EmbedStage:
                 f"it serves {made[0]} ({made[1]} dimensions), but {target.target} holds vectors of {settled.model} "
                 f"({settled.dimension}): point WEBHOOK_TEI_URL to that model, or reindex",
             )
-
-
-def _decoded(work: Work) -> ChunkedDocument | MalformedMessageError:
-    try:
-        return decode_part(work.body, ChunkedDocument)
-    except MalformedMessageError as error:
-        return error

@@ -6,7 +6,6 @@ import aiohttp
 import structlog
 from aiohttp import web
 
-from ingest.dispatch.batching import FIRST_STAGE
 from ingest.dispatch.dispatcher import Dispatcher
 from ingest.documents.acceptance import Acceptance
 from ingest.documents.document import Limits
@@ -38,11 +37,11 @@ from ingest.upkeep.callbacks import CallbackSender, callback_session
 from ingest.upkeep.housekeeping import Housekeeper
 from ingest.upkeep.public_address import public_connector
 from shared.jobs.progress import Progress
-from shared.pipeline.entries import Place
-from shared.pipeline.stages import OPERATOR, StageName
+from shared.pipeline.entries import Consumer
+from shared.pipeline.stages import FIRST_STAGE, OPERATOR, StageName
 from shared.runtime.process import Port, Process, run_process
 from shared.runtime.recorder import Recorder
-from shared.runtime.streams.gate import Gate, marks
+from shared.runtime.streams.gate import Gate, mark_of
 from shared.runtime.streams.handover import HandOver
 from shared.service.auth import Authenticator
 from shared.service.http import UNCOMPRESSED
@@ -139,11 +138,14 @@ def _housekeeper(process: Process, settings: Settings) -> Housekeeper:
 
 
 def _dispatcher(process: Process, settings: Settings) -> Dispatcher:
-    mark = marks(settings.runtime.stream_entries, settings.runtime.stream_bytes)
+    entries, size = settings.runtime.stream_entries, settings.runtime.stream_bytes
     return Dispatcher(
         process.pool,
         process.redis,
-        {action: Gate(process.redis, stage, mark[stage]) for action, stage in FIRST_STAGE.items()},
+        {
+            action: Gate(process.redis, stage, mark_of(stage, entries=entries, size=size))
+            for action, stage in FIRST_STAGE.items()
+        },
         process.metrics,
         size=settings.dispatch.worker_batch_size,
         stage_timeout=settings.runtime.indexing_job_timeout,
@@ -152,13 +154,13 @@ def _dispatcher(process: Process, settings: Settings) -> Dispatcher:
 
 def _operators(process: Process, lease: float) -> dict[StageName, Operator]:
     """For each stage, the consumer as which a person acts on pending entries."""
-    consumer = OPERATOR + process.instance
+    name = OPERATOR + process.instance
     return {
         stage: Operator(
             process.redis,
-            place := Place(stage=stage, consumer=consumer, lease=lease),
-            Recorder(Progress(process.pool, stage, consumer), process.operations, process.metrics, stage),
-            HandOver(process.redis, place, process.metrics),
+            consumer := Consumer(stage=stage, name=name, lease=lease),
+            Recorder(Progress(process.pool, stage, name), process.operations, process.metrics, stage),
+            HandOver(process.redis, consumer, process.metrics),
         )
         for stage in StageName
     }

@@ -24,11 +24,11 @@ from qdrant_client.models import (
 
 from indexer.qdrant.client import MissingCollectionError, RefusedError, qdrant_errors
 from shared.pipeline.fair_queue import FairSlots
-from shared.pipeline.lanes import Lane
+from shared.pipeline.lanes import RESERVED_REQUESTS, Lane
 from shared.service.errors import RejectedError
 
 _UPSERT_POINTS = 128  # 64-256 are equally fast; a batch of 1,024 dimensions is 3 MB of JSON
-_REQUESTS_IN_FLIGHT = 3  # and one more of the high lane
+_REQUESTS_IN_FLIGHT = 3  # beside those that a lane has reserved
 _DELETE_DOCUMENTS = 64  # conditions in one filter
 
 _Slot = Callable[[], AbstractAsyncContextManager[None]]
@@ -72,7 +72,7 @@ class PointStore:
 
     def __init__(self, client: AsyncQdrantClient, slots: FairSlots | None = None, lane: Lane = Lane.NORMAL) -> None:
         self._client = client
-        self._slots = slots or FairSlots(_REQUESTS_IN_FLIGHT, more_for_high=1)
+        self._slots = slots or FairSlots(_REQUESTS_IN_FLIGHT, RESERVED_REQUESTS)
         self._slot = partial(self._slots.hold, lane)
 
     def of(self, lane: Lane) -> Self:

@@ -7,15 +7,9 @@ import msgspec
 from msgspec import UNSET
 
 from ingest.dispatch.release import Released
-from shared.pipeline.lanes import Lane
-from shared.pipeline.messages import Action, DocumentRef, Header
-from shared.pipeline.stages import StageName
-
-FIRST_STAGE = {Action.INDEX: StageName.CHUNKER, Action.DELETE: StageName.INDEXER}
-
-
-_CONGESTED = 16  # messages of a lane, in all stages: more than a process works on at once
-_FEW = 4  # the same; what comes by itself meets no more than that
+from shared.pipeline.lanes import CONGESTED_MESSAGES, SPARSE_MESSAGES, Lane
+from shared.pipeline.messages import DocumentRef, Header
+from shared.pipeline.stages import FIRST_STAGE
 
 
 def may_overtake(lane: int, above: int) -> bool:
@@ -24,7 +18,7 @@ def may_overtake(lane: int, above: int) -> bool:
     A lane's streams are served in order: behind a crawl that fills them a source of a few documents would wait
     for all of that. fq_codel (RFC 8290) gives sparse flows the same start.
     """
-    return lane > _CONGESTED and above < _FEW
+    return lane > CONGESTED_MESSAGES and above < SPARSE_MESSAGES
 
 
 class Room(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,12 +17,12 @@ from redis.exceptions import RedisError
 
 from ingest.dispatch.batching import Room, may_overtake, messages_of, room_for
 from ingest.dispatch.reindexing import Reindexer
-from ingest.dispatch.release import SMALL, Pick, Released, Releases, Which
+from ingest.dispatch.release import Pick, Released, Releases, Which
 from ingest.dispatch.rescue import Rescue
 from ingest.dispatch.sizing import COUNTED_DEPTH, BatchSizes, Samples
 from ingest.jobs.reindexes import Pause, Reindexes
 from shared.pipeline.failpoints import failpoint
-from shared.pipeline.lanes import FairLanes, Lane
+from shared.pipeline.lanes import SMALL_SOURCE, FairLanes, Lane
 from shared.pipeline.messages import Action, encode_header
 from shared.pipeline.stages import RELEASED, StageName
 from shared.runtime.streams.gate import Gate
@@ -138,7 +138,7 @@ class Dispatcher:
         self._overtaken = await self._full_lanes()
         for lane, above in self._overtaken.items():
             pick = Pick(
-                lane=lane, cursor=self._small_cursors[lane], sources=_SOURCES, items=SMALL,
+                lane=lane, cursor=self._small_cursors[lane], sources=_SOURCES, items=SMALL_SOURCE,
                 which=Which.OF_SMALL_SOURCES, travels_in=above,
             )  # fmt: skip
             if released := await self._release(pick, self._small_cursors):

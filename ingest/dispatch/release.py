@@ -11,10 +11,9 @@ import asyncpg
 import msgspec
 
 from ingest.dispatch.sizing import COUNTED_DEPTH
-from shared.pipeline.lanes import Lane
+from shared.pipeline.lanes import SMALL_SOURCE, Lane
 from shared.pipeline.messages import Action, DocumentRef
 
-SMALL = 8  # a source that has fewer items due is small
 _SMALL_SOURCES = 4  # that are picked at once
 
 # $1 lane, $2 cursor (the last source), $3 sources, $4 items of each source, $5 release number, $6 lane to travel in.
@@ -51,7 +50,8 @@ _DELETES = f"{_QUEUED} AND action = 'delete'"
 # So have those that name their target, which are few.
 _TARGETED = f"{_QUEUED} AND target IS NOT NULL"
 _COUNTED = f"""AND (SELECT count(*) FROM (
-  SELECT 1 FROM webhook.job_items WHERE {_QUEUED} AND lane = $1 AND source = name AND due_at <= now() LIMIT {SMALL}
+  SELECT 1 FROM webhook.job_items WHERE {_QUEUED} AND lane = $1 AND source = name AND due_at <= now()
+  LIMIT {SMALL_SOURCE}
 ) due)"""
 
 
@@ -62,8 +62,8 @@ class Which(enum.Enum):
     DELETES = (_DELETES, "")
     TARGETED = (_TARGETED, "")
     TARGETED_DELETES = (f"{_TARGETED} AND action = 'delete'", "")
-    OF_SMALL_SOURCES = (_QUEUED, f"{_COUNTED} < {SMALL} LIMIT {_SMALL_SOURCES}")
-    OF_LARGE_SOURCES = (_QUEUED, f"{_COUNTED} = {SMALL}")
+    OF_SMALL_SOURCES = (_QUEUED, f"{_COUNTED} < {SMALL_SOURCE} LIMIT {_SMALL_SOURCES}")
+    OF_LARGE_SOURCES = (_QUEUED, f"{_COUNTED} = {SMALL_SOURCE}")
 
     @property
     def statement(self) -> str:

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from ingest.inspection.streams import redis_errors
-from shared.pipeline.entries import Entry, Place, entry_of
+from shared.pipeline.entries import Consumer, Entry, entry_of
 from shared.pipeline.lanes import Lane
 from shared.pipeline.messages import MalformedMessageError, decode_header
 from shared.pipeline.outcomes import Dead
@@ -67,9 +67,9 @@ class Operator:
     Every method raises NotPendingError, PendingConflictError, and DependencyError when Redis is away.
     """
 
-    def __init__(self, redis: Redis, place: Place, recorder: Recorder, handover: HandOver) -> None:
+    def __init__(self, redis: Redis, consumer: Consumer, recorder: Recorder, handover: HandOver) -> None:
         self._redis = redis
-        self._place = place
+        self._consumer = consumer
         self._recorder = recorder
         self._handover = handover
         self._seize = redis.register_script(script("seize"))
@@ -78,11 +78,11 @@ class Operator:
     async def claim(self, wanted: WantedEntry) -> Claimed:
         """Hold the entry for one lease, so that nobody works on it; then it is reclaimed as ever."""
         taken = await self._take(wanted, await self._lane(wanted), "claim")
-        return Claimed(**msgspec.structs.asdict(taken), held_for_s=float(self._place.lease))
+        return Claimed(**msgspec.structs.asdict(taken), held_for_s=float(self._consumer.lease))
 
     async def release(self, wanted: WantedEntry) -> Taken:
         """Give the entry to the next worker that asks, as if it had not been delivered."""
-        idle_ms = int(self._place.lease * 1000) + 1
+        idle_ms = int(self._consumer.lease * 1000) + 1
         return await self._take(wanted, await self._lane(wanted), "release", idle_ms)
 
     async def dead_letter(self, wanted: WantedEntry, reason: str) -> DeadLettered:
@@ -93,13 +93,13 @@ class Operator:
         """
         lane = await self._lane(wanted)
         fields = await self._read(lane, wanted.id)
-        with contextlib.suppress(MalformedMessageError):  # which can still be buried as it is
+        with contextlib.suppress(MalformedMessageError):  # which becomes a raw dead letter
             decode_header(fields.get(b"h"))
         taken = await self._take(wanted, lane, "dead-letter")
-        entry = entry_of(self._place.stage, lane, wanted.id, fields, taken.deliveries)
+        entry = entry_of(self._consumer.stage, lane, wanted.id, fields, taken.deliveries)
         try:
-            async with asyncio.timeout(self._place.lease):
-                letters = await self._bury(entry, reason)
+            async with asyncio.timeout(self._consumer.lease):
+                letters = await self._dead_letter(entry, reason)
                 # Refused if a worker has taken it over meanwhile: that one finds nothing current in it, and ends it.
                 await self._handover.pass_on(entry, None)
         except TimeoutError as error:
@@ -113,57 +113,64 @@ class Operator:
         with redis_errors():
             found = [lane for lane in lanes if await self._is_pending(lane, wanted.id)]
         if not found:
-            raise NotPendingError(f"no consumer of the {self._place.stage} holds an entry {wanted.id}")
+            raise NotPendingError(f"no consumer of the {self._consumer.stage} holds an entry {wanted.id}")
         if len(found) > 1:
             raise PendingConflictError(f"the lanes {' and '.join(found)} both have an entry {wanted.id}: say which")
         return found[0]
 
     async def _is_pending(self, lane: Lane, entry_id: str) -> bool:
-        place = self._place
+        consumer = self._consumer
         try:
-            return bool(await self._redis.xpending_range(place.stage.stream(lane), place.stage, entry_id, entry_id, 1))
+            stream = consumer.stage.stream(lane)
+            rows = await self._redis.xpending_range(stream, consumer.stage, entry_id, entry_id, 1)
+            return bool(rows)
         except ResponseError as error:
             if is_missing_group(error):
                 return False
             raise
 
     async def _take(self, wanted: WantedEntry, lane: Lane, action: str, idle_ms: int = 0) -> Taken:
-        place = self._place
+        consumer = self._consumer
         expected = (wanted.consumer or "").encode(errors="replace")
         with redis_errors():
             answer: Any = await self._seize(
-                keys=[place.stage.stream(lane), RELEASED],
-                args=[place.stage, place.consumer, wanted.id, idle_ms, expected, OPERATOR],
+                keys=[consumer.stage.stream(lane), RELEASED],
+                args=[consumer.stage, consumer.name, wanted.id, idle_ms, expected, OPERATOR],
             )
         if not answer:
-            raise NotPendingError(f"no consumer of the {place.stage} holds the entry {wanted.id} any more")
+            raise NotPendingError(f"no consumer of the {consumer.stage} holds the entry {wanted.id} any more")
         holder = answer[0].decode(errors="replace")
         if len(answer) == 1:
             raise PendingConflictError(f"{holder} holds the entry {wanted.id} now")
         log.info(
-            "Operator took an entry", stage=place.stage, lane=lane, entry_id=wanted.id, action=action, taken_from=holder
+            "Operator took an entry",
+            stage=consumer.stage,
+            lane=lane,
+            entry_id=wanted.id,
+            action=action,
+            taken_from=holder,
         )
-        return Taken(stage=place.stage, lane=lane, id=wanted.id, taken_from=holder, deliveries=answer[1])
+        return Taken(stage=consumer.stage, lane=lane, id=wanted.id, taken_from=holder, deliveries=answer[1])
 
     async def _read(self, lane: Lane, entry_id: str) -> dict[bytes, bytes]:
         """The fields of the entry; none if somebody deleted it."""
         with redis_errors():
-            rows: Any = await self._redis.xrange(self._place.stage.stream(lane), entry_id, entry_id)
+            rows: Any = await self._redis.xrange(self._consumer.stage.stream(lane), entry_id, entry_id)
         return dict(rows[0][1]) if rows else {}
 
-    async def _bury(self, entry: Entry, reason: str) -> int:
+    async def _dead_letter(self, entry: Entry, reason: str) -> int:
         """Write the dead letters of the entry, and return how many."""
         try:
             header = decode_header(entry.header)
-            batch = await self._recorder.begin(entry, header)
+            documents = await self._recorder.begin(entry, header)
         except MalformedMessageError as error:
-            await self._recorder.bury(entry, str(error))
+            await self._recorder.dead_letter(entry, str(error))
             return 1
-        dead = [Dead("given_up", reason) for _ in batch.works]
-        await self._recorder.record(batch, dead, header, entry.deliveries)
+        dead = [Dead("given_up", reason) for _ in documents]
+        await self._recorder.record(documents, dead, header, entry.deliveries)
         return len(dead)
 
     async def _tidy(self, entry: Entry) -> None:
         """Leave the group, where nothing else is held; else a janitor will see to it."""
         with contextlib.suppress(RedisError, OSError):
-            await self._leave(keys=[entry.stream], args=[self._place.stage, self._place.consumer])
+            await self._leave(keys=[entry.stream], args=[self._consumer.stage, self._consumer.name])

@@ -131,10 +131,10 @@ SELECT (SELECT jsonb_agg(jsonb_build_object(
 """
 
 
-_BURY = """
+_DEAD_LETTER_RAW = """
 INSERT INTO webhook.dead_letters (stage, code, error, deliveries, header, body, entry)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
-ON CONFLICT (entry) DO NOTHING  -- who buried it may have died before the entry was gone
+ON CONFLICT (entry) DO NOTHING  -- a worker may crash after this, before the entry is gone
 """
 
 
@@ -220,10 +220,10 @@ class Progress:
             jobs=msgspec.convert(row["finished"] or [], list[FinishedJob]),
         )
 
-    async def bury(self, entry: Entry, error: str) -> None:
+    async def dead_letter(self, entry: Entry, error: str) -> None:
         """Keep an entry that cannot be read as a raw dead letter; its items come back by the last resort."""
         await self._pool.execute(
-            _BURY, self._stage, "malformed", error, entry.deliveries, entry.header, entry.body,
+            _DEAD_LETTER_RAW, self._stage, "malformed", error, entry.deliveries, entry.header, entry.body,
             f"{entry.stream} {entry.id}",
         )  # fmt: skip
 

@@ -1,11 +1,11 @@
-"""A stream entry as it was read, before anybody decodes it, and the place where it is read."""
+"""A stream entry as it was read, not decoded yet, and the consumer that reads it."""
 
 from collections.abc import Mapping
 
 import msgspec
 
 from shared.pipeline.lanes import Lane
-from shared.pipeline.messages import read_outline
+from shared.pipeline.messages import summarize_header
 from shared.pipeline.stages import StageName
 
 
@@ -22,19 +22,19 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     deliveries: int = 1  # this one and those carried over a split included
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a consumer reads."""
+class Consumer(msgspec.Struct, frozen=True, kw_only=True):
+    """The identity of one consumer: its group is that of the stage."""
 
     stage: StageName
-    consumer: str
-    lease: float  # seconds; an entry idle for longer is reclaimed
+    name: str  # in the group; each process has a new one
+    lease: float  # seconds; an entry that is idle for longer may be reclaimed by another consumer
 
 
 def entry_of(stage: StageName, lane: Lane, entry_id: str, fields: Mapping[bytes, bytes], deliveries: int) -> Entry:
-    """An entry as Redis gave it; `deliveries` of this id, those that its header carries are added."""
+    """Make an entry of what Redis returned. `deliveries` of its id are added to those that its header carries."""
     header = fields.get(b"h")
-    outline = read_outline(header)
+    summary = summarize_header(header)
     return Entry(
         stream=stage.stream(lane), lane=lane, id=entry_id, header=header, body=fields.get(b"b", b""),
-        is_newer=outline.is_newer, documents=len(outline.documents), deliveries=deliveries + outline.deliveries,
+        is_newer=summary.is_newer, documents=len(summary.documents), deliveries=deliveries + summary.deliveries,
     )  # fmt: skip

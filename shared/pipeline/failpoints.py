@@ -20,13 +20,13 @@ log = structlog.get_logger()
 _STAGE_MOMENTS = {
     "taken": "an entry was delivered, and nothing was done about it yet",
     "begun": "Postgres knows that the work has started",
-    "handled": "the outcomes are known, and nobody else knows them",
+    "handled": "the outcomes are known, and not recorded",
     "recorded": "the outcomes are in Postgres, and the entry is still here",
     "handed_over": "the entry is gone, and its message is in the next stream",
-    "splitting": "a suspect batch is about to be replaced by its documents",
+    "splitting": "a redelivered batch is about to be replaced by its documents",
     "split": "it is replaced",
-    "buried": "an unreadable entry is a dead letter, and is still here",
-    "reclaimed": "an entry of somebody else is ours, and nothing was done about it yet",
+    "dead_lettered": "an unreadable entry is a dead letter, and is still here",
+    "reclaimed": "an entry of another consumer is ours, and nothing was done about it yet",
     "postponed": "documents are queued for another try, and the entry is still here",
 }
 
@@ -37,12 +37,7 @@ POINTS: Mapping[str, str] = {
     "dispatch.numbered": "a release has its number, and no items",
     "dispatch.released": "the items are released in Postgres, and not in the streams",
     "dispatch.published": "they are in the streams",
-    "chunker.unchanged": "the registry knows that a document has not changed, its item is open",
-    "indexer.entered": "the fence has let versions pass, and none of their points is written",
-    "indexer.upserted": "the points are written, and not visible",
-    "indexer.committed": "they are visible, and so are the hidden ones of the versions before",
-    "indexer.trimmed": "the hidden ones are deleted, the item is open",
-    "indexer.deleted": "the registry knows that a document is deleted, its points are still there",
+    **{f"{stage}.{moment}": meaning for stage in StageName for moment, meaning in stage.row.failpoints.items()},
     **{f"{stage}.{moment}": meaning for stage in StageName for moment, meaning in _STAGE_MOMENTS.items()},
 }
 

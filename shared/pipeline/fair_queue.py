@@ -1,9 +1,9 @@
-"""Waiting in turns: whoever waits for one page does not stand behind a crawl, and does not starve it either."""
+"""Fair queues: a document of one lane does not wait for all of another lane, and no lane starves."""
 
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Generic, TypeVar
 
 from shared.pipeline.lanes import FairLanes, Lane
@@ -28,28 +28,28 @@ class FairQueue(Generic[T]):
         self._waiting[lane].append(item)
 
     def first(self, lanes: Iterable[Lane] = Lane) -> tuple[Lane, T] | None:
-        """Whose turn it is among these lanes; None if nobody waits there."""
+        """Return the item whose turn it is among these lanes; None if nothing waits there."""
         order = self._fair.order([lane for lane in lanes if self._waiting[lane]])
         return (order[0], self._waiting[order[0]][0]) if order else None
 
     def serve(self, lane: Lane, weight: int) -> None:
-        """Take the first item of a lane out. The heavier it is, the longer until the lane's next turn."""
+        """Remove the first item of a lane. The heavier it is, the longer until the lane's next turn."""
         self._waiting[lane].popleft()
         self._fair.served(lane, weight)
 
     def discard(self, lane: Lane, item: T) -> None:
-        """Take an item out that waits no more, if it is in."""
+        """Remove an item that no longer waits, if it is in the queue."""
         with contextlib.suppress(ValueError):
             self._waiting[lane].remove(item)
 
 
 class FairSlots:
-    """A semaphore whose waiters stand in a fair queue."""
+    """A semaphore whose waiters are served by a fair queue."""
 
-    def __init__(self, count: int, more_for_high: int = 0) -> None:
-        """At most `count` holders at once, and so many more of the high lane."""
+    def __init__(self, count: int, reserved: Mapping[Lane, int] | None = None) -> None:
+        """Allow `count` holders at once, and `reserved` more of a lane."""
         self._free = count
-        self._more_for_high = more_for_high
+        self._reserved = {**dict.fromkeys(Lane, 0), **(reserved or {})}
         self._queue: FairQueue[asyncio.Future[None]] = FairQueue()
 
     @contextlib.asynccontextmanager
@@ -62,7 +62,7 @@ class FairSlots:
             self.release()
 
     async def acquire(self, lane: Lane) -> None:
-        """Wait for a slot; the caller owes a `release`. If cancelled, nothing."""
+        """Wait for a slot. The caller must call `release`, unless the wait was cancelled."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.add(lane, turn)
         self._serve()
@@ -71,7 +71,7 @@ class FairSlots:
         except asyncio.CancelledError:
             if turn.cancelled():
                 self._queue.discard(lane, turn)
-            else:  # served in the very moment of the cancellation
+            else:  # cancelled after it was served
                 self.release()
             raise
 
@@ -91,4 +91,4 @@ class FairSlots:
                 turn.set_result(None)
 
     def _open_lanes(self) -> list[Lane]:
-        return [lane for lane in Lane if self._free + (self._more_for_high if lane is Lane.HIGH else 0) > 0]
+        return [lane for lane in Lane if self._free + self._reserved[lane] > 0]

@@ -126,8 +126,8 @@ class _Version(msgspec.Struct, frozen=True):
     schema: int = 1
 
 
-class Outline(_Version, frozen=True, kw_only=True):
-    """What a header says without being decoded."""
+class HeaderSummary(_Version, frozen=True, kw_only=True):
+    """What a header says without its documents being decoded."""
 
     documents: tuple[msgspec.Raw, ...]
     deliveries: int = 0
@@ -141,7 +141,7 @@ class Outline(_Version, frozen=True, kw_only=True):
 _UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 _version_decoder = msgspec.json.Decoder(_Version)
-_outline_decoder = msgspec.json.Decoder(Outline)
+_summary_decoder = msgspec.json.Decoder(HeaderSummary)
 _header_decoder = msgspec.json.Decoder(Header)
 _body_decoder = msgspec.msgpack.Decoder(tuple[msgspec.Raw, ...])
 _body_encoder = msgspec.msgpack.Encoder()
@@ -153,21 +153,21 @@ def encode_header(header: Header) -> bytes:
 
 def decode_header(data: bytes | None) -> Header:
     """Raises MalformedMessageError, or NewerSchemaError for a header of a later release."""
-    outline = read_outline(data)
-    if outline.is_newer:
-        raise NewerSchemaError(f"schema {outline.schema} is newer than {SCHEMA_VERSION}")
+    summary = summarize_header(data)
+    if summary.is_newer:
+        raise NewerSchemaError(f"schema {summary.schema} is newer than {SCHEMA_VERSION}")
     try:
         return _header_decoder.decode(data or b"")
     except _UNREADABLE as error:
         raise MalformedMessageError(f"the header cannot be read: {error}") from error
 
 
-def read_outline(header: bytes | None) -> Outline:
-    """What a header of any release says; of one document if that cannot be read."""
+def summarize_header(header: bytes | None) -> HeaderSummary:
+    """Read a header of any release. One that cannot be read counts as one document."""
     try:
-        return _outline_decoder.decode(header or b"")
+        return _summary_decoder.decode(header or b"")
     except _UNREADABLE:
-        return Outline(documents=(msgspec.Raw(),), schema=_schema_of(header))
+        return HeaderSummary(documents=(msgspec.Raw(),), schema=_schema_of(header))
 
 
 def _schema_of(header: bytes | None) -> int:

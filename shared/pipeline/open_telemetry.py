@@ -20,7 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from structlog.contextvars import bound_contextvars
 
 from shared.pipeline.messages import DocumentRef, Header
-from shared.pipeline.outcomes import Dead, Outcome, Retry, Work
+from shared.pipeline.outcomes import Dead, Outcome, Retry
 from shared.pipeline.stages import StageName
 from shared.pipeline.tracing import BatchTrace, Tracing
 
@@ -126,10 +126,10 @@ class _OpenBatch(BatchTrace):
         self._whole = whole
         self._parts = parts
 
-    def note(self, works: Sequence[Work], outcomes: Sequence[Outcome]) -> None:
-        for work, outcome in zip(works, outcomes, strict=True):
-            span = self._parts.get(work.ref.traceparent or "", self._whole)
-            about = {"url.full": work.ref.url, "millstream.job_id": work.ref.job_id}
+    def note(self, documents: Sequence[DocumentRef], outcomes: Sequence[Outcome]) -> None:
+        for ref, outcome in zip(documents, outcomes, strict=True):
+            span = self._parts.get(ref.traceparent or "", self._whole)
+            about = {"url.full": ref.url, "millstream.job_id": ref.job_id}
             if isinstance(outcome, Dead):
                 span.set_status(StatusCode.ERROR, outcome.code)
                 span.add_event("dead letter", {**about, "code": outcome.code, "error": outcome.error})

@@ -1,13 +1,9 @@
-"""What a stage is: a handler that says, for each document of a batch, how it went. Only the runtime acts on it."""
+"""How a document of a batch ended in a stage. A stage says it, only the runtime acts on it."""
 
 import enum
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
-
-from shared.pipeline.lanes import Lane
-from shared.pipeline.messages import DocumentRef
-from shared.pipeline.stages import StageName
 
 
 class ItemState(enum.StrEnum):
@@ -34,23 +30,6 @@ class ItemState(enum.StrEnum):
 _SUCCESSES = frozenset({ItemState.INDEXED, ItemState.UNCHANGED, ItemState.SUPERSEDED, ItemState.DELETED})
 
 
-class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """One document of a batch: who it is, and its part of the entry's body (None where the stream carries none)."""
-
-    ref: DocumentRef
-    body: Any = None
-    attempts: int = 0  # document-fault errors so far, in all stages
-
-
-class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """The current documents of one entry, all of one lane and target."""
-
-    entry_id: str
-    target: str
-    lane: Lane
-    works: tuple[Work, ...]
-
-
 class Emit(msgspec.Struct, frozen=True, tag=True):
     """The document goes on; `body` is its part of the next stream's entry."""
 
@@ -67,13 +46,13 @@ class Done(msgspec.Struct, frozen=True, tag=True):
 
 
 class Retry(msgspec.Struct, frozen=True, tag=True):
-    """The document is to be tried again after `delay` seconds; `attempts` is 1 if it was its own fault, else 0."""
+    """Try the document again after `delay` seconds; `attempts` is 1 if the document is at fault, else 0."""
 
     reason: str
     delay: float
     attempts: int
-    dependency: str | None = None  # who is to blame, if it is true that it is away
-    is_suspicious: bool = False  # the document itself may be what the dependency stumbles over
+    dependency: str | None = None  # the one that failed, or that finds the document at fault
+    may_be_at_fault: bool = False  # the document, if the dependency turns out to be healthy
 
 
 class Dead(msgspec.Struct, frozen=True, tag=True):
@@ -82,18 +61,7 @@ class Dead(msgspec.Struct, frozen=True, tag=True):
     code: str
     error: str
     attempts: int = 0
-    dependency: str | None = None  # whose word this is, if it is not our own
+    dependency: str | None = None  # the one that finds the document at fault, if it is not the stage itself
 
 
 Outcome = Emit | Done | Retry | Dead
-
-
-class Stage(Protocol):
-    """One stage of the pipeline."""
-
-    @property
-    def name(self) -> StageName: ...
-
-    async def handle(self, batch: Batch) -> list[Outcome]:
-        """One outcome per document, in the batch's order. Anything that it raises is retried as a whole."""
-        ...

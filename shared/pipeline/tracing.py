@@ -8,8 +8,8 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from shared.pipeline.messages import Header
-from shared.pipeline.outcomes import Outcome, Work
+from shared.pipeline.messages import DocumentRef, Header
+from shared.pipeline.outcomes import Outcome
 from shared.pipeline.stages import StageName
 from shared.service.errors import ConfigurationError
 
@@ -22,7 +22,7 @@ class BatchTrace:
     def __init__(self, header: Header) -> None:
         self.header = header  # as it goes on: with the trace of this stage
 
-    def note(self, works: Sequence[Work], outcomes: Sequence[Outcome]) -> None:
+    def note(self, documents: Sequence[DocumentRef], outcomes: Sequence[Outcome]) -> None:
         """Note how the documents went."""
 
 

@@ -1,4 +1,4 @@
-"""Outcomes become rows: what ended, what is tried again, what goes on - and the message that goes on."""
+"""Writes outcomes to Postgres, and makes the message for the next stage."""
 
 from collections.abc import Sequence
 
@@ -11,19 +11,20 @@ from shared.jobs.progress import Ended, Ending, Postponed, Progress
 from shared.pipeline.entries import Entry
 from shared.pipeline.failpoints import failpoint
 from shared.pipeline.messages import DocumentRef, EncodedMessage, Header, body_parts, encode_body, encode_header
-from shared.pipeline.outcomes import Batch, Dead, Done, Emit, ItemState, Outcome, Retry, Work
+from shared.pipeline.outcomes import Dead, Done, Emit, ItemState, Outcome, Retry
 from shared.pipeline.stages import StageName
+from shared.runtime.stage import Document
 from shared.service.clients import is_postgres_away
 from shared.service.metrics import Metrics
 
 log = structlog.get_logger()
 
-# Postgres away: hold the entry, and with it the slot, and try again until it is back or the lease is lost.
+# While Postgres is unavailable, keep the entry and its slot, and repeat until it works or the lease is lost.
 patiently = stamina.retry(on=is_postgres_away, attempts=None, timeout=None, wait_initial=0.1, wait_max=2.0)
 
 
 class Recorder:
-    """Writes the outcomes of one stage's batches. Waits while Postgres is away."""
+    """Records the work of one stage. Every method waits while Postgres is unavailable, and may be repeated."""
 
     def __init__(self, progress: Progress, operations: OperationLog, metrics: Metrics, stage: StageName) -> None:
         self._progress = progress
@@ -32,35 +33,39 @@ class Recorder:
         self._stage = stage
 
     @patiently
-    async def begin(self, entry: Entry, header: Header) -> Batch:
-        """Note that the work starts; the batch has the current documents only.
+    async def begin(self, entry: Entry, header: Header) -> list[Document]:
+        """Note that the work starts, and return the documents that are current.
 
-        Raises MalformedMessageError if the body does not fit the header.
+        A document that a later release has replaced is left out. Raises MalformedMessageError if the body does not
+        fit the header.
         """
         failpoint(self._stage, "taken")
         parts = body_parts(entry.body, len(header.documents))
         attempts = await self._progress.start(header.documents)
         failpoint(self._stage, "begun")
-        works = [
-            Work(ref=ref, body=parts[index], attempts=attempts[index])
+        return [
+            Document(ref=ref, body=parts[index], attempts=attempts[index])
             for index, ref in enumerate(header.documents)
             if index in attempts
         ]
-        return Batch(entry_id=entry.id, target=header.target, lane=header.lane, works=tuple(works))
 
     @patiently
     async def record(
-        self, batch: Batch, outcomes: Sequence[Outcome], header: Header, deliveries: int
+        self,
+        documents: Sequence[Document],
+        outcomes: Sequence[Outcome],
+        header: Header,
+        deliveries: int,
     ) -> EncodedMessage | None:
-        """Write all outcomes; the message for the next stage, None if nothing goes on. Repeatable."""
+        """Write all outcomes; return the message for the next stage, or None if no document goes on."""
         failpoint(self._stage, "handled")
-        pairs = list(zip(batch.works, outcomes, strict=True))
-        ended = [_ended(work, o) for work, o in pairs if isinstance(o, Done | Dead)]
+        pairs = list(zip((document.ref for document in documents), outcomes, strict=True))
+        ended = [_ended(ref, o) for ref, o in pairs if isinstance(o, Done | Dead)]
         if ended:
             self._report(await self._progress.end(ended, deliveries))
         retries = [
-            Postponed(ref=work.ref, delay=o.delay, reason=o.reason, attempts=o.attempts)
-            for work, o in pairs
+            Postponed(ref=ref, delay=o.delay, reason=o.reason, attempts=o.attempts)
+            for ref, o in pairs
             if isinstance(o, Retry)
         ]
         if retries:
@@ -69,17 +74,17 @@ class Recorder:
         for _, outcome in pairs:
             self._metrics.documents.labels(self._stage, type(outcome).__name__.lower()).inc()
             self._count_saved(outcome)
-        emits = [(work.ref, o) for work, o in pairs if isinstance(o, Emit)]
+        emits = [(ref, o) for ref, o in pairs if isinstance(o, Emit)]
         message = await self._pass_on(emits, header) if emits else None
         failpoint(self._stage, "recorded")
         return message
 
     @patiently
-    async def bury(self, entry: Entry, reason: str) -> None:
-        """Keep an unreadable entry as a raw dead letter."""
+    async def dead_letter(self, entry: Entry, reason: str) -> None:
+        """Keep an entry that cannot be read as a raw dead letter."""
         log.error("Entry cannot be read", stage=self._stage, entry_id=entry.id, stream=entry.stream, error=reason)
-        await self._progress.bury(entry, reason)
-        failpoint(self._stage, "buried")
+        await self._progress.dead_letter(entry, reason)
+        failpoint(self._stage, "dead_lettered")
 
     async def _pass_on(self, emits: Sequence[tuple[DocumentRef, Emit]], header: Header) -> EncodedMessage | None:
         counts = [(emit.chunks, emit.cached) for _, emit in emits]
@@ -127,7 +132,7 @@ class Recorder:
 
 
 def report_job(job: FinishedJob, operations: OperationLog) -> None:
-    """The canonical line and the metrics row of a finished job, by whoever ended its last item."""
+    """Report a finished job: its canonical log line and its row of operation_metrics."""
     log.info(
         "Batch processing complete", job_id=job.job_id, crawl_id=job.crawl_id, status=job.status, total=job.total,
         success=job.succeeded, failed=job.failed, cancelled=job.cancelled, duration_ms=job.duration_ms,
@@ -145,11 +150,11 @@ def report_job(job: FinishedJob, operations: OperationLog) -> None:
     )  # fmt: skip
 
 
-def _ended(work: Work, outcome: Done | Dead) -> Ended:
+def _ended(ref: DocumentRef, outcome: Done | Dead) -> Ended:
     if isinstance(outcome, Done):
-        return Ended(ref=work.ref, state=outcome.state, chunks=outcome.chunks)
+        return Ended(ref=ref, state=outcome.state, chunks=outcome.chunks)
     return Ended(
-        ref=work.ref,
+        ref=ref,
         state=ItemState.FAILED,
         code=outcome.code,
         error=outcome.error,

@@ -1,16 +1,14 @@
-"""The concurrency slots of one consumer: entries in work, and waiting for some or all of them to end."""
+"""The concurrency slots of one consumer: entries in flight, and waiting for some or all of them to end."""
 
 import asyncio
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from shared.pipeline.lanes import Lane
-
-_FOR_HIGH = 2  # slots more, which crawls cannot take: a slot of theirs may be long in coming
+from shared.pipeline.lanes import LANES, Lane
 
 
 class Slots:
-    """Runs at most `limit` pieces of work at once, two more of the high lane, as tasks of the caller's TaskGroup."""
+    """Runs at most `limit` entries at once, and more of a lane with reserved slots, as tasks of a TaskGroup."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -20,24 +18,24 @@ class Slots:
 
     @property
     def free(self) -> Mapping[Lane, int]:
-        """How many pieces of work of each lane may be started."""
+        """How many entries of each lane may be started."""
         free = self._limit - len(self._tasks)
-        return {lane: max(0, free + (_FOR_HIGH if lane is Lane.HIGH else 0)) for lane in Lane}
+        return {lane: max(0, free + row.reserved_slots) for lane, row in LANES.items()}
 
     def start(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Start a piece of work in a slot of its own."""
+        """Start the work on an entry in a slot of its own."""
         task = group.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
     async def wait_free(self) -> bool:
-        """Wait until a slot is free, for the high lane at least; False once the slots are closed."""
+        """Wait until a slot is free for any lane; False once the slots are closed."""
         while not any(self.free.values()) and not self._is_closed:
             await self._wait_for_change()
         return not self._is_closed
 
     async def unless_closed(self, waiting: Coroutine[Any, Any, None]) -> bool:
-        """Wait for something else; False if the slots are closed first."""
+        """Wait for `waiting`; False if the slots are closed first."""
         task = asyncio.create_task(waiting)
         task.add_done_callback(lambda _: self._changed.set())
         while not task.done() and not self._is_closed:
@@ -46,22 +44,22 @@ class Slots:
         return not self._is_closed
 
     async def wait_alone(self) -> None:
-        """Wait until the calling piece of work is the only one."""
+        """Wait until the caller's work is the only one."""
         while len(self._tasks) > 1:
             await self._wait_for_change()
 
     async def wait_idle(self) -> None:
-        """Wait until nothing is in work."""
+        """Wait until nothing is in flight."""
         while self._tasks:
             await self._wait_for_change()
 
     def close(self) -> None:
-        """Let nobody wait for a free slot any more."""
+        """End all waits for a free slot, now and later."""
         self._is_closed = True
         self._changed.set()
 
     async def cancel(self, timeout: float) -> None:
-        """Cancel all work and wait for its end, `timeout` seconds at most: a frozen server may hold a task longer."""
+        """Cancel all work and wait at most `timeout` seconds for its end; a frozen server may hold a task longer."""
         tasks = set(self._tasks)
         for task in tasks:
             task.cancel()

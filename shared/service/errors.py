@@ -24,9 +24,7 @@ class ConfigurationError(MillstreamError):
 class DependencyError(MillstreamError):
     """A dependency did not do its part. `service` is redis, postgres, tei, qdrant, or splitter (the chunker's own)."""
 
-    is_suspicious: ClassVar[bool] = (
-        False  # whether the document may be at fault, if the dependency turns out to be well
-    )
+    may_be_at_fault: ClassVar[bool] = False  # the document, if the dependency turns out to be healthy
 
     def __init__(self, service: str, reason: str) -> None:
         super().__init__(f"{service}: {reason}")

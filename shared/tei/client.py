@@ -66,7 +66,7 @@ class TeiBreakdownError(DependencyError):
 class BreakingTextError(DependencyError):
     """A text on which TEI breaks whenever it is sent alone."""
 
-    is_suspicious: ClassVar[bool] = True
+    may_be_at_fault: ClassVar[bool] = True
 
     def __init__(self, reason: str) -> None:
         super().__init__("tei", reason)

@@ -140,7 +140,7 @@ async def test_an_outage_fails_documents_without_blame_and_ends_with_it(rig: Rig
     rig.tei.fail_always(fault)
     for result in await rig.embed(*documents):
         assert isinstance(result, DependencyError)
-        assert not result.is_suspicious
+        assert not result.may_be_at_fault
     assert rig.tei.counts.requests <= 3
     rig.tei.heal()
     for result, texts in zip(await rig.embed(*documents), documents, strict=True):

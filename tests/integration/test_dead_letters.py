@@ -42,7 +42,7 @@ async def bury(servers: Servers) -> None:
         body=b"12345",
         deliveries=3,
     )
-    await Progress(servers.pool, CHUNKER, "w").bury(entry, "the header cannot be read")
+    await Progress(servers.pool, CHUNKER, "w").dead_letter(entry, "the header cannot be read")
 
 
 async def overtake(servers: Servers, ref: DocumentRef) -> None:

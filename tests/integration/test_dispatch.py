@@ -6,9 +6,9 @@ import asyncpg
 import pytest
 
 from ingest.dispatch.dispatcher import RefusedReleaseError, _unlock
-from ingest.dispatch.release import SMALL, Pick, Releases
+from ingest.dispatch.release import Pick, Releases
 from ingest.dispatch.sizing import MEASURED
-from shared.pipeline.lanes import Lane
+from shared.pipeline.lanes import SMALL_SOURCE, Lane
 from shared.pipeline.messages import Action, decode_header
 from shared.pipeline.stages import RELEASED, StageName
 from shared.runtime.streams.lua import script
@@ -108,10 +108,10 @@ async def test_sources_share_fairly_however_much_one_has_queued(servers: Servers
 async def test_a_small_source_overtakes_a_crawl_that_fills_its_lane(servers: Servers) -> None:
     crawl = await accept_documents(servers, 200, source="crawl")
     await release_all(servers, entries=20)
-    small = await accept_documents(servers, SMALL - 1, source="small")
-    larger = await accept_documents(servers, SMALL, source="larger")
+    small = await accept_documents(servers, SMALL_SOURCE - 1, source="small")
+    larger = await accept_documents(servers, SMALL_SOURCE, source="larger")
     await release_all(servers, entries=20)
-    assert await states(servers, small) == ["released"] * (SMALL - 1)
+    assert await states(servers, small) == ["released"] * (SMALL_SOURCE - 1)
     assert {row[0] for row in await documents_in(servers, CHUNKER.stream(Lane.HIGH))} == {small}
     assert set(await lanes(servers, small)) == {"high"}, "the last resort looks for them there"
     assert set(await lanes(servers, crawl) + await lanes(servers, larger)) == {"normal"}

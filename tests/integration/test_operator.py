@@ -10,12 +10,13 @@ from ingest.jobs.dead_letters import LetterFilter
 from ingest.jobs.replay import replay
 from shared.jobs.operations import OperationLog
 from shared.jobs.progress import Progress
-from shared.pipeline.entries import Entry, Place
+from shared.pipeline.entries import Consumer, Entry
 from shared.pipeline.lanes import Lane
 from shared.pipeline.messages import EncodedMessage, NewerSchemaError
-from shared.pipeline.outcomes import Done, ItemState, Outcome, Work
+from shared.pipeline.outcomes import Done, ItemState, Outcome
 from shared.pipeline.stages import OPERATOR, RELEASED, StageName
 from shared.runtime.recorder import Recorder
+from shared.runtime.stage import Document
 from shared.runtime.streams.groups import create_groups
 from shared.runtime.streams.handover import HandOver
 from shared.service.metrics import Metrics
@@ -40,9 +41,9 @@ NAME = f"{OPERATOR}desk"
 
 
 def make_operator(servers: Servers, lease: float = 30.0, handover: type[HandOver] = HandOver) -> Operator:
-    place, metrics = Place(stage=CHUNKER, consumer=NAME, lease=lease), Metrics()
+    consumer, metrics = Consumer(stage=CHUNKER, name=NAME, lease=lease), Metrics()
     recorder = Recorder(Progress(servers.pool, CHUNKER, NAME), OperationLog(servers.pool), metrics, CHUNKER)
-    return Operator(servers.redis, place, recorder, handover(servers.redis, place, metrics))
+    return Operator(servers.redis, consumer, recorder, handover(servers.redis, consumer, metrics))
 
 
 async def abandoned(servers: Servers, documents: int = 3) -> tuple[str, WantedEntry]:
@@ -71,7 +72,7 @@ class Worked:
         self.is_started = asyncio.Event()
         self.is_cancelled = asyncio.Event()
 
-    async def __call__(self, _work: Work) -> Outcome:
+    async def __call__(self, _document: Document) -> Outcome:
         self.calls += 1
         self.is_started.set()
         if self.calls == 1:
@@ -114,8 +115,8 @@ async def test_a_released_entry_is_taken_by_the_next_worker_whole_and_as_deliver
     job, wanted = await abandoned(servers)
     seen: list[str] = []
 
-    async def handle(work: Work) -> Outcome:
-        seen.append(work.ref.url)
+    async def handle(document: Document) -> Outcome:
+        seen.append(document.ref.url)
         return Done(ItemState.INDEXED)
 
     taken = await make_operator(servers).release(wanted)

@@ -9,7 +9,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from local.stack import Stack
-from shared.pipeline.entries import Entry, Place
+from shared.pipeline.entries import Consumer, Entry
 from shared.pipeline.lanes import Lane
 from shared.pipeline.stages import StageName
 from shared.runtime.streams.groups import create_groups
@@ -60,11 +60,11 @@ async def take(intake: Intake) -> list[Entry]:
 
 async def test_what_was_left_while_the_clock_was_ahead_is_taken_over(clocked: tuple[Redis, Clock]) -> None:
     redis, clock = clocked
-    place = Place(stage=STAGE, consumer="live", lease=LEASE)
+    consumer = Consumer(stage=STAGE, name="live", lease=LEASE)
     await create_groups(redis, STAGE)
     await set_clock(redis, clock, 600)
     await redis.xadd(STREAM, {"h": "{}", "b": ""})
     await redis.xreadgroup(STAGE, "dead", {STREAM: ">"})
     await set_clock(redis, clock, 0)
-    entries = await take(Intake(redis, redis, place, Leases(redis, place, LEASE), gate=None))
+    entries = await take(Intake(redis, redis, consumer, Leases(redis, consumer, LEASE), gate=None))
     assert [(entry.stream, entry.deliveries) for entry in entries] == [(STREAM, 2)]

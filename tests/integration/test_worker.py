@@ -5,10 +5,11 @@ import random
 
 import pytest
 
-from shared.pipeline.entries import Place
+from shared.pipeline.entries import Consumer
 from shared.pipeline.lanes import Lane
-from shared.pipeline.outcomes import Done, Emit, ItemState, Outcome, Work
+from shared.pipeline.outcomes import Done, Emit, ItemState, Outcome
 from shared.pipeline.stages import StageName
+from shared.runtime.stage import Document
 from shared.runtime.streams.groups import create_groups
 from shared.runtime.streams.janitor import Janitor
 from shared.service.clients import check_redis
@@ -33,11 +34,11 @@ CHUNKER, EMBEDDER = StageName.CHUNKER, StageName.EMBEDDER
 STREAM = CHUNKER.stream(Lane.NORMAL)
 
 
-async def emit(_work: Work) -> Outcome:
+async def emit(_document: Document) -> Outcome:
     return Emit({"text": "chunk"}, 1)
 
 
-async def done(_work: Work) -> Outcome:
+async def done(_document: Document) -> Outcome:
     return Done(ItemState.INDEXED, 1)
 
 
@@ -54,8 +55,8 @@ async def test_what_ends_is_counted_and_the_last_one_finishes_the_job(servers: S
     job = await accept_documents(servers, 9)
     await release_all(servers)
 
-    async def handle(work: Work) -> Outcome:
-        if work.ref.position == 4:
+    async def handle(document: Document) -> Outcome:
+        if document.ref.position == 4:
             raise RejectedError("bad", "a bad document")
         return Done(ItemState.INDEXED, 2)
 
@@ -72,8 +73,8 @@ async def test_a_crawl_that_holds_all_slots_keeps_no_urgent_document_waiting(ser
     await release_all(servers)
     goes_on = asyncio.Event()
 
-    async def handle(work: Work) -> Outcome:
-        if work.ref.job_id == crawl:
+    async def handle(document: Document) -> Outcome:
+        if document.ref.job_id == crawl:
             await goes_on.wait()
         return Done(ItemState.INDEXED, 1)
 
@@ -93,8 +94,8 @@ async def test_a_dead_consumers_batch_is_split_and_finished_by_another(servers: 
     await abandon(servers)
     seen: list[int] = []
 
-    async def handle(work: Work) -> Outcome:
-        seen.append(work.ref.position)
+    async def handle(document: Document) -> Outcome:
+        seen.append(document.ref.position)
         return Done(ItemState.INDEXED)
 
     async with running_worker(servers, handle):
@@ -109,7 +110,7 @@ async def test_suspects_run_alone(servers: Servers) -> None:
     await abandon(servers)
     running = highest = 0
 
-    async def handle(_work: Work) -> Outcome:
+    async def handle(_document: Document) -> Outcome:
         nonlocal running, highest
         running += 1
         highest = max(highest, running)
@@ -130,8 +131,8 @@ async def test_a_suspect_is_charged_for_what_happens_while_it_runs_and_not_while
     await release_all(servers)
     finish = {job: asyncio.Event() for job in (other, suspect)}
 
-    async def handle(work: Work) -> Outcome:
-        await finish[work.ref.job_id].wait()
+    async def handle(document: Document) -> Outcome:
+        await finish[document.ref.job_id].wait()
         return Done(ItemState.INDEXED)
 
     async def deliveries(count: int) -> bool:
@@ -163,7 +164,7 @@ async def test_a_lease_is_renewed_as_long_as_the_work_runs(servers: Servers) -> 
     handled: list[str] = []
     finish = asyncio.Event()
 
-    async def handle(_work: Work) -> Outcome:
+    async def handle(_document: Document) -> Outcome:
         handled.append("started")
         await finish.wait()
         return Done(ItemState.INDEXED)
@@ -183,7 +184,7 @@ async def test_a_lost_lease_cancels_the_work_and_writes_nothing(servers: Servers
     await release_all(servers)
     cancelled = asyncio.Event()
 
-    async def handle(_work: Work) -> Outcome:
+    async def handle(_document: Document) -> Outcome:
         try:
             await asyncio.Event().wait()
         finally:
@@ -204,7 +205,7 @@ async def test_a_hand_over_without_the_lease_changes_nothing(servers: Servers) -
     await release_all(servers)
     is_stolen = asyncio.Event()
 
-    async def handle(_work: Work) -> Outcome:
+    async def handle(_document: Document) -> Outcome:
         [row] = await pending(servers)
         await servers.redis.xclaim(STREAM, CHUNKER, "thief", 0, [row["message_id"]], justid=True)
         is_stolen.set()
@@ -223,8 +224,8 @@ async def test_a_copy_of_an_item_that_was_released_again_is_left_alone(servers: 
     await servers.pool.execute("UPDATE webhook.job_items SET release = release + 1 WHERE position < 2")
     seen: list[int] = []
 
-    async def handle(work: Work) -> Outcome:
-        seen.append(work.ref.position)
+    async def handle(document: Document) -> Outcome:
+        seen.append(document.ref.position)
         return Done(ItemState.INDEXED)
 
     async with running_worker(servers, handle):
@@ -237,7 +238,7 @@ async def test_a_bug_costs_an_attempt(servers: Servers) -> None:
     job = await accept_documents(servers, 2)
     await release_all(servers)
 
-    async def broken(_work: Work) -> Outcome:
+    async def broken(_document: Document) -> Outcome:
         raise ValueError("a bug")
 
     async with running_worker(servers, broken):
@@ -255,7 +256,7 @@ async def test_while_a_dependency_is_away_nothing_is_read_and_no_document_pays(s
         if is_away:
             raise DependencyError("tei", "away")
 
-    async def handle(_work: Work) -> Outcome:
+    async def handle(_document: Document) -> Outcome:
         nonlocal tried
         tried += 1
         await canary()
@@ -285,8 +286,8 @@ async def test_a_document_that_breaks_a_healthy_dependency_pays_and_is_dead_in_t
     async def healthy() -> None:
         pass
 
-    async def handle(work: Work) -> Outcome:
-        if work.ref.position == 1:
+    async def handle(document: Document) -> Outcome:
+        if document.ref.position == 1:
             raise BreakingTextError("424 for this text only")
         return Done(ItemState.INDEXED)
 
@@ -303,7 +304,7 @@ async def test_a_dependency_that_finds_nearly_every_document_at_fault_is_not_bel
     async def healthy() -> None:
         pass
 
-    async def handle(_work: Work) -> Outcome:
+    async def handle(_document: Document) -> Outcome:
         raise InputRejectedError("the texts are not to its taste")
 
     async with running_worker(servers, handle, canaries={"tei": healthy}, stage_concurrency=1) as worker:
@@ -343,7 +344,7 @@ async def test_a_drain_finishes_what_runs_and_takes_the_consumer_away(servers: S
     job = await accept_documents(servers, 3)
     await release_all(servers)
 
-    async def handle(_work: Work) -> Outcome:
+    async def handle(_document: Document) -> Outcome:
         await asyncio.sleep(0.3)
         return Done(ItemState.INDEXED)
 
@@ -358,7 +359,7 @@ async def test_a_drain_that_takes_too_long_gives_back_without_penalty(servers: S
     job = await accept_documents(servers, 1)
     await release_all(servers)
 
-    async def handle(_work: Work) -> Outcome:
+    async def handle(_document: Document) -> Outcome:
         await asyncio.Event().wait()
         raise AssertionError("unreachable")
 
@@ -392,7 +393,7 @@ async def test_dead_consumers_go_but_never_one_that_holds_something(servers: Ser
     await release_all(servers)
     await servers.redis.xgroup_createconsumer(STREAM, CHUNKER, "dead-and-empty")
     await servers.redis.xreadgroup(CHUNKER, "dead-with-work", {STREAM: ">"}, count=1)
-    janitor = Janitor(servers.redis, Place(stage=CHUNKER, consumer="w1", lease=0.0))
+    janitor = Janitor(servers.redis, Consumer(stage=CHUNKER, name="w1", lease=0.0))
 
     async def tidied() -> bool:
         return await janitor.tidy() > 0
@@ -419,7 +420,7 @@ async def test_while_redis_takes_no_writes_what_is_done_waits_for_its_hand_over(
     await release_all(servers)
     is_read_only = asyncio.Event()
 
-    async def handle(_work: Work) -> Outcome:
+    async def handle(_document: Document) -> Outcome:
         await replicate(servers, "127.0.0.1", "1")  # as after a failover
         is_read_only.set()
         return Emit({}, 1)
@@ -456,8 +457,8 @@ async def test_an_error_text_that_postgres_cannot_store_fails_nobody_else(server
     job = await accept_documents(servers, 2)
     await release_all(servers)
 
-    async def handle(work: Work) -> Outcome:
-        if work.ref.position == 0:
+    async def handle(document: Document) -> Outcome:
+        if document.ref.position == 0:
             raise RejectedError("bad", "a NUL \x00 and half a pair \ud83d")
         return Done(ItemState.INDEXED)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from embedder.isolation import EmbeddingCall, Embeds, Practice
 from embedder.packing import Capacity
 from embedder.servers import Common, Introduce, Server, Servers
+from shared.runtime.faults.breaker import Pauses
 from shared.service.metrics import Metrics
 from shared.tei.client import Backoff
 
@@ -12,9 +13,10 @@ from shared.tei.client import Backoff
 def common_of(
     dimension: int, observe: Callable[[EmbeddingCall], None] = lambda _: None, backoff: Backoff | None = None
 ) -> Common:
-    """What servers share, with a short backoff."""
+    """What servers share, with a short backoff and short pauses of their breakers."""
     practice = Practice(dimension=dimension, backoff=backoff or Backoff(initial_s=0.01))
-    return Common(practice=practice, metrics=Metrics(), observe=observe)
+    pauses = Pauses(first=0.001, longest=0.002)
+    return Common(practice=practice, metrics=Metrics(), observe=observe, pauses=pauses)
 
 
 def one_server(client: Embeds, capacity: Capacity, common: Common) -> Servers:

@@ -5,28 +5,28 @@ import contextlib
 import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Never
 
 import msgspec
 from redis.asyncio import Redis
 
-from ingest.dispatch.batching import FIRST_STAGE
 from ingest.dispatch.dispatcher import Dispatcher
 from ingest.jobs.accept import accept
 from shared.jobs.model import JobKind, NewItem, NewJob
 from shared.jobs.operations import OperationLog
 from shared.jobs.progress import Ended, Progress
 from shared.jobs.targets import Targets
-from shared.pipeline.entries import Place
+from shared.pipeline.entries import Consumer
 from shared.pipeline.lanes import Lane
 from shared.pipeline.messages import Action, DocumentRef
-from shared.pipeline.outcomes import Batch, ItemState, Outcome, Work
-from shared.pipeline.stages import StageName
-from shared.runtime.batch import BatchWorker
+from shared.pipeline.outcomes import ItemState, Outcome
+from shared.pipeline.stages import FIRST_STAGE, StageName
 from shared.runtime.faults.breaker import Breakers, Canary
 from shared.runtime.faults.failures import Failures
 from shared.runtime.recorder import Recorder
+from shared.runtime.runner import StageRunner
 from shared.runtime.slots import Slots
+from shared.runtime.stage import Batch, Document, Stage
 from shared.runtime.streams.gate import Gate, Mark
 from shared.runtime.streams.groups import create_groups
 from shared.runtime.streams.handover import HandOver
@@ -47,7 +47,7 @@ UPDATE webhook.job_items SET state = 'released', release = release + 1 WHERE job
 RETURNING job_id::text, position, release, document_id::text, version, url
 """
 
-Handle = Callable[[Work], Awaitable[Outcome]]
+Handle = Callable[[Document], Awaitable[Outcome]]
 
 
 class Servers(msgspec.Struct, frozen=True):
@@ -59,19 +59,15 @@ class Servers(msgspec.Struct, frozen=True):
     pool: PostgresPool
 
 
-class FakeStage:
+class FakeStage(Stage[Batch, Never]):
     """A stage whose documents are handled by `handle`."""
 
-    def __init__(
-        self, name: StageName, handle: Handle, max_attempts: int, canaries: Mapping[str, Canary] | None = None
-    ) -> None:
-        self.name = name
-        self.canaries = canaries or {}
-        self.failures = Failures(name, max_attempts, random.Random(1))
-        self._worker: BatchWorker[Work, Outcome] = BatchWorker(handle, limit=8, on_error=self.failures)
+    def __init__(self, name: StageName, handle: Handle) -> None:
+        self.name = name  # type: ignore[misc]
+        self._handle = handle
 
-    async def handle(self, batch: Batch) -> list[Outcome]:
-        return await self._worker.process_batch(batch.works)
+    async def handle_document(self, document: Document, prepared: Batch) -> Outcome:
+        return await self._handle(document)
 
 
 def runtime_settings(**changes: Any) -> RuntimeSettings:
@@ -80,20 +76,29 @@ def runtime_settings(**changes: Any) -> RuntimeSettings:
     return RuntimeSettings(**{**short, **changes})
 
 
-def make_worker(servers: Servers, reader: Redis, stage: FakeStage, settings: RuntimeSettings, consumer: str) -> Worker:
-    place = Place(stage=stage.name, consumer=consumer, lease=settings.lease)
+def make_worker(
+    servers: Servers,
+    reader: Redis,
+    stage: FakeStage,
+    settings: RuntimeSettings,
+    name: str,
+    canaries: Mapping[str, Canary],
+) -> Worker:
+    consumer = Consumer(stage=stage.name, name=name, lease=settings.lease)
     metrics = Metrics()
-    leases = Leases(servers.redis, place, settings.lease_renewal)
-    progress = Progress(servers.pool, stage.name, consumer)
+    breakers = Breakers(canaries, metrics)
+    failures = Failures(stage.name, settings.max_attempts, breakers, random.Random(1))
+    leases = Leases(servers.redis, consumer, settings.lease_renewal)
+    progress = Progress(servers.pool, stage.name, name)
     return Worker(
-        stage=stage,
-        intake=Intake(reader, servers.redis, place, leases, None),
+        stage=stage.name,
+        runner=StageRunner(stage, Targets(servers.pool), failures, breakers, settings),
+        intake=Intake(reader, servers.redis, consumer, leases, None),
         leases=leases,
         recorder=Recorder(progress, OperationLog(servers.pool), metrics, stage.name),
-        handover=HandOver(servers.redis, place, metrics),
-        failures=stage.failures,
-        breakers=Breakers(stage.canaries, metrics),
-        janitor=Janitor(servers.redis, place),
+        handover=HandOver(servers.redis, consumer, metrics),
+        breakers=breakers,
+        janitor=Janitor(servers.redis, consumer),
         slots=Slots(settings.stage_concurrency),
         settings=settings,
         metrics=metrics,
@@ -113,8 +118,7 @@ async def running_worker(
     """Run a worker until the block ends, then drain it."""
     reader = redis_reader(servers.redis_url)
     chosen = runtime_settings(**settings)
-    fake = FakeStage(stage, handle, chosen.max_attempts, canaries)
-    worker = make_worker(servers, reader, fake, chosen, consumer)
+    worker = make_worker(servers, reader, FakeStage(stage, handle), chosen, consumer, canaries or {})
     stop = asyncio.Event()
     running = asyncio.create_task(worker.run(stop))
     try:

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from shared.service.errors import RejectedError
 
 ORDERS = "MILLSTREAM_ORDERS"
@@ -20,8 +22,8 @@ REFUSED_TEXT = "The chunker does not take this sentence."
 # Where each stage has its texts in hand: one at a time, or those of a batch.
 _WORK = {
     "chunker": ("chunker.splitting.splitter", "Splitter", "split"),
-    "embedder": ("embedder.stage", "EmbedStage", "handle"),
-    "indexer": ("indexer.stage", "IndexStage", "handle"),
+    "embedder": ("embedder.stage", "EmbedStage", "prepare"),
+    "indexer": ("indexer.stage", "IndexStage", "prepare"),
 }
 
 
@@ -64,12 +66,18 @@ def weaken(service: str) -> None:
     work, look = getattr(owner, method), _Look(service)
 
     def look_and_work(self: Any, subject: Any, *rest: Any) -> Any:
-        texts = [subject.encode()] if isinstance(subject, str) else [bytes(each.body or b"") for each in subject.works]
-        for text in texts:
+        for text in _texts(subject):
             look(text)
         return work(self, subject, *rest)
 
     setattr(owner, method, look_and_work)
+
+
+def _texts(subject: Any) -> list[bytes]:
+    """The text of a document, or the bodies of a batch."""
+    if isinstance(subject, str):
+        return [subject.encode()]
+    return [msgspec.msgpack.encode(document.body) for document in subject.documents]
 
 
 class _Look:

@@ -9,7 +9,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from shared.pipeline.entries import Place
+from shared.pipeline.entries import Consumer
 from shared.pipeline.stages import StageName
 from shared.runtime.streams.janitor import Janitor
 from shared.service.clients import redis_command
@@ -51,8 +51,8 @@ async def holders(run: Run) -> set[int]:
 async def janitors(run: Run) -> AsyncIterator[None]:
     """A janitor for each stage that tidies all the time, and takes a consumer for dead at once."""
     async with redis_command(run.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
-        places = [Place(stage=stage, consumer="torture", lease=_NO_LEASE) for stage in StageName]
-        tasks = [asyncio.create_task(Janitor(redis, place).run()) for place in places]
+        consumers = [Consumer(stage=stage, name="torture", lease=_NO_LEASE) for stage in StageName]
+        tasks = [asyncio.create_task(Janitor(redis, consumer).run()) for consumer in consumers]
         try:
             yield
         finally:

@@ -1,16 +1,17 @@
-"""Circuit breakers: while a dependency is away, the stage reads nothing and no document pays for it.
+"""Circuit breakers: while a dependency is unavailable, the stage reads nothing and no document pays for it.
 
-Whether it is the dependency or the documents is judged by a canary, a request that must succeed if the dependency is
-well: one fixed word to embed, a read of the store.
+A canary tells whether the dependency or the documents are at fault. It is a request that must succeed if the
+dependency is healthy: one fixed word to embed, a read of the store.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
+import msgspec
 import structlog
 
-from shared.runtime.faults.epidemic import Complaint
+from shared.runtime.faults.correlated_failure import FailureCause
 from shared.runtime.time_limit import TimeLimit
 from shared.service.errors import DependencyError
 from shared.service.metrics import Metrics
@@ -20,15 +21,27 @@ log = structlog.get_logger()
 Canary = Callable[[], Awaitable[object]]
 
 _CANARY_TIMEOUT = 10.0
-_FIRST_PAUSE = 0.25  # seconds between canaries, doubled up to the longest
-_LONGEST_PAUSE = 5.0
-_DISTRUST = 30.0  # seconds until some documents are tried again with a dependency that found all at fault
+
+
+class Pauses(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds before canaries of an open breaker."""
+
+    first: float = 0.25  # doubled with every failure
+    longest: float = 5.0
+    back_off: float = 30.0  # before documents are tried again with a dependency that found nearly all at fault
 
 
 class Breaker:
     """The breaker of one dependency: closed until a canary fails, open until one succeeds."""
 
-    def __init__(self, service: str, canary: Canary, metrics: Metrics, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        service: str,
+        canary: Canary,
+        metrics: Metrics,
+        on_change: Callable[[], None],
+        pauses: Pauses = Pauses(),  # noqa: B008 - frozen
+    ) -> None:
         """`on_change` is called when it has opened or closed."""
         self._service = service
         self._on_change = on_change
@@ -38,15 +51,16 @@ class Breaker:
         self._closed.set()
         self._opened = asyncio.Event()
         self._trial = asyncio.Lock()
-        self._pause = _FIRST_PAUSE
+        self._pauses = pauses
+        self._pause = pauses.first
 
     @property
     def is_open(self) -> bool:
         return not self._closed.is_set()
 
-    async def is_away(self) -> bool:
-        """Ask the canary, after a request failed: True opens the breaker, False means that the request was at fault."""
-        async with self._trial:  # those that fail together are judged together
+    async def is_unavailable(self) -> bool:
+        """Ask the canary after a request failed: True opens the breaker, False means that the request is at fault."""
+        async with self._trial:  # one canary answers for all requests that fail together
             if self.is_open:
                 return True
             error = await self._ask()
@@ -55,27 +69,33 @@ class Breaker:
             self.open(error)
             return True
 
-    def open(self, error: Exception, pause: float = _FIRST_PAUSE) -> None:
-        """Take the dependency for away because of this error; ask its canary again after `pause` seconds."""
-        self._pause = pause
+    def open(self, error: Exception, pause: float | None = None) -> None:
+        """Mark the dependency unavailable because of `error`; ask its canary again after `pause` seconds."""
+        self._pause = self._pauses.first if pause is None else pause
         log.warning("Breaker opened", dependency=self._service, error=str(error) or type(error).__name__)
         self._gauge.set(1)
         self._closed.clear()
         self._opened.set()
         self._on_change()
 
-    async def mend(self) -> None:
-        """Whenever the breaker is open, ask the canary until it succeeds, and close; until cancelled."""
+    def back_off(self, cause: FailureCause) -> None:
+        """Open for a while although the canary succeeds, because the dependency finds nearly all documents at fault."""
+        if not self.is_open:
+            error = DependencyError(self._service, f"nearly all documents: {cause.code}")
+            self.open(error, self._pauses.back_off)
+
+    async def recover(self) -> None:
+        """Whenever the breaker is open, ask the canary until it succeeds, and close; run until cancelled."""
         while True:
             await self._opened.wait()
             pause = self._pause
             await asyncio.sleep(pause)
             while self.is_open and not await self.is_well():
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                pause = min(2 * pause, self._pauses.longest)
                 await asyncio.sleep(pause)
 
     async def is_well(self) -> bool:
-        """Ask the canary; if it succeeds, an open breaker closes."""
+        """Ask the canary; if it succeeds, close an open breaker."""
         if await self._ask() is not None:
             return False
         if self.is_open:
@@ -101,9 +121,15 @@ class Breaker:
 class Breakers:
     """The breakers of all dependencies that a stage needs."""
 
-    def __init__(self, canaries: Mapping[str, Canary], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        canaries: Mapping[str, Canary],
+        metrics: Metrics,
+        pauses: Pauses = Pauses(),  # noqa: B008 - frozen
+    ) -> None:
         self._breakers = {
-            service: Breaker(service, canary, metrics, self._hold_limits) for service, canary in canaries.items()
+            service: Breaker(service, canary, metrics, self._hold_limits, pauses)
+            for service, canary in canaries.items()
         }
         self._limits: set[TimeLimit] = set()
         self._are_held = False
@@ -114,7 +140,7 @@ class Breakers:
 
     @contextlib.asynccontextmanager
     async def time_limit(self, seconds: float) -> AsyncIterator[None]:
-        """Raise TimeoutError when the block takes longer; while a breaker is open the time stands still."""
+        """Raise TimeoutError when the block takes longer. The time while a breaker is open does not count."""
         async with TimeLimit(seconds) as limit:
             if self._are_held:
                 limit.hold()
@@ -124,22 +150,21 @@ class Breakers:
             finally:
                 self._limits.discard(limit)
 
-    async def are_away(self, services: set[str]) -> set[str]:
-        """Which of these dependencies are really away; one without a canary is taken at its word."""
+    async def unavailable(self, services: set[str]) -> set[str]:
+        """Return which of these dependencies are unavailable. One without a canary counts as unavailable."""
         known = [service for service in services if service in self._breakers]
-        answers = await asyncio.gather(*(self._breakers[service].is_away() for service in known))
-        return (services - set(known)) | {service for service, away in zip(known, answers, strict=True) if away}
+        answers = await asyncio.gather(*(self._breakers[service].is_unavailable() for service in known))
+        return (services - set(known)) | {service for service, is_down in zip(known, answers, strict=True) if is_down}
 
-    def distrust(self, complaint: Complaint) -> None:
-        """Open a dependency's breaker for a while, although its canary is good: it finds every document at fault."""
-        log.error("Documents fail alike", dependency=complaint.dependency, code=complaint.code)
-        breaker = self._breakers.get(complaint.dependency)
-        if breaker is not None and not breaker.is_open:
-            breaker.open(DependencyError(complaint.dependency, f"nearly all documents: {complaint.code}"), _DISTRUST)
+    def back_off(self, cause: FailureCause) -> None:
+        """Stop using a dependency for a while because it finds nearly all documents at fault."""
+        log.error("Documents fail alike", dependency=cause.dependency, code=cause.code)
+        if breaker := self._breakers.get(cause.dependency):
+            breaker.back_off(cause)
 
-    async def mend(self) -> None:
-        """Close breakers again as their dependencies come back, until cancelled."""
-        await asyncio.gather(*(breaker.mend() for breaker in self._breakers.values()))
+    async def recover(self) -> None:
+        """Close breakers as their dependencies become available again; run until cancelled."""
+        await asyncio.gather(*(breaker.recover() for breaker in self._breakers.values()))
 
     async def wait_closed(self) -> None:
         """Wait until no breaker is open."""

@@ -1,51 +1,69 @@
-"""What the error of one document means for it, said in the log where a person should know."""
+"""What the error of a document means for it, with the log lines that tell a person about it."""
 
 import random
 from collections.abc import Sequence
 
 import structlog
 
-from shared.pipeline.outcomes import Dead, Outcome, Retry, Work
+from shared.pipeline.outcomes import Dead, Outcome, Retry
 from shared.pipeline.stages import StageName
-from shared.runtime.faults.epidemic import Complaint, Epidemic, complaint_of
-from shared.runtime.faults.policy import acquitted, outcome_of, own_fault
+from shared.runtime.faults.breaker import Breakers
+from shared.runtime.faults.correlated_failure import CorrelatedFailures, cause_of
+from shared.runtime.faults.policy import charged, outcome_of, reclassified
+from shared.runtime.stage import Document
 from shared.service.errors import MillstreamError
 
 log = structlog.get_logger()
 
 
 class Failures:
-    """Turns what a handler raised for a document into its outcome (`BatchWorker`'s `on_error`)."""
+    """Maps errors to outcomes, and outcomes to what they cost once the state of the dependencies is known."""
 
-    def __init__(self, stage: StageName, max_attempts: int, rng: random.Random) -> None:
+    def __init__(self, stage: StageName, max_attempts: int, breakers: Breakers, rng: random.Random) -> None:
         self._stage = stage
         self._max_attempts = max_attempts
+        self._breakers = breakers
         self._rng = rng
-        self._epidemic = Epidemic()
+        self._correlated = CorrelatedFailures()
 
-    def __call__(self, work: Work, error: Exception) -> Retry | Dead:
+    def outcome_of(self, document: Document, error: Exception) -> Retry | Dead:
+        """Return the outcome of a document whose work raised `error`."""
+        ref = document.ref
         if isinstance(error, TimeoutError):
-            log.warning("Job exceeded timeout", stage=self._stage, url=work.ref.url, job_id=work.ref.job_id)
+            log.warning("Job exceeded timeout", stage=self._stage, url=ref.url, job_id=ref.job_id)
         elif not isinstance(error, MillstreamError):
-            log.error(
-                "Unexpected error",
-                stage=self._stage,
-                url=work.ref.url,
-                job_id=work.ref.job_id,
-                exc_info=error,
-            )
-        return outcome_of(error, work.attempts, self._max_attempts, self._rng.random())
+            log.error("Unexpected error", stage=self._stage, url=ref.url, job_id=ref.job_id, exc_info=error)
+        return outcome_of(error, document.attempts, self._max_attempts, self._rng.random())
 
-    def own_fault(self, work: Work, retry: Retry) -> Retry | Dead:
-        """The outcome of a document that blames a dependency which is well."""
-        return own_fault(retry, work.attempts, self._max_attempts, self._rng.random())
+    async def attribute(self, documents: Sequence[Document], outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Charge failures to the documents or to the dependencies that they name.
 
-    def epidemic(self, works: Sequence[Work], outcomes: Sequence[Outcome]) -> Complaint | None:
-        """The complaint of a dependency that finds nearly all documents at fault; None while it can be believed."""
-        return self._epidemic.note((work.ref.document_id, o) for work, o in zip(works, outcomes, strict=True))
+        While a dependency is unavailable its failures cost nothing. If it is healthy, a document that makes it fail
+        pays an attempt; but if nearly all documents do, the dependency is at fault and the stage backs off.
+        """
+        named = {o.dependency for o in outcomes if isinstance(o, Retry) and o.dependency is not None}
+        healthy = named - await self._breakers.unavailable(named)
+        attributed = [
+            self._charged(document, outcome) if _is_at_fault(outcome, healthy) else outcome
+            for document, outcome in zip(documents, outcomes, strict=True)
+        ]
+        ids = (document.ref.document_id for document in documents)
+        cause = self._correlated.note(zip(ids, attributed, strict=True))
+        if cause is None:
+            return attributed
+        self._breakers.back_off(cause)
+        return [
+            reclassified(outcome, self._rng.random())
+            if isinstance(outcome, Retry | Dead) and cause_of(outcome) == cause
+            else outcome
+            for outcome in attributed
+        ]
 
-    def acquit(self, outcome: Outcome, complaint: Complaint) -> Outcome:
-        """Let a document that the complaint is about be tried again, at no cost."""
-        if isinstance(outcome, Retry | Dead) and complaint_of(outcome) == complaint:
-            return acquitted(outcome, self._rng.random())
-        return outcome
+    def _charged(self, document: Document, outcome: Outcome) -> Outcome:
+        assert isinstance(outcome, Retry)
+        return charged(outcome, document.attempts, self._max_attempts, self._rng.random())
+
+
+def _is_at_fault(outcome: Outcome, healthy: set[str]) -> bool:
+    """Whether the document is at fault for a failure that it put down to a dependency."""
+    return isinstance(outcome, Retry) and outcome.may_be_at_fault and outcome.dependency in healthy

@@ -1,4 +1,4 @@
-"""The runtime's decisions, as pure functions: which lane next, what an error means, what to do with a suspect."""
+"""Decisions about faults, as pure functions: what an error means, and how to treat an entry that was redelivered."""
 
 import enum
 import traceback
@@ -14,31 +14,31 @@ _DEPENDENCY_DELAY = 5.0
 _MAX_ERROR_CHARACTERS = 4000
 
 
-class Verdict(enum.Enum):
-    """What to do with an entry that was delivered `deliveries` times."""
+class Treatment(enum.Enum):
+    """How an entry is worked on."""
 
     RUN = enum.auto()
-    SPLIT = enum.auto()  # one of its documents may have killed a worker: part them
-    RUN_ALONE = enum.auto()  # a suspect, kept apart so that it cannot take neighbours down
-    DEAD = enum.auto()
+    SPLIT = enum.auto()  # one of its documents may have crashed a worker: deliver each one by itself
+    QUARANTINE = enum.auto()  # run it with nothing beside it, so that a crash takes no other entry down
+    DEAD_LETTER = enum.auto()
 
 
-def judge(deliveries: int, documents: int, max_deliveries: int) -> Verdict:
-    """Each delivery but the first means that a worker went away while it held the entry."""
+def treatment_of(deliveries: int, documents: int, max_deliveries: int) -> Treatment:
+    """Decide by the deliveries: each one but the first means that a worker crashed with it."""
     if deliveries < 2:
-        return Verdict.RUN
+        return Treatment.RUN
     if documents > 1:
-        return Verdict.SPLIT
-    return Verdict.DEAD if deliveries >= max_deliveries else Verdict.RUN_ALONE
+        return Treatment.SPLIT
+    return Treatment.DEAD_LETTER if deliveries >= max_deliveries else Treatment.QUARANTINE
 
 
 def outcome_of(error: BaseException, attempts: int, max_attempts: int, jitter: float) -> Retry | Dead:
-    """What an error of one document means for it. `attempts` so far; `jitter` uniform in 0..1."""
+    """Return the outcome of a document that raised `error` after `attempts` attempts; `jitter` is uniform in 0..1."""
     if isinstance(error, RejectedError):
         return Dead(error.code, storable(error.reason), attempts=1, dependency=error.service)
     if isinstance(error, DependencyError):
         retry = _no_fault(error.service, str(error), jitter)
-        return msgspec.structs.replace(retry, is_suspicious=error.is_suspicious)
+        return msgspec.structs.replace(retry, may_be_at_fault=error.may_be_at_fault)
     is_timeout = isinstance(error, TimeoutError)
     if attempts + 1 >= max_attempts:
         code = "timeout" if is_timeout else "internal_error"
@@ -46,27 +46,30 @@ def outcome_of(error: BaseException, attempts: int, max_attempts: int, jitter: f
     return Retry(_text(error), retry_delay(attempts, jitter), attempts=1)
 
 
-def own_fault(retry: Retry, attempts: int, max_attempts: int, jitter: float) -> Retry | Dead:
-    """What `retry` means once the dependency that it blames was found to be well: the document breaks it."""
+def charged(retry: Retry, attempts: int, max_attempts: int, jitter: float) -> Retry | Dead:
+    """Charge an attempt to the document, because the dependency that it failed on is healthy."""
     if attempts + 1 >= max_attempts:
         return Dead(f"{retry.dependency}_error", retry.reason, attempts=1, dependency=retry.dependency)
     return Retry(retry.reason, retry_delay(attempts, jitter), attempts=1, dependency=retry.dependency)
 
 
-def acquitted(outcome: Retry | Dead, jitter: float) -> Retry:
-    """What an outcome that was put down to the document becomes, now that its dependency is found to be at fault."""
+def reclassified(outcome: Retry | Dead, jitter: float) -> Retry:
+    """Reclassify a failure of the document as one of its dependency, which costs no attempt."""
     assert outcome.dependency is not None
     return _no_fault(outcome.dependency, outcome.error if isinstance(outcome, Dead) else outcome.reason, jitter)
 
 
 def retry_delay(attempts: int, jitter: float) -> float:
-    """Seconds until the next try: exponential with full jitter (AWS Architecture Blog, 2015), at least a tenth."""
+    """Return the seconds until the next try: exponential with full jitter, not below a tenth of it.
+
+    Full jitter: AWS Architecture Blog, "Exponential Backoff And Jitter", 2015.
+    """
     ceiling: float = min(_MAX_DELAY, _FIRST_DELAY * 2**attempts)
     return ceiling * max(jitter, 0.1)
 
 
 def storable(text: str) -> str:
-    """The text as Postgres takes it: without NUL and lone surrogates, and not longer than anybody reads."""
+    """Return the text as Postgres stores it: no NUL, no lone surrogates, and only the last 4,000 characters."""
     return text[-_MAX_ERROR_CHARACTERS:].replace("\0", "").encode(errors="replace").decode()
 
 

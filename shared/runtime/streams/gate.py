@@ -3,16 +3,11 @@
 A lane is shut at its mark, in entries or bytes, and opens again below the low water, so that it does not flap.
 """
 
-from collections.abc import Mapping
-
 import msgspec
 from redis.asyncio import Redis
 
-from shared.pipeline.lanes import Lane
+from shared.pipeline.lanes import LANES, LOW_WATER, Lane
 from shared.pipeline.stages import StageName
-
-_HIGH_LANE_SHARE = 0.25  # kept apart, so that a burst of crawls leaves room for those who wait
-_LOW_WATER = 0.75  # of the mark: what is left keeps the stage behind busy until more comes
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -23,9 +18,8 @@ class Mark(msgspec.Struct, frozen=True):
 
     def of(self, lane: Lane) -> "Mark":
         """The mark of one lane."""
-        if lane is not Lane.HIGH:
-            return self
-        return Mark(max(1, int(self.entries * _HIGH_LANE_SHARE)), max(1, int(self.bytes * _HIGH_LANE_SHARE)))
+        share = LANES[lane].mark_share
+        return Mark(max(1, int(self.entries * share)), max(1, int(self.bytes * share)))
 
 
 class Fill(msgspec.Struct, frozen=True):
@@ -35,17 +29,13 @@ class Fill(msgspec.Struct, frozen=True):
     bytes: int
 
 
-def marks(entries: int, size: int) -> Mapping[StageName, Mark]:
-    """The marks of each stage's streams; vectors make the index streams' entries about twice as large."""
-    return {
-        StageName.CHUNKER: Mark(entries, size),
-        StageName.EMBEDDER: Mark(entries, size),
-        StageName.INDEXER: Mark(entries, size * 2),
-    }
+def mark_of(stage: StageName, *, entries: int, size: int) -> Mark:
+    """Return the mark of a stage's streams, of WEBHOOK_STREAM_ENTRIES and WEBHOOK_STREAM_BYTES."""
+    return Mark(entries, size * stage.row.mark_factor)
 
 
 class Gate:
-    """The room in the streams of `stage`, for those who fill them. Raises RedisError and OSError."""
+    """The room in the streams of `stage`, for the stage before it. Raises RedisError and OSError."""
 
     def __init__(self, redis: Redis, stage: StageName, mark: Mark) -> None:
         self._redis = redis
@@ -54,7 +44,7 @@ class Gate:
         self._is_shut = dict.fromkeys(Lane, False)
 
     async def room(self) -> dict[Lane, int]:
-        """Entries that each lane's stream has room for; 0 if it is shut."""
+        """Return the number of entries that each lane's stream has room for; 0 if it is shut."""
         pipeline = self._redis.pipeline(transaction=False)
         for stream in self._stage.streams:
             pipeline.xlen(stream)
@@ -70,8 +60,8 @@ class Gate:
 
 
 def room_of(mark: Mark, fill: Fill, is_shut: bool) -> int:
-    """Entries that a lane of this mark has room for; one that was shut has none until it is down to the low water."""
+    """Return the number of entries that a lane has room for; one that was shut has none above the low water."""
     level = max(fill.entries / mark.entries, fill.bytes / mark.bytes)
-    if level >= (_LOW_WATER if is_shut else 1):
+    if level >= (LOW_WATER if is_shut else 1):
         return 0
     return mark.entries - fill.entries

@@ -8,7 +8,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from shared.pipeline.entries import Entry, Place
+from shared.pipeline.entries import Consumer, Entry
 from shared.pipeline.failpoints import failpoint
 from shared.pipeline.messages import EncodedMessage, Header, body_parts, encode_body, encode_header
 from shared.runtime.streams.lua import script
@@ -22,27 +22,27 @@ log = structlog.get_logger()
 class HandOver:
     """The hand-over of one consumer. Waits while Redis is away; repeating a hand-over is harmless."""
 
-    def __init__(self, redis: Redis, place: Place, metrics: Metrics) -> None:
+    def __init__(self, redis: Redis, consumer: Consumer, metrics: Metrics) -> None:
         self._script = redis.register_script(script("handover"))
-        self._place = place
-        self._refused = metrics.refused_handovers.labels(place.stage)
+        self._consumer = consumer
+        self._refused = metrics.refused_handovers.labels(consumer.stage)
 
     async def pass_on(self, entry: Entry, message: EncodedMessage | None) -> bool:
         """End the entry and send `message` to the next stage, if any; False if the lease was lost."""
         destination = entry.stream
         if message is not None:
-            assert self._place.stage.next is not None
-            destination = self._place.stage.next.stream(entry.lane)
+            assert self._consumer.stage.next is not None
+            destination = self._consumer.stage.next.stream(entry.lane)
         is_won = await self._run(entry, destination, [message] if message is not None else [])
-        failpoint(self._place.stage, "handed_over")
+        failpoint(self._consumer.stage, "handed_over")
         return is_won
 
     async def split(self, entry: Entry, header: Header) -> bool:
         """Replace the entry by one of each of its documents, in its own stream; False if the lease was lost."""
-        log.warning("Batch split", stage=self._place.stage, entry_id=entry.id, deliveries=entry.deliveries)
-        failpoint(self._place.stage, "splitting")
+        log.warning("Batch split", stage=self._consumer.stage, entry_id=entry.id, deliveries=entry.deliveries)
+        failpoint(self._consumer.stage, "splitting")
         is_won = await self._run(entry, entry.stream, split_message(header, entry.body, entry.deliveries - 1))
-        failpoint(self._place.stage, "split")
+        failpoint(self._consumer.stage, "split")
         return is_won
 
     @stamina.retry(on=is_redis_away, attempts=None, timeout=None, wait_initial=0.1, wait_max=2.0)
@@ -50,7 +50,7 @@ class HandOver:
         fields = [part for message in messages for part in (message.header, message.body)]
         try:
             won = await self._script(
-                keys=[entry.stream, destination], args=[self._place.stage, self._place.consumer, entry.id, *fields]
+                keys=[entry.stream, destination], args=[self._consumer.stage, self._consumer.name, entry.id, *fields]
             )
         except ResponseError as error:
             if not is_missing_group(error):
@@ -58,7 +58,7 @@ class HandOver:
             won = 0
         if not won:
             self._refused.inc()
-            log.warning("Hand-over refused", stage=self._place.stage, entry_id=entry.id)
+            log.warning("Hand-over refused", stage=self._consumer.stage, entry_id=entry.id)
         return bool(won)
 
 

@@ -9,7 +9,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from shared.pipeline.entries import Entry, Place, entry_of
+from shared.pipeline.entries import Consumer, Entry, entry_of
 from shared.pipeline.failpoints import failpoint
 from shared.pipeline.lanes import FairLanes, Lane
 from shared.pipeline.stages import RELEASED
@@ -34,19 +34,19 @@ class Intake:
     """One consumer's reading. Errors of Redis are waited out here; none of them leaves `take`."""
 
     def __init__(
-        self, reader: Redis, command: Redis, place: Place, leases: Leases, gate: Gate | None,
+        self, reader: Redis, command: Redis, consumer: Consumer, leases: Leases, gate: Gate | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._reader = reader
         self._command = command
-        self._place = place
+        self._consumer = consumer
         self._leases = leases
         self._gate = gate
         self._clock = clock
         self._leave = command.register_script(script("leave"))
         self._fair = FairLanes()
         self._cursors = dict.fromkeys(Lane, "0-0")
-        self._undated = {lane: Undated(place.lease) for lane in Lane}
+        self._undated = {lane: Undated(consumer.lease) for lane in Lane}
         self._next_reclaim = 0.0
         self._is_disturbed = False  # a reply was lost: own entries may be pending that nobody here knows of
 
@@ -64,7 +64,7 @@ class Intake:
 
     async def leave(self) -> None:
         """Delete this consumer from the groups, where it has nothing pending."""
-        await self._leave(keys=self._place.stage.streams, args=[self._place.stage, self._place.consumer])
+        await self._leave(keys=self._consumer.stage.streams, args=[self._consumer.stage, self._consumer.name])
 
     async def _read(self, free: Mapping[Lane, int]) -> list[Entry]:
         room = await self._open_lanes(free)
@@ -92,15 +92,15 @@ class Intake:
         return {lane: entries for lane in Lane if (entries := min(free[lane], room[lane])) > 0}
 
     async def _read_group(self, lanes: Sequence[Lane], *, count: int, block: float | None) -> list[Entry]:
-        lane_of = {self._place.stage.stream(lane): lane for lane in lanes}
+        lane_of = {self._consumer.stage.stream(lane): lane for lane in lanes}
         answer: Any = await self._reader.xreadgroup(
-            self._place.stage, self._place.consumer, dict.fromkeys(lane_of, ">"), count=count,
+            self._consumer.stage, self._consumer.name, dict.fromkeys(lane_of, ">"), count=count,
             block=None if block is None else int(block * 1000),
         )  # fmt: skip
         entries = []
         for stream, rows in answer or []:
             lane = lane_of[stream.decode()]
-            found = [entry_of(self._place.stage, lane, entry_id.decode(), fields, 1) for entry_id, fields in rows]
+            found = [entry_of(self._consumer.stage, lane, entry_id.decode(), fields, 1) for entry_id, fields in rows]
             self._fair.served(lane, sum(entry.documents for entry in found))
             entries += found
         return entries
@@ -112,9 +112,9 @@ class Intake:
         each time. The cursors are carried on, since one call scans only a part of the pending entries.
         """
         for lane in Lane:
-            stream = self._place.stage.stream(lane)
+            stream = self._consumer.stage.stream(lane)
             answer: Any = await self._command.xautoclaim(
-                stream, self._place.stage, self._place.consumer, int(self._place.lease * 1000),
+                stream, self._consumer.stage, self._consumer.name, int(self._consumer.lease * 1000),
                 start_id=self._cursors[lane], count=1,
             )  # fmt: skip
             self._cursors[lane] = answer[0].decode()
@@ -124,27 +124,29 @@ class Intake:
             for entry_id, fields in answer[1]:
                 if self._leases.holds(stream, entry_id.decode()):
                     continue
-                failpoint(self._place.stage, "reclaimed")
+                failpoint(self._consumer.stage, "reclaimed")
                 entry = await self._claimed(lane, entry_id, fields)
                 if entry.is_newer:  # it is given back: the next look at it has time
-                    self._next_reclaim = self._clock() + self._place.lease
+                    self._next_reclaim = self._clock() + self._consumer.lease
                 return [entry]
         if set(self._cursors.values()) == {"0-0"}:
-            self._next_reclaim = self._clock() + min(_RECLAIM_INTERVAL, self._place.lease / 2)
+            self._next_reclaim = self._clock() + min(_RECLAIM_INTERVAL, self._consumer.lease / 2)
             return await self._reclaim_undated()
         return []
 
     async def _reclaim_undated(self) -> list[Entry]:
         """Take over one entry that has no idle time to reclaim it by, since Redis' clock was set back."""
-        place = self._place
+        consumer = self._consumer
         for lane in Lane:
-            stream = place.stage.stream(lane)
-            pending: Any = await self._command.xpending_range(stream, place.stage, "-", "+", _PENDING)
+            stream = consumer.stage.stream(lane)
+            pending: Any = await self._command.xpending_range(stream, consumer.stage, "-", "+", _PENDING)
             for entry_id in self._undated[lane].look(pending, self._clock()):
                 if self._leases.holds(stream, entry_id.decode()):
                     continue
-                log.warning("Entry dated into the future", stage=place.stage, entry_id=entry_id.decode(), stream=stream)
-                rows: Any = await self._command.xclaim(stream, place.stage, place.consumer, 0, [entry_id])
+                log.warning(
+                    "Entry dated into the future", stage=consumer.stage, entry_id=entry_id.decode(), stream=stream
+                )
+                rows: Any = await self._command.xclaim(stream, consumer.stage, consumer.name, 0, [entry_id])
                 return [await self._claimed(lane, claimed, fields) for claimed, fields in rows]
         return []
 
@@ -153,13 +155,13 @@ class Intake:
 
         Own entries are listed by XPENDING and fetched by XRANGE: reading the own PEL would count as deliveries.
         """
-        await create_groups(self._command, self._place.stage)
+        await create_groups(self._command, self._consumer.stage)
         await self._leases.renew()
         entries = []
         for lane in Lane:
-            stream = self._place.stage.stream(lane)
+            stream = self._consumer.stage.stream(lane)
             pending: Any = await self._command.xpending_range(
-                stream, self._place.stage, "-", "+", _PENDING, self._place.consumer
+                stream, self._consumer.stage, "-", "+", _PENDING, self._consumer.name
             )
             unknown = [
                 row["message_id"] for row in pending if not self._leases.holds(stream, row["message_id"].decode())
@@ -168,22 +170,22 @@ class Intake:
                 rows: Any = await self._command.xrange(stream, entry_id, entry_id)
                 entries += [await self._claimed(lane, entry_id, fields) for _, fields in rows]
         self._is_disturbed = False
-        log.info("Redis is back", stage=self._place.stage, recovered=len(entries))
+        log.info("Redis is back", stage=self._consumer.stage, recovered=len(entries))
         return entries
 
     async def _disturbed(self, error: Exception) -> None:
         if not self._is_disturbed:
-            log.warning("Reading disturbed", stage=self._place.stage, error=str(error))
+            log.warning("Reading disturbed", stage=self._consumer.stage, error=str(error))
         self._is_disturbed = True
         # Others may have been cut off as well: give them one lease to renew before taking theirs.
-        self._next_reclaim = self._clock() + (0 if is_missing_group(error) else self._place.lease)
+        self._next_reclaim = self._clock() + (0 if is_missing_group(error) else self._consumer.lease)
         await asyncio.sleep(_ERROR_PAUSE)
 
     async def _claimed(self, lane: Lane, entry_id: bytes, fields: dict[bytes, bytes]) -> Entry:
-        stream = self._place.stage.stream(lane)
-        pending: Any = await self._command.xpending_range(stream, self._place.stage, entry_id, entry_id, 1)
+        stream = self._consumer.stage.stream(lane)
+        pending: Any = await self._command.xpending_range(stream, self._consumer.stage, entry_id, entry_id, 1)
         return entry_of(
-            self._place.stage, lane, entry_id.decode(), fields, pending[0]["times_delivered"] if pending else 1
+            self._consumer.stage, lane, entry_id.decode(), fields, pending[0]["times_delivered"] if pending else 1
         )
 
 

@@ -7,7 +7,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from shared.pipeline.entries import Place
+from shared.pipeline.entries import Consumer
 from shared.runtime.streams.lua import script
 
 log = structlog.get_logger()
@@ -18,19 +18,19 @@ _DEAD_AFTER_LEASES = 4  # a live consumer reads at least once a second, whether 
 class Janitor:
     """Tidies the groups of one stage; several at once do not disturb each other."""
 
-    def __init__(self, redis: Redis, place: Place) -> None:
+    def __init__(self, redis: Redis, consumer: Consumer) -> None:
         self._redis = redis
-        self._place = place
+        self._consumer = consumer
         self._leave = redis.register_script(script("leave"))
 
     async def run(self) -> None:
         """Tidy up once a lease until cancelled."""
         while True:
-            await asyncio.sleep(self._place.lease)
+            await asyncio.sleep(self._consumer.lease)
             try:
                 await self.tidy()
             except (RedisError, OSError) as error:
-                log.warning("Consumers not tidied", stage=self._place.stage, error=str(error))
+                log.warning("Consumers not tidied", stage=self._consumer.stage, error=str(error))
 
     async def tidy(self) -> int:
         """Delete dead consumers that hold nothing, and return how many; what others hold is reclaimed first.
@@ -38,16 +38,16 @@ class Janitor:
         The script asks again whether something is pending: deleting such a consumer would lose its entries.
         """
         deleted = 0
-        for stream in self._place.stage.streams:
-            consumers: Any = await self._redis.xinfo_consumers(stream, self._place.stage)
+        for stream in self._consumer.stage.streams:
+            consumers: Any = await self._redis.xinfo_consumers(stream, self._consumer.stage)
             for consumer in consumers:
                 if self._is_dead(consumer):
-                    deleted += await self._leave(keys=[stream], args=[self._place.stage, consumer["name"]])
+                    deleted += await self._leave(keys=[stream], args=[self._consumer.stage, consumer["name"]])
         if deleted:
-            log.info("Dead consumers deleted", stage=self._place.stage, consumers=deleted)
+            log.info("Dead consumers deleted", stage=self._consumer.stage, consumers=deleted)
         return deleted
 
     def _is_dead(self, consumer: dict[str, Any]) -> bool:
-        is_own = consumer["name"] == self._place.consumer.encode()
+        is_own = consumer["name"] == self._consumer.name.encode()
         idle_s = consumer["idle"] / 1000
-        return not is_own and consumer["pending"] == 0 and idle_s > _DEAD_AFTER_LEASES * self._place.lease
+        return not is_own and consumer["pending"] == 0 and idle_s > _DEAD_AFTER_LEASES * self._consumer.lease

@@ -8,7 +8,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from shared.pipeline.entries import Entry, Place
+from shared.pipeline.entries import Consumer, Entry
 from shared.runtime.streams.lua import script
 
 log = structlog.get_logger()
@@ -17,10 +17,10 @@ log = structlog.get_logger()
 class Leases:
     """The entries that this consumer has in work."""
 
-    def __init__(self, redis: Redis, place: Place, renewal: float) -> None:
+    def __init__(self, redis: Redis, consumer: Consumer, renewal: float) -> None:
         self._renew = redis.register_script(script("renew"))
         self._recount = redis.register_script(script("recount"))
-        self._place = place
+        self._consumer = consumer
         self._renewal = renewal
         self._tasks: dict[tuple[str, str], asyncio.Task[object]] = {}
         self._entries: dict[tuple[str, str], Entry] = {}
@@ -73,14 +73,14 @@ class Leases:
             return
         streams = sorted({stream for stream, _ in held})
         pairs = [part for stream, entry_id in held for part in (streams.index(stream) + 1, entry_id)]
-        answer = await self._renew(keys=streams, args=[self._place.stage, self._place.consumer, *pairs])
+        answer = await self._renew(keys=streams, args=[self._consumer.stage, self._consumer.name, *pairs])
         for index in answer:
             self._cancel(held[int(index)])
 
     async def release(self, entry: Entry) -> None:
         """Give the entry back without penalty: others get it at once, or after its lease if Redis is away."""
         try:
-            await self._count(entry, -1, idle_ms=int(self._place.lease * 1000) + 1)
+            await self._count(entry, -1, idle_ms=int(self._consumer.lease * 1000) + 1)
         except (RedisError, OSError) as error:
             log.warning("Entry not given back", entry_id=entry.id, stream=entry.stream, error=str(error))
 
@@ -97,9 +97,9 @@ class Leases:
             return False
 
     async def _count(self, entry: Entry, change: int, idle_ms: int = 0) -> bool:
-        place = self._place
+        consumer = self._consumer
         return bool(
-            await self._recount(keys=[entry.stream], args=[place.stage, place.consumer, entry.id, change, idle_ms])
+            await self._recount(keys=[entry.stream], args=[consumer.stage, consumer.name, entry.id, change, idle_ms])
         )
 
     def _cancel(self, key: tuple[str, str]) -> None:

@@ -140,7 +140,7 @@ _SPECIAL: Mapping[str, tuple[_Step, _Step]] = {
     "unchanged": (_nothing, _Case.send_again),
     "postponed": (_nothing, _Case.trip),
     "replayed": (_Case.send_refused, _Case.replay),
-    "buried": (_nothing, _Case.add_unreadable),
+    "dead_lettered": (_nothing, _Case.add_unreadable),
 }
 
 SCENARIOS = {

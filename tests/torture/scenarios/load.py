@@ -7,7 +7,7 @@ import httpx
 from redis.asyncio import Redis
 
 from shared.pipeline.stages import StageName
-from shared.runtime.streams.gate import marks
+from shared.runtime.streams.gate import mark_of
 from tests.torture.driver import Result, Run, Scenario, Size
 
 _STREAM_BYTES = 64 * 1024
@@ -20,8 +20,8 @@ _PATIENCE = 30.0  # seconds more, on a slow machine, until the streams must have
 
 def _cap() -> int:
     """Bytes that the streams may hold: docs/operations.md. The traffic is all of one lane."""
-    mark = marks(64, _STREAM_BYTES)
-    own = sum(mark[stage].bytes for stage in (StageName.EMBEDDER, StageName.INDEXER))
+    marks = [mark_of(stage, entries=64, size=_STREAM_BYTES) for stage in (StageName.EMBEDDER, StageName.INDEXER)]
+    own = sum(mark.bytes for mark in marks)
     return own + _WRITERS * (_CONCURRENCY + 4) * _LARGEST_MESSAGE
 
 
@@ -35,7 +35,7 @@ async def freeze_indexers(run: Run) -> None:
             while time.monotonic() < planned + (0 if shut else _PATIENCE):
                 sizes = [await _size(redis, stage) for stage in StageName]
                 peak = max(peak, sum(sizes))
-                shut = shut or sizes[-1] >= marks(64, _STREAM_BYTES)[StageName.INDEXER].bytes
+                shut = shut or sizes[-1] >= mark_of(StageName.INDEXER, entries=64, size=_STREAM_BYTES).bytes
                 await asyncio.sleep(_LOOK)
     finally:
         run.rig.thaw(frozen)

@@ -10,7 +10,6 @@ import pytest
 from embedder.batcher import EmbeddingBatcher
 from embedder.packing import Capacity, RequestLimits, TextInput
 from embedder.servers import Server, Servers
-from shared.runtime.faults import breaker
 from shared.service.errors import ConfigurationError, DependencyError
 from shared.tei.client import Backoff, TeiBreakdownError
 from tests.support.embedding import common_of
@@ -54,12 +53,6 @@ async def running(rig: Rig) -> AsyncIterator[Rig]:
     async with rig.servers, rig.batcher:
         yield rig
         await wait_until(lambda: not any(p.in_use for p in rig.servers.permits), description="permits given back")
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(breaker, "_FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(breaker, "_LONGEST_PAUSE", 0.002)
 
 
 async def test_requests_are_spread_over_all_servers() -> None:

@@ -15,8 +15,8 @@ from shared.pipeline.lanes import Lane
 class Rig:
     """Slots, and holders that end when they are told to."""
 
-    def __init__(self, count: int, more_for_high: int = 0) -> None:
-        self.slots = FairSlots(count, more_for_high)
+    def __init__(self, count: int, **reserved: int) -> None:
+        self.slots = FairSlots(count, {Lane(name): slots for name, slots in reserved.items()})
         self.held: list[Lane] = []  # in the order in which they came to their slots
         self.ends: list[asyncio.Event] = []
 
@@ -58,7 +58,7 @@ async def test_busy_lanes_take_turns_by_their_weights() -> None:
 
 
 async def test_the_high_lane_has_slots_of_its_own() -> None:
-    rig = Rig(2, more_for_high=1)
+    rig = Rig(2, high=1)
     await rig.start(Lane.LOW, Lane.LOW, Lane.LOW, Lane.HIGH, Lane.HIGH)
     assert rig.held == [Lane.LOW, Lane.LOW, Lane.HIGH]
     await rig.end_one()

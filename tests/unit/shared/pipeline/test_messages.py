@@ -21,7 +21,7 @@ from shared.pipeline.messages import (
     decode_part,
     encode_body,
     encode_header,
-    read_outline,
+    summarize_header,
 )
 
 REF = DocumentRef(
@@ -56,7 +56,7 @@ def test_the_trace_of_a_document_travels_with_it() -> None:
 @pytest.mark.parametrize("documents", [[1, 2], "another shape", None])
 def test_a_newer_schema_is_told_apart_from_a_malformed_header(documents: object) -> None:
     newer = msgspec.json.encode({"documents": documents, "schema": SCHEMA_VERSION + 1, "shape": "unknown"})
-    assert read_outline(newer).is_newer
+    assert summarize_header(newer).is_newer
     with pytest.raises(NewerSchemaError):
         decode_header(newer)
 
@@ -69,7 +69,7 @@ def test_any_bytes_are_a_header_or_malformed(data: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_have_an_outline(data: bytes) -> None:
-    assert len(read_outline(data).documents) >= 0
+    assert len(summarize_header(data).documents) >= 0
 
 
 def test_a_missing_header_is_malformed() -> None:

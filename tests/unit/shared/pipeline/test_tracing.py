@@ -21,7 +21,7 @@ from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
 from shared.pipeline.lanes import Lane
 from shared.pipeline.messages import DocumentRef, Header
 from shared.pipeline.open_telemetry import OpenTelemetry
-from shared.pipeline.outcomes import Dead, Done, ItemState, Outcome, Retry, Work
+from shared.pipeline.outcomes import Dead, Done, ItemState, Outcome, Retry
 from shared.pipeline.stages import StageName
 from shared.pipeline.tracing import OFF, is_on
 from shared.runtime.process import open_tracing
@@ -203,7 +203,7 @@ def test_a_batch_message_that_nobody_traced_begins_a_trace(traced: Traced) -> No
 def test_what_is_no_trace_stops_no_document(traced: Traced) -> None:
     broken = msgspec.structs.replace(ref(0), traceparent="broken")
     with traced.tracing.batch(CHUNKER, "1-0", header_of(broken, ref(1))) as trace:
-        trace.note([Work(ref=broken)], [Dead("too_long", "it is too long")])
+        trace.note([broken], [Dead("too_long", "it is too long")])
     assert TRACES[1] in map(trace_of, traced.spans["chunker"])
 
 
@@ -211,14 +211,14 @@ def test_a_document_that_fails_marks_its_own_trace_and_no_other(traced: Traced) 
     refs = [ref(0), ref(1)]
     outcomes: list[Outcome] = [Dead("too_long", "it is too long"), Done(ItemState.UNCHANGED)]
     with traced.tracing.batch(CHUNKER, "1-0", header_of(*refs)) as trace:
-        trace.note([Work(ref=each) for each in refs], outcomes)
+        trace.note(refs, outcomes)
     status = {trace_of(span): span.status.status_code for span in traced.spans["chunker"]}
     assert status == {TRACES[0]: StatusCode.ERROR, TRACES[1]: StatusCode.UNSET}
 
 
 def test_a_document_that_is_tried_again_says_why(traced: Traced) -> None:
     with traced.tracing.batch(CHUNKER, "1-0", header_of(ref(0))) as trace:
-        trace.note([Work(ref=ref(0))], [Retry("tei: away", 2.0, attempts=0)])
+        trace.note([ref(0)], [Retry("tei: away", 2.0, attempts=0)])
     [event] = traced.spans["chunker"][0].events
     assert event.attributes is not None
     assert (event.name, event.attributes["reason"], event.attributes["delay_s"]) == ("retry", "tei: away", 2.0)

@@ -1,13 +1,10 @@
-"""Breakers: who is to blame, and when work goes on."""
+"""Breakers: whether a dependency is at fault, and when work goes on."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
-
-from shared.runtime.faults import breaker as module
-from shared.runtime.faults.breaker import Breakers
+from shared.runtime.faults.breaker import Breakers, Pauses
 from shared.service.metrics import Metrics
 from tests.support.waiting import wait_until
 
@@ -26,15 +23,12 @@ class Dependency:
             raise ConnectionError("refused")
 
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(module, "_LONGEST_PAUSE", 0.002)
+PAUSES = Pauses(first=0.001, longest=0.002)
 
 
 @asynccontextmanager
-async def mending(breakers: Breakers) -> AsyncIterator[None]:
-    task = asyncio.create_task(breakers.mend())
+async def recovering(breakers: Breakers) -> AsyncIterator[None]:
+    task = asyncio.create_task(breakers.recover())
     try:
         yield
     finally:
@@ -43,21 +37,21 @@ async def mending(breakers: Breakers) -> AsyncIterator[None]:
 
 
 def breakers_of(**dependencies: Dependency) -> Breakers:
-    return Breakers({name: dependency.canary for name, dependency in dependencies.items()}, Metrics())
+    return Breakers({name: dependency.canary for name, dependency in dependencies.items()}, Metrics(), PAUSES)
 
 
-async def test_a_good_canary_blames_the_documents_and_opens_nothing() -> None:
+async def test_if_the_canary_succeeds_the_request_is_at_fault_and_nothing_opens() -> None:
     breakers = breakers_of(tei=Dependency())
-    assert await breakers.are_away({"tei"}) == set()
+    assert await breakers.unavailable({"tei"}) == set()
     assert not breakers.is_any_open
 
 
 async def test_a_failing_canary_opens_until_it_succeeds() -> None:
     tei = Dependency(is_well=False)
     breakers = breakers_of(tei=tei)
-    assert await breakers.are_away({"tei"}) == {"tei"}
+    assert await breakers.unavailable({"tei"}) == {"tei"}
     assert breakers.is_any_open
-    async with mending(breakers):
+    async with recovering(breakers):
         waiting = asyncio.create_task(breakers.wait_closed())
         asked = tei.asked
         await wait_until(lambda: tei.asked >= asked + 3, description="three more canaries")
@@ -67,30 +61,30 @@ async def test_a_failing_canary_opens_until_it_succeeds() -> None:
     assert not breakers.is_any_open
 
 
-async def test_one_canary_judges_all_that_failed_together() -> None:
+async def test_one_canary_answers_for_all_requests_that_fail_together() -> None:
     tei = Dependency(is_well=False)
     breakers = breakers_of(tei=tei)
-    answers = await asyncio.gather(*(breakers.are_away({"tei"}) for _ in range(50)))
+    answers = await asyncio.gather(*(breakers.unavailable({"tei"}) for _ in range(50)))
     assert answers == [{"tei"}] * 50
     assert tei.asked == 1
 
 
 async def test_dependencies_have_breakers_of_their_own() -> None:
     breakers = breakers_of(tei=Dependency(is_well=False), qdrant=Dependency())
-    assert await breakers.are_away({"tei", "qdrant"}) == {"tei"}
+    assert await breakers.unavailable({"tei", "qdrant"}) == {"tei"}
 
 
-async def test_a_dependency_without_a_canary_is_taken_at_its_word() -> None:
-    assert await breakers_of().are_away({"search"}) == {"search"}
+async def test_a_dependency_without_a_canary_counts_as_unavailable() -> None:
+    assert await breakers_of().unavailable({"search"}) == {"search"}
 
 
 async def test_it_opens_and_closes_again_and_again() -> None:
     tei = Dependency()
     breakers = breakers_of(tei=tei)
-    async with mending(breakers):
+    async with recovering(breakers):
         for _ in range(3):
             tei.is_well = False
-            await breakers.are_away({"tei"})
+            await breakers.unavailable({"tei"})
             assert breakers.is_any_open
             tei.is_well = True
             await asyncio.wait_for(breakers.wait_closed(), 5)
@@ -101,7 +95,7 @@ async def test_time_stands_still_while_a_breaker_is_open() -> None:
     breakers = breakers_of(tei=tei, qdrant=Dependency())
     short = 0.02
     async with breakers.time_limit(short):
-        await breakers.are_away({"tei"})
+        await breakers.unavailable({"tei"})
         async with breakers.time_limit(short):  # begun while it is open
             await asyncio.sleep(3 * short)
 
@@ -113,6 +107,6 @@ async def test_time_stands_still_while_a_breaker_is_open() -> None:
     await asyncio.sleep(3 * short)
     assert not work.done()
     tei.is_well = True
-    async with mending(breakers):
+    async with recovering(breakers):
         await asyncio.wait([work], timeout=5)
     assert isinstance(work.exception(), TimeoutError)

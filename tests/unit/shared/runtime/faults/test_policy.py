@@ -1,4 +1,4 @@
-"""Decisions of the runtime: fair lanes, suspects, what errors cost."""
+"""Decisions of the runtime: fair lanes, redelivered entries, what errors cost."""
 
 import pytest
 from hypothesis import given
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from shared.pipeline.lanes import FairLanes, Lane
 from shared.pipeline.outcomes import Dead, Retry
-from shared.runtime.faults.policy import Verdict, acquitted, judge, outcome_of, retry_delay
+from shared.runtime.faults.policy import Treatment, charged, outcome_of, reclassified, retry_delay, treatment_of
 from shared.service.errors import DependencyError, RejectedError
 
 
@@ -28,7 +28,7 @@ def test_busy_lanes_are_served_six_to_three_to_one() -> None:
     assert served == {Lane.HIGH: 600, Lane.NORMAL: 300, Lane.LOW: 100}
 
 
-def test_a_lane_that_was_empty_saves_up_no_claim() -> None:
+def test_an_idle_lane_accrues_no_credit() -> None:
     lanes = FairLanes()
     serve(lanes, {Lane.HIGH: 0, Lane.NORMAL: 0, Lane.LOW: 10_000}, rounds=5000)
     served = serve(lanes, dict.fromkeys(Lane, 10_000), rounds=100)
@@ -43,18 +43,20 @@ def test_a_large_batch_counts_by_its_documents() -> None:
 
 
 @pytest.mark.parametrize(
-    ("deliveries", "documents", "verdict"),
+    ("deliveries", "documents", "treatment"),
     [
-        (1, 4, Verdict.RUN),
-        (2, 4, Verdict.SPLIT),
-        (7, 4, Verdict.SPLIT),
-        (2, 1, Verdict.RUN_ALONE),
-        (4, 1, Verdict.RUN_ALONE),
-        (5, 1, Verdict.DEAD),
+        (1, 4, Treatment.RUN),
+        (2, 4, Treatment.SPLIT),
+        (7, 4, Treatment.SPLIT),
+        (2, 1, Treatment.QUARANTINE),
+        (4, 1, Treatment.QUARANTINE),
+        (5, 1, Treatment.DEAD_LETTER),
     ],
 )
-def test_suspects_are_split_then_run_alone_then_dead(deliveries: int, documents: int, verdict: Verdict) -> None:
-    assert judge(deliveries, documents, max_deliveries=5) is verdict
+def test_a_redelivered_entry_is_split_then_quarantined_then_dead(
+    deliveries: int, documents: int, treatment: Treatment
+) -> None:
+    assert treatment_of(deliveries, documents, max_deliveries=5) is treatment
 
 
 def test_a_rejected_document_is_dead_at_once() -> None:
@@ -67,11 +69,19 @@ def test_a_dependency_costs_no_attempt_however_often() -> None:
     assert outcome.attempts == 0
 
 
-def test_who_is_acquitted_pays_nothing_and_keeps_the_reason() -> None:
+def test_a_failure_that_is_reclassified_costs_nothing_and_keeps_its_reason() -> None:
     dead = outcome_of(RejectedError("tei_rejected", "why", "tei"), 0, 5, 0.5)
     assert isinstance(dead, Dead)
-    retry = acquitted(dead, jitter=0.5)
+    retry = reclassified(dead, jitter=0.5)
     assert (retry.attempts, retry.dependency, retry.reason) == (0, "tei", "why")
+
+
+def test_a_document_that_makes_a_healthy_dependency_fail_pays_until_it_is_dead() -> None:
+    retry = Retry("424", 1.0, attempts=0, dependency="tei", may_be_at_fault=True)
+    first, last = charged(retry, 0, 2, jitter=0.5), charged(retry, 1, 2, jitter=0.5)
+    assert isinstance(first, Retry)
+    assert (first.attempts, first.dependency) == (1, "tei")
+    assert last == Dead("tei_error", "424", attempts=1, dependency="tei")
 
 
 def test_a_bug_is_tried_again_and_then_dead_with_its_traceback() -> None:

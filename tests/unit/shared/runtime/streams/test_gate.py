@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from shared.pipeline.lanes import Lane
 from shared.pipeline.stages import StageName
-from shared.runtime.streams.gate import Fill, Mark, marks, room_of
+from shared.runtime.streams.gate import Fill, Mark, mark_of, room_of
 
 MARK = Mark(entries=64, bytes=1000)
 
@@ -38,7 +38,7 @@ def test_at_one_mark_a_gate_does_not_flap() -> None:
 
 
 def test_the_high_lane_has_a_quarter_of_its_own_and_vectors_have_twice_the_bytes() -> None:
-    index = marks(64, 128)[StageName.INDEXER]
+    index = mark_of(StageName.INDEXER, entries=64, size=128)
     assert index == Mark(64, 256)
     assert index.of(Lane.HIGH) == Mark(16, 64)
     assert index.of(Lane.LOW) == index

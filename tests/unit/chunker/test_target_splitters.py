@@ -2,7 +2,7 @@
 
 import pytest
 
-from chunker.recipes import Recipes
+from chunker.target_splitters import TargetSplitters
 from shared.jobs.targets import Target
 from shared.service.errors import ConfigurationError, DependencyError
 from shared.service.settings import ChunkerSettings
@@ -15,20 +15,20 @@ def target(generation: str = "g", **own: int) -> Target:
 
 
 async def test_a_target_with_settings_of_its_own_gets_its_own_chunks_and_fingerprint() -> None:
-    recipes = Recipes(ChunkerSettings())
-    usual, short = await recipes.of(target()), await recipes.of(target(max_chunk_tokens=128))
+    splitters = TargetSplitters(ChunkerSettings())
+    usual, short = await splitters.of(target()), await splitters.of(target(max_chunk_tokens=128))
     assert max(chunk.tokens for chunk in short.splitter.split(TEXT, "")) <= 128
     assert len(short.splitter.split(TEXT, "")) > len(usual.splitter.split(TEXT, ""))
     assert len({usual.fingerprint(target()), usual.fingerprint(target("h")), short.fingerprint(target())}) == 3
 
 
 async def test_targets_with_the_same_settings_share_what_was_made_for_them() -> None:
-    recipes = Recipes(ChunkerSettings(max_chunk_tokens=128))
-    assert await recipes.of(target(max_chunk_tokens=128)) is await recipes.of(target("h"))
+    splitters = TargetSplitters(ChunkerSettings(max_chunk_tokens=128))
+    assert await splitters.of(target(max_chunk_tokens=128)) is await splitters.of(target("h"))
 
 
 async def test_settings_of_a_target_that_leave_no_room_wait_for_a_person_those_of_the_chunker_stop_it() -> None:
     with pytest.raises(DependencyError, match="WEBHOOK_CHUNK_OVERLAP_TOKENS"):
-        await Recipes(ChunkerSettings()).of(target(max_chunk_tokens=64, chunk_overlap_tokens=60))
+        await TargetSplitters(ChunkerSettings()).of(target(max_chunk_tokens=64, chunk_overlap_tokens=60))
     with pytest.raises(ConfigurationError):
-        Recipes(ChunkerSettings(max_chunk_tokens=64, chunk_overlap_tokens=60))
+        TargetSplitters(ChunkerSettings(max_chunk_tokens=64, chunk_overlap_tokens=60))

@@ -1,4 +1,4 @@
-"""How the documents of each target are split: by the chunker's settings, or by what a target has of its own."""
+"""How the documents of each target are split: by its own settings, and by the chunker's where it has none."""
 
 import asyncio
 import hashlib
@@ -13,38 +13,38 @@ from shared.service.settings import ChunkerSettings
 from shared.tei.tokenizer import load_tokenizer
 
 
-class Recipe(msgspec.Struct, frozen=True):
-    """One way to split."""
+class TargetSplitter(msgspec.Struct, frozen=True):
+    """A splitter with the settings that it was made of."""
 
     settings: ChunkerSettings
     tokenizer_hash: str  # of its JSON: half a megabyte, too much to hash for every batch
     splitter: Splitter
 
     def fingerprint(self, target: Target) -> bytes:
-        """What tells documents of this target that were split so from all others."""
+        """Identify documents that were split by this splitter for this generation of a target."""
         return fingerprint(self.settings, self.tokenizer_hash, target.generation)
 
 
-class Recipes:
-    """Makes recipes as they are needed, and keeps them."""
+class TargetSplitters:
+    """Makes splitters when they are needed first, and keeps them."""
 
     def __init__(self, default: ChunkerSettings) -> None:
-        """Raises ConfigurationError for settings that leave no room for text."""
+        """Raise ConfigurationError for settings that leave no room for text."""
         self._default = default
-        self._recipes = {default: _make(default)}
+        self._splitters = {default: _make(default)}
 
-    async def of(self, target: Target) -> Recipe:
-        """The recipe of a target. Raises DependencyError for settings of its own that do not work."""
+    async def of(self, target: Target) -> TargetSplitter:
+        """Return the splitter of a target. Raises DependencyError if its settings leave no room for text."""
         settings = target.chunking(self._default)
-        if settings not in self._recipes:
+        if settings not in self._splitters:
             try:
-                self._recipes[settings] = await asyncio.to_thread(_make, settings)
+                self._splitters[settings] = await asyncio.to_thread(_make, settings)
             except ConfigurationError as error:  # a person must act; no document is at fault
                 raise DependencyError("splitter", str(error)) from error
-        return self._recipes[settings]
+        return self._splitters[settings]
 
 
-def _make(settings: ChunkerSettings) -> Recipe:
+def _make(settings: ChunkerSettings) -> TargetSplitter:
     tokenizer = load_tokenizer(settings.tokenizer)
     splitter = Splitter(
         tokenizer,
@@ -54,4 +54,5 @@ def _make(settings: ChunkerSettings) -> Recipe:
         max_characters=settings.max_chunk_characters,
         max_chunks=settings.max_document_chunks,
     )
-    return Recipe(settings, hashlib.sha256(tokenizer.to_str().encode()).hexdigest(), splitter)
+    tokenizer_hash = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
+    return TargetSplitter(settings, tokenizer_hash, splitter)
