@@ -5,7 +5,8 @@ import uuid
 import pytest
 
 from tests.support.inspection import expected_ids, is_quiet, stored_ids
-from tests.support.pipeline import Pipeline, wait_for
+from tests.support.pipeline import Pipeline
+from tests.support.waiting import block_until
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -42,6 +43,6 @@ def test_a_page_in_several_collections_is_a_document_in_each(pipeline: Pipeline)
     answer = pipeline.http.delete("/api/documents", params={"url": url, "collection": by_query})
     pipeline.finished(answer.json()["job_id"])
     assert [len(found(pipeline, name)) for name in (by_document, by_query, by_metadata)] == [1, 0, 1]
-    wait_for(lambda: is_quiet(pipeline), 20, "empty streams")
+    block_until(lambda: is_quiet(pipeline), timeout=20, description="empty streams")
     for name in (by_document, by_query, by_metadata):
         assert stored_ids(pipeline, name) == expected_ids(pipeline, name)

@@ -18,10 +18,10 @@ from tests.support.stage_harness import (
     accept_documents,
     depth,
     entries_of,
-    eventually,
     make_dispatcher,
     states,
 )
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -298,7 +298,7 @@ async def test_an_elected_dispatcher_outlives_the_loss_of_its_connection(servers
     async with servers.pool.acquire() as connection:
         me = await connection.fetchval("SELECT pg_backend_pid()")
         await servers.pool.execute("SELECT pg_terminate_backend($1)", me)
-        await eventually(lambda: is_lost(connection), "the pool takes the lost connection away")
+        await wait_until(lambda: is_lost(connection), description="the pool takes the lost connection away")
         with pytest.raises(asyncpg.InterfaceError) as failure:
             await connection.execute("SELECT 1")
         assert is_postgres_away(failure.value)

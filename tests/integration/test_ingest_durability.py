@@ -245,21 +245,21 @@ async def text_of(request: "aiohttp.client._RequestContextManager") -> str:
 
 
 async def until_jobs(servers: Servers, count: int) -> None:
-    async with asyncio.timeout(10):
-        while await servers.pool.fetchval("SELECT count(*) FROM webhook.jobs") != count:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    async def are_there() -> bool:
+        return bool(await servers.pool.fetchval("SELECT count(*) = $1 FROM webhook.jobs", count))
+
+    await wait_until(are_there, description=f"{count} jobs")
 
 
 async def until_a_backend_waits(servers: Servers) -> None:
-    async with asyncio.timeout(10):
-        while not await servers.pool.fetchval(WAITING_FOR_A_LOCK):  # noqa: ASYNC110 - Postgres gives no event
-            await asyncio.sleep(0.01)
+    await wait_until(lambda: servers.pool.fetchval(WAITING_FOR_A_LOCK), description="a backend that waits for a lock")
 
 
 async def until_answered(session: aiohttp.ClientSession, url: str, body: bytes, status: int) -> None:
-    async with asyncio.timeout(10):
-        while (await post_event(session, url, body))[0] != status:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    async def is_answered() -> bool:
+        return (await post_event(session, url, body))[0] == status
+
+    await wait_until(is_answered, description=f"an answer with status {status}")
 
 
 async def send_head(url: str, headers: str) -> asyncio.StreamWriter:

@@ -21,7 +21,7 @@ from tests.support.local_stack import (
     running_script,
 )
 from tests.support.run_guard import MARK
-from tests.support.waiting import wait_for
+from tests.support.waiting import block_until
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "support" / "tiny_service.py"
@@ -57,6 +57,7 @@ TEST = """
 import subprocess, time
 from pathlib import Path
 from tests.support.qdrant_process import running_qdrant
+from tests.support.waiting import block_until
 
 def test_that_lasts(tmp_path):
     with running_qdrant(tmp_path / "data"):
@@ -73,7 +74,7 @@ def recorded(directory: Path) -> list[PidRecord]:
 
 
 def until_gone(pids: list[int]) -> None:
-    wait_for(lambda: not any(map(is_alive, pids)), timeout=40, description=f"the end of {pids}")
+    block_until(lambda: not any(map(is_alive, pids)), timeout=40, description=f"the end of {pids}")
 
 
 @pytest.mark.parametrize("is_frozen", [False, True])
@@ -111,9 +112,8 @@ def test_a_test_run_that_is_killed_leaves_no_process_whatever_it_has_become(
     sleeper = f"sh -c 'echo $$ >> {shlex.quote(str(log))}; exec sleep 60'"
     frozen = f"sh -c 'echo $$ >> {shlex.quote(str(log))}; kill -STOP $$; exec sleep 60'"
     with running_script(RUN, f"setsid {sleeper} & ({sleeper} &) & {frozen} & wait") as run:
-        wait_for(
-            lambda: log.exists() and len(log.read_text().split()) == 3,
-            description="three processes are started",
+        block_until(
+            lambda: log.exists() and len(log.read_text().split()) == 3, description="three processes are started"
         )
         pids = [int(pid) for pid in log.read_text().split()]
 
@@ -140,7 +140,7 @@ def test_pytest_leaves_no_process_after(
     test.write_text(TEST.format(started=str(started)))
     options = ["-q", "-p", "tests.conftest", "-n", workers, "--rootdir", str(tmp_path), str(test)]
     with subprocess.Popen([sys.executable, "-m", "pytest", *options], env=environ, cwd=tmp_path) as run:
-        wait_for(started.exists, timeout=60, description="the test is in progress")
+        block_until(started.exists, timeout=60, description="the test is in progress")
         pids = descendants(run.pid)
         assert int(started.read_text()) in pids
 
@@ -156,10 +156,8 @@ def test_a_torture_run_leaves_no_process_after(environ: dict[str, str], number: 
     directory = Path(environ["TMPDIR"])
     run_options = ["-m", "tests.torture", "--scenario", "3", "--short"]
     with subprocess.Popen([sys.executable, *run_options], env=environ, cwd=ROOT) as run:
-        wait_for(
-            lambda: list(directory.glob("*/data/services.json")),
-            timeout=100,
-            description="the pipeline has started",
+        block_until(
+            lambda: list(directory.glob("*/data/services.json")), timeout=100, description="the pipeline has started"
         )
         pids = descendants(run.pid)
         assert len(pids) > 12  # three servers, eight services, the helpers of Postgres

@@ -11,7 +11,8 @@ import pytest
 
 from shared.service.telemetry import _console
 from tests.support.documented import code_blocks
-from tests.support.pipeline import Pipeline, wait_for
+from tests.support.pipeline import Pipeline
+from tests.support.waiting import block_until
 
 FILTERS = re.compile(r"^jq (-n?R) '(.+)'(?: \| tail -n \d+)?$", re.MULTILINE)
 [QUESTIONS] = [block for block in code_blocks("logging.md", "sh") if block.startswith("# ")]
@@ -35,7 +36,7 @@ class Logged:
         pipeline.http.delete("/api/dead-letters", params={"job_id": self.job_id})
         self._folder = pipeline.data_dir / "logs"
         last = f'select(.event == "Batch handled" and .service == "indexer" and (.jobs | index("{self.job_id}")))'
-        wait_for(lambda: self.ask(f"fromjson? | {last}"), 60, "the last line about the job")
+        block_until(lambda: self.ask(f"fromjson? | {last}"), timeout=60, description="the last line about the job")
 
     @property
     def lines(self) -> list[str]:

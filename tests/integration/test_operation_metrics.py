@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.documented import code_blocks, rows
 from tests.support.inspection import query
-from tests.support.pipeline import Pipeline, wait_for
+from tests.support.pipeline import Pipeline
+from tests.support.waiting import block_until
 
 ANSWER_AND_FILTER = re.compile(r"""^api "\$MILLSTREAM_URL(/[^"]+)"(?: \\\n *| )\| jq (-r )?'([^']+)'$""", re.MULTILINE)
 SERVICES = ("ingest", "chunker", "embedder", "indexer")
@@ -33,7 +34,9 @@ def job(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
         "SELECT 1 FROM webhook.operation_metrics WHERE job_id = $1 "
         "AND operation_type IN ('batch_processing', 'document_indexing')"
     )
-    wait_for(lambda: len(query(pipeline, rows, job_id)) == 4, 30, "the rows of the job and its documents")
+    block_until(
+        lambda: len(query(pipeline, rows, job_id)) == 4, timeout=30, description="the rows of the job and its documents"
+    )
     yield finished
     pipeline.http.delete("/api/dead-letters", params={"job_id": job_id})
 
@@ -142,20 +145,28 @@ def test_every_service_measures_its_event_loop(pipeline: Pipeline) -> None:
 
 
 def test_ingest_shows_the_streams_and_what_waits(pipeline: Pipeline, job: dict[str, Any]) -> None:
-    wait_for(lambda: "millstream_stream_entries" in samples(pipeline, "ingest"), 10, "the first look at the streams")
+    block_until(
+        lambda: "millstream_stream_entries" in samples(pipeline, "ingest"),
+        timeout=10,
+        description="the first look at the streams",
+    )
     found = samples(pipeline, "ingest")
     lanes = {(s.labels["stage"], s.labels["lane"]) for s in found["millstream_stream_entries"]}
     assert lanes == {
         (stage, lane) for stage in ("chunker", "embedder", "indexer") for lane in ("high", "normal", "low")
     }
     # Replicas of a stage that was just restarted have not read yet.
-    assert wait_for(
+    assert block_until(
         lambda: {s.value >= 2 for s in samples(pipeline, "ingest")["millstream_stream_consumers"]} == {True},
-        10,
-        "both replicas of every stage",
+        timeout=10,
+        description="both replicas of every stage",
     )
     assert {s.labels["lane"] for s in found["millstream_backlog_documents"]} == {"high", "normal", "low"}
-    assert wait_for(lambda: samples(pipeline, "ingest")["millstream_dead_letters"][0].value >= 1, 10, "a dead letter")
+    assert block_until(
+        lambda: samples(pipeline, "ingest")["millstream_dead_letters"][0].value >= 1,
+        timeout=10,
+        description="a dead letter",
+    )
 
 
 def test_stages_show_the_times_of_batches_documents_and_requests(pipeline: Pipeline, job: dict[str, Any]) -> None:
@@ -166,11 +177,11 @@ def test_stages_show_the_times_of_batches_documents_and_requests(pipeline: Pipel
         seen = {s.labels["operation"] for s in found if s.labels["service"] == "qdrant" and s.value > 0}
         return {"upsert", "delete"} <= seen
 
-    wait_for(operations_of_indexer, 30, "requests to Qdrant that are measured")
+    block_until(operations_of_indexer, timeout=30, description="requests to Qdrant that are measured")
     names = [f"millstream_{name}_seconds_count" for name in ("batch", "document", "indexing", "waiting")]
 
     def are_all_measured() -> bool:
         found = samples(pipeline, "indexer")
         return all(name in found and found[name][0].value > 0 for name in names)
 
-    wait_for(are_all_measured, 30, "times of batches and documents")
+    block_until(are_all_measured, timeout=30, description="times of batches and documents")

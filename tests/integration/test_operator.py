@@ -27,12 +27,12 @@ from tests.support.stage_harness import (
     accept_documents,
     depth,
     entries_of,
-    eventually,
     pending,
     release_all,
     running_worker,
     states,
 )
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -96,7 +96,7 @@ async def test_a_claim_stops_the_work_and_keeps_the_entry_for_a_lease_without_a_
         await asyncio.wait_for(handle.is_cancelled.wait(), 5)
         assert await states(servers, job) == ["released"]
         # When the lease has run out it is reclaimed: the same first delivery, not a suspect that is to run alone.
-        await eventually(lambda: is_state(servers, job, "indexed"), "the document to be worked on again")
+        await wait_until(lambda: is_state(servers, job, "indexed"), description="the document to be worked on again")
     assert handle.calls == 2
 
 
@@ -125,7 +125,7 @@ async def test_a_released_entry_is_taken_by_the_next_worker_whole_and_as_deliver
     assert row["times_delivered"] == 0
     assert row["time_since_delivered"] > 30_000
     async with running_worker(servers, handle, lease=30.0) as worker:
-        await eventually(lambda: is_state(servers, job, "indexed"), "the entry to be worked on at once")
+        await wait_until(lambda: is_state(servers, job, "indexed"), description="the entry to be worked on at once")
         assert worker.metrics.redeliveries.labels(CHUNKER)._value.get() == 0
     assert len(seen) == 3
 
@@ -174,7 +174,7 @@ async def test_a_death_between_letters_and_removal_leaves_an_entry_that_a_worker
         async def is_empty() -> bool:
             return await depth(servers, CHUNKER) == 0
 
-        await eventually(is_empty, "the entry to be ended")
+        await wait_until(is_empty, description="the entry to be ended")
     assert handle.calls == 0
     assert (len(await letters(servers)), await states(servers, job)) == (3, ["failed"] * 3)
 

@@ -22,7 +22,8 @@ from shared.pipeline.stages import StageName
 from tests.support.held import HeldEntry
 from tests.support.letters import FailedDocument, failed_document
 from tests.support.local_stack import bare_environ
-from tests.support.pipeline import MILLSTREAM, Pipeline, frozen, wait_for
+from tests.support.pipeline import MILLSTREAM, Pipeline, frozen
+from tests.support.waiting import block_until
 
 
 def letters_of(pipeline: Pipeline, **params: Any) -> list[dict[str, Any]]:
@@ -52,7 +53,7 @@ def test_streams_show_every_stage_lane_and_consumer_and_how_fast_it_goes(pipelin
         found = pipeline.http.get("/api/streams").json()["stages"]
         return found if all(stage["rate_per_s"] is not None for stage in found) else None
 
-    found = wait_for(stages, 20, "a rate of every stage")
+    found = block_until(stages, timeout=20, description="a rate of every stage")
     assert [stage["stage"] for stage in found] == list(StageName)
     for stage in found:
         assert [lane["lane"] for lane in stage["lanes"]] == list(Lane)
@@ -210,7 +211,7 @@ def test_an_entry_that_cannot_be_read_is_a_letter_that_can_only_be_dropped(pipel
         details = [pipeline.http.get(f"/api/dead-letters/{letter_id}").json() for letter_id in found]
         return [letter for letter in details if letter["header"] == mark]
 
-    [letter] = wait_for(buried, 20, "the letter of the unreadable entry")
+    [letter] = block_until(buried, timeout=20, description="the letter of the unreadable entry")
     assert (letter["job_id"], letter["url"], letter["header_bytes"], letter["body_bytes"]) == (None, None, len(mark), 5)
     ids = {"ids": [letter["id"]]}
     assert pipeline.http.post("/api/dead-letters/replay", json=ids).json()["without_item"] == 1

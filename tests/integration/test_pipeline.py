@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 
 from tests.support.inspection import expected_ids, is_quiet, query, stored_ids
-from tests.support.pipeline import Pipeline, kill, pages, wait_for
+from tests.support.pipeline import Pipeline, kill, pages
+from tests.support.waiting import block_until
 
 pytestmark = pytest.mark.timeout(400)
 
 
 def assert_clean(pipeline: Pipeline) -> None:
     """Nothing is left on the way, and exactly the live versions' points are stored."""
-    wait_for(lambda: is_quiet(pipeline), 20, "empty streams")
+    block_until(lambda: is_quiet(pipeline), timeout=20, description="empty streams")
     assert stored_ids(pipeline) == expected_ids(pipeline)
 
 
@@ -142,14 +143,11 @@ def test_killing_a_stage_in_mid_work_loses_and_doubles_nothing(pipeline: Pipelin
         for n in range(40)
     ]
     job = pipeline.index(documents)
-    wait_for(
-        lambda: query(
+    block_until(lambda: query(
             pipeline,
             "SELECT 1 FROM webhook.job_items WHERE job_id = $1 AND stage = $2 AND state = 'released' LIMIT 1",
             job, service,
-        ),
-        30, f"work in the {service}",
-    )  # fmt: skip
+        ), timeout=30, description=f"work in the {service}")  # fmt: skip
     victims = pipeline.pids(service)
     for pid in victims:
         kill(pid)
@@ -157,4 +155,8 @@ def test_killing_a_stage_in_mid_work_loses_and_doubles_nothing(pipeline: Pipelin
     assert [result["status"] for result in finished["results"]] == ["indexed"] * 40
     assert [result["url"] for result in finished["results"]] == [document["url"] for document in documents]
     assert_clean(pipeline)
-    wait_for(lambda: not set(pipeline.pids(service)) & set(victims), 30, f"the {service} to be started again")
+    block_until(
+        lambda: not set(pipeline.pids(service)) & set(victims),
+        timeout=30,
+        description=f"the {service} to be started again",
+    )

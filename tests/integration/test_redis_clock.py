@@ -17,7 +17,7 @@ from shared.runtime.streams.intake import Intake
 from shared.runtime.streams.leases import Leases
 from shared.service.clients import redis_command
 from tests.support.local_stack import bare_environ, enterable_directory
-from tests.support.stage_harness import eventually
+from tests.support.waiting import wait_until
 from tests.torture.clock import Clock, find_library, redis_with_clock
 
 STAGE = StageName.CHUNKER
@@ -47,7 +47,7 @@ async def set_clock(redis: Redis, clock: Clock, seconds: int) -> None:
         return abs(server[0] - time.time() - seconds) < 2
 
     clock.set(seconds)
-    await eventually(is_set, f"a clock {seconds} s ahead")
+    await wait_until(is_set, description=f"a clock {seconds} s ahead")
 
 
 async def take(intake: Intake) -> list[Entry]:

@@ -16,8 +16,9 @@ from shared.tei.client import CANARY
 from shared.tei.tokenizer import TOKENIZER_SHA256, bundled_file
 from tests.support.documented import commands
 from tests.support.inspection import expected_ids, is_quiet, query, stored_ids
-from tests.support.pipeline import Pipeline, kill, replicated_pipeline, wait_for
+from tests.support.pipeline import Pipeline, kill, replicated_pipeline
 from tests.support.threaded_tei import ThreadedTei, threaded_tei
+from tests.support.waiting import block_until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -77,7 +78,7 @@ def request(pipeline: Pipeline, method: str, path: str, **options: Any) -> Any:
             answers.append(pipeline.http.request(method, path, **options))
         return bool(answers)
 
-    wait_for(is_answered, 30, f"an answer to {method} {path}")
+    block_until(is_answered, timeout=30, description=f"an answer to {method} {path}")
     assert answers[0].is_success, answers[0].text
     return answers[0].json()
 
@@ -91,8 +92,19 @@ def state(pipeline: Pipeline, collection: str) -> dict[str, Any]:
     return dict(found)
 
 
+def await_end(pipeline: Pipeline, job_id: str) -> None:
+    def finished_at() -> Any:
+        return request(pipeline, "GET", f"/api/jobs/{job_id}")["finished_at"]
+
+    block_until(finished_at, timeout=60, description="the job's end")
+
+
 def await_phase(pipeline: Pipeline, collection: str, phase: str) -> None:
-    wait_for(lambda: state(pipeline, collection)["phase"] == phase, 60, f"{phase}: {state(pipeline, collection)}")
+    block_until(
+        lambda: state(pipeline, collection)["phase"] == phase,
+        timeout=60,
+        description=f"{phase}: {state(pipeline, collection)}",
+    )
 
 
 def found(pipeline: Pipeline, collection: str, mode: str = "keyword") -> dict[str, str]:
@@ -173,10 +185,14 @@ def test_another_dimension_under_searches_changes_and_deletes(
     assert found(pipeline, collection) == last
     assert found(pipeline, collection, "semantic") == last
     assert live_dimension(pipeline, collection) == 96
-    wait_for(lambda: is_quiet(pipeline), 20, "empty streams")
+    block_until(lambda: is_quiet(pipeline), timeout=20, description="empty streams")
     assert stored_ids(pipeline, f"{collection}_2") == expected_ids(pipeline, collection)
     expected = expected_ids(pipeline, collection)
-    wait_for(lambda: stored_ids(pipeline, collection) == expected, 30, "the alias to lead to the new target")
+    block_until(
+        lambda: stored_ids(pipeline, collection) == expected,
+        timeout=30,
+        description="the alias to lead to the new target",
+    )
 
 
 def test_it_goes_on_after_every_ingest_is_killed_in_each_phase(
@@ -188,14 +204,14 @@ def test_it_goes_on_after_every_ingest_is_killed_in_each_phase(
     pipeline.finished(send(pipeline, collection, pages))
     second.hold()
     start(pipeline, collection, second)
-    wait_for(lambda: second.in_flight, 30, "transfers in work")
+    block_until(lambda: second.in_flight, timeout=30, description="transfers in work")
     kill_all(pipeline, "ingest")
     kill_all(pipeline, "embedder")
     assert state(pipeline, collection)["phase"] == "filling"
 
     first.hold()
     slow = send(pipeline, collection, {"page-0": "The badger is slow."})
-    wait_for(lambda: first.in_flight, 30, "a document in work for the old target")
+    block_until(lambda: first.in_flight, timeout=30, description="a document in work for the old target")
     second.release()
     await_phase(pipeline, collection, "pausing")
     kill_all(pipeline, "ingest")
@@ -206,12 +222,12 @@ def test_it_goes_on_after_every_ingest_is_killed_in_each_phase(
     await_phase(pipeline, collection, "switched")
     kill_all(pipeline, "ingest")
     for job in (slow, late, gone):
-        wait_for(lambda job=job: request(pipeline, "GET", f"/api/jobs/{job}")["finished_at"], 60, "the job's end")  # type: ignore[misc]
+        await_end(pipeline, job)
     pages |= {"page-0": "The badger is slow.", "page-1": "The badger is late."}
     del pages["page-2"]
     assert found(pipeline, collection) == pages
     assert "The badger is late." not in first.texts
-    wait_for(lambda: is_quiet(pipeline), 20, "empty streams")
+    block_until(lambda: is_quiet(pipeline), timeout=20, description="empty streams")
     assert stored_ids(pipeline, f"{collection}_2") == expected_ids(pipeline, collection)
 
 
@@ -220,7 +236,9 @@ def kill_all(pipeline: Pipeline, service: str) -> None:
     victims = pipeline.pids(service)
     for pid in victims:
         kill(pid)
-    wait_for(lambda: not set(pipeline.pids(service)) & set(victims), 30, f"{service} to be started again")
+    block_until(
+        lambda: not set(pipeline.pids(service)) & set(victims), timeout=30, description=f"{service} to be started again"
+    )
 
 
 def test_a_rollback_keeps_what_was_changed_and_deleted_since_the_switch(
@@ -249,7 +267,11 @@ def test_a_rollback_keeps_what_was_changed_and_deleted_since_the_switch(
 
     dropped = pipeline.cli("reindex", "--drop-retired", *options)
     assert f"{collection}_2" in dropped.stdout
-    wait_for(lambda: not has_collection(pipeline, f"{collection}_2"), 30, "the retired points to be deleted")
+    block_until(
+        lambda: not has_collection(pipeline, f"{collection}_2"),
+        timeout=30,
+        description="the retired points to be deleted",
+    )
     assert pipeline.cli("reindex", "--rollback", *options).returncode == 4
     assert found(pipeline, collection) == expected
 

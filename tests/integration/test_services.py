@@ -15,7 +15,8 @@ from local.ports import PortBook
 from tests.support.ingest_server import frozen
 from tests.support.inspection import query
 from tests.support.local_stack import bare_environ, children, enterable_directory
-from tests.support.pipeline import MILLSTREAM, Pipeline, wait_for
+from tests.support.pipeline import MILLSTREAM, Pipeline
+from tests.support.waiting import block_until
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -34,7 +35,9 @@ def running(pipeline: Pipeline, module: str, **settings: str) -> Iterator[str]:
             process = subprocess.Popen([sys.executable, "-m", module], env=environ, stdout=output, stderr=output)
             url = f"http://127.0.0.1:{port}"
             try:
-                wait_for(lambda: process.poll() is not None or is_ready(url), 60, f"{module} to be ready")
+                block_until(
+                    lambda: process.poll() is not None or is_ready(url), timeout=60, description=f"{module} to be ready"
+                )
                 assert process.poll() is None, log.read_text()
                 yield url
             finally:
@@ -76,7 +79,7 @@ def test_another_embedder_that_starts_while_documents_flow_shares_the_work(pipel
             )  # fmt: skip
             return len({row["w"] for row in rows if row["w"]}) >= 3
 
-        wait_for(shared, 120, "work done by a third embedder")
+        block_until(shared, timeout=120, description="work done by a third embedder")
     assert {result["status"] for result in pipeline.finished(job_id)["results"]} == {"indexed"}
 
 
@@ -108,7 +111,9 @@ def test_while_postgres_hangs_search_answers_with_the_newest_version_and_says_so
     (postmaster,) = pipeline.pids("postgres")
     with frozen([postmaster, *children(postmaster)]):
         assert search() == ([f"The {word} regrows."], True)
-    wait_for(lambda: search() == ([f"The {word} regrows."], False), 60, "search that asks Postgres again")
+    block_until(
+        lambda: search() == ([f"The {word} regrows."], False), timeout=60, description="search that asks Postgres again"
+    )
 
 
 def test_the_keyword_index_in_memory_follows_what_is_indexed_in_every_search_process(pipeline: Pipeline) -> None:

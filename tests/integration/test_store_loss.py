@@ -8,7 +8,8 @@ import pytest
 from indexer.qdrant.client import make_client
 from shared.service.settings import QdrantSettings, Secret
 from tests.support.inspection import expected_ids, is_quiet, query, stored_ids
-from tests.support.pipeline import Pipeline, wait_for
+from tests.support.pipeline import Pipeline
+from tests.support.waiting import block_until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -53,7 +54,7 @@ def test_a_lost_collection_is_filled_again_without_a_new_document(pipeline: Pipe
         hits = pipeline.search("badger otter wolf", collection=collection, mode="keyword")
         return sorted(hit["text"] for hit in hits) == ["The badger sleeps.", "The otter swims."]
 
-    wait_for(is_back, 120, "both documents to be found again")
+    block_until(is_back, timeout=120, description="both documents to be found again")
     rows = query(
         pipeline, "SELECT job_id::text, kind, total FROM webhook.jobs WHERE collection = $1 AND kind = 'reindex_job'",
         collection,
@@ -63,7 +64,7 @@ def test_a_lost_collection_is_filled_again_without_a_new_document(pipeline: Pipe
     assert [(result["url"], result["status"]) for result in sorted(job["results"], key=lambda r: str(r["url"]))] == [
         (changed, "indexed"), (unchanged, "indexed"),
     ]  # fmt: skip
-    wait_for(lambda: is_quiet(pipeline), 20, "empty streams")
+    block_until(lambda: is_quiet(pipeline), timeout=20, description="empty streams")
     assert stored_ids(pipeline, collection) == expected_ids(pipeline, collection)
     assert index(pipeline, collection, {changed: "The badger sleeps.", unchanged: "The otter wakes."}) == [
         "unchanged", "indexed",

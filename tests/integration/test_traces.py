@@ -14,8 +14,9 @@ from shared.pipeline.stages import StageName
 from tests.support.collector import CollectedSpan, Collector, running_collector
 from tests.support.documented import code_blocks
 from tests.support.inspection import query
-from tests.support.pipeline import Pipeline, kill, pages, running_pipeline, wait_for
+from tests.support.pipeline import Pipeline, kill, pages, running_pipeline
 from tests.support.stage_harness import Servers, accept_documents, entries_of, make_dispatcher
+from tests.support.waiting import block_until
 
 DOCUMENTED = "".join(code_blocks("tracing.md", "sh"))
 # Not claimed any more, which would be for a minute.
@@ -77,9 +78,11 @@ def test_a_webhook_and_what_follows_from_it_is_one_trace(traced: Pipeline, colle
     crawl_id = f"crawl-{uuid.uuid4()}"
     [job_id] = traced.crawl(pages()[:1], crawl_id)
     assert traced.finished(job_id)["status"] == "succeeded"
-    wait_for(lambda: len(stages_of(collector, job_id)) == 3, 15, "the spans of all stages")
+    block_until(lambda: len(stages_of(collector, job_id)) == 3, timeout=15, description="the spans of all stages")
     [trace_id] = {span.trace_id for span in stages_of(collector, job_id)}
-    wait_for(lambda: len(trace_of(collector, trace_id)) == len(SERVICES), 15, "the span of the request")
+    block_until(
+        lambda: len(trace_of(collector, trace_id)) == len(SERVICES), timeout=15, description="the span of the request"
+    )
     spans = {span.service: span for span in trace_of(collector, trace_id)}
     request, chunker, embedder, indexer = (spans[f"millstream-{service}"] for service in SERVICES)
     assert (request.name, request.parent_id) == ("POST /api/webhook/firecrawl", "")
@@ -88,8 +91,10 @@ def test_a_webhook_and_what_follows_from_it_is_one_trace(traced: Pipeline, colle
         chunker.span_id,
         embedder.span_id,
     ]
-    wait_for(
-        lambda: "Batch processing complete" in {line["event"] for line in logged(traced, trace_id)}, 15, "the logs"
+    block_until(
+        lambda: "Batch processing complete" in {line["event"] for line in logged(traced, trace_id)},
+        timeout=15,
+        description="the logs",
     )
     assert {line["job_id"] for line in logged(traced, trace_id)} <= {job_id, None}
     assert {line["service"] for line in logged(traced, trace_id)} >= set(SERVICES[1:])
@@ -100,18 +105,20 @@ def test_a_traced_request_goes_on_in_its_trace_to_the_receiver_of_the_callback(
 ) -> None:
     trace_id = uuid.uuid4().hex
     job_id = index(traced, f"{collector.url}/done", trace_id)
-    [(headers, body)] = wait_for(lambda: collector.posts_to("/done"), 30, "the callback")
+    [(headers, body)] = block_until(lambda: collector.posts_to("/done"), timeout=30, description="the callback")
     assert headers["traceparent"].split("-")[1] == trace_id
     assert headers["X-Millstream-Signature"].startswith("sha256=")
     job = json.loads(body)["job"]
     assert (job["job_id"], job["status"]) == (job_id, "succeeded")
-    wait_for(lambda: len(trace_of(collector, trace_id)) == len(SERVICES), 15, "the spans of all services")
+    block_until(
+        lambda: len(trace_of(collector, trace_id)) == len(SERVICES), timeout=15, description="the spans of all services"
+    )
 
 
 def test_a_search_is_one_trace_too(traced: Pipeline, collector: Collector) -> None:
     trace_id = uuid.uuid4().hex
     traced.http.post("/api/search", json={"query": "okapi"}, headers={"traceparent": traceparent(trace_id)})
-    wait_for(lambda: len(trace_of(collector, trace_id)) == 2, 15, "both services' spans")
+    block_until(lambda: len(trace_of(collector, trace_id)) == 2, timeout=15, description="both services' spans")
     assert {(span.service, span.name) for span in trace_of(collector, trace_id)} == {
         ("millstream-ingest", "POST /api/search"),
         ("millstream-indexer", "POST /api/search"),
@@ -122,12 +129,18 @@ def test_a_callback_that_was_not_taken_is_told_by_the_next_ingest(traced: Pipeli
     path = f"/{uuid.uuid4()}"
     collector.later.add(path)
     job_id = index(traced, f"{collector.url}{path}", uuid.uuid4().hex)
-    wait_for(lambda: collector.posts_to(path) and query(traced, POSTPONED, job_id), 30, "a first try, and its failure")
+    block_until(
+        lambda: collector.posts_to(path) and query(traced, POSTPONED, job_id),
+        timeout=30,
+        description="a first try, and its failure",
+    )
     [victim] = traced.pids("ingest")
     kill(victim)
     before = len(collector.posts_to(path))
     collector.later.clear()
-    wait_for(lambda: len(collector.posts_to(path)) > before, 90, "another try")  # a claim that died is good for 60 s
+    block_until(
+        lambda: len(collector.posts_to(path)) > before, timeout=90, description="another try"
+    )  # a claim that died is good for 60 s
     tries = collector.posts_to(path)
     assert len({headers["X-Millstream-Delivery"] for headers, _ in tries}) == 1
     assert len({body for _, body in tries}) == 1

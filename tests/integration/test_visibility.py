@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from tests.support.inspection import expected_ids, is_quiet, stored_ids
-from tests.support.pipeline import Pipeline, wait_for
+from tests.support.pipeline import Pipeline
+from tests.support.waiting import block_until
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -95,7 +96,7 @@ def test_a_page_that_is_indexed_again_and_again_is_always_found_in_one_version(p
     assert sum(s.answers for s in searchers) >= REVISIONS
     assert len(set[str]().union(*(s.seen for s in searchers))) > REVISIONS // 4, "the searches went on meanwhile"
 
-    wait_for(lambda: is_quiet(pipeline), 20, "empty streams")
+    block_until(lambda: is_quiet(pipeline), timeout=20, description="empty streams")
     for mode in MODES:
         hits = pipeline.search("walrus", mode=mode, collapse="chunk", limit=100, filters={"url_prefix": url})
         assert {revision_of(hit["text"]) for hit in hits} == {f"revision{REVISIONS}"}
@@ -131,7 +132,7 @@ def test_of_indexes_and_deletes_that_overtake_each_other_the_last_accepted_one_w
     ended = Counter(pipeline.finished(job)["results"][0]["status"] for job in jobs)
     assert set(ended) <= {"indexed", "deleted", "superseded", "unchanged"}
 
-    wait_for(lambda: is_quiet(pipeline), 20, "empty streams")
+    block_until(lambda: is_quiet(pipeline), timeout=20, description="empty streams")
     for url, plan in plans.items():
         hits = pipeline.search("heron", mode="keyword", collapse="chunk", filters={"url_prefix": url})
         found = [revision_of(hit["text"]) for hit in hits if hit["url"] == url]

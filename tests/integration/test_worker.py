@@ -20,13 +20,13 @@ from tests.support.stage_harness import (
     abandon,
     accept_documents,
     depth,
-    eventually,
     make_dispatcher,
     pending,
     release_all,
     running_worker,
     states,
 )
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -46,7 +46,7 @@ async def test_documents_go_on_to_the_next_stage_and_leave_nothing_behind(server
     job = await accept_documents(servers, 10)
     await release_all(servers)
     async with running_worker(servers, emit):
-        await eventually(lambda: depth_is(servers, EMBEDDER, 3), "entries for the embedder")
+        await wait_until(lambda: depth_is(servers, EMBEDDER, 3), description="entries for the embedder")
     assert await depth(servers, CHUNKER) == 0
     assert await states(servers, job) == ["released"] * 10
 
@@ -61,7 +61,7 @@ async def test_what_ends_is_counted_and_the_last_one_finishes_the_job(servers: S
         return Done(ItemState.INDEXED, 2)
 
     async with running_worker(servers, handle):
-        await eventually(lambda: job_status(servers, job), "the job's end")
+        await wait_until(lambda: job_status(servers, job), description="the job's end")
     row = await servers.pool.fetchrow("SELECT status, succeeded, failed FROM webhook.jobs WHERE job_id = $1", job)
     assert tuple(row) == ("partial", 8, 1)
     letters = await servers.pool.fetch("SELECT position, stage, code, error FROM webhook.dead_letters")
@@ -79,13 +79,13 @@ async def test_a_crawl_that_holds_all_slots_keeps_no_urgent_document_waiting(ser
         return Done(ItemState.INDEXED, 1)
 
     async with running_worker(servers, handle, stage_concurrency=1):
-        await eventually(lambda: pending_count(servers, CHUNKER.stream(Lane.LOW)), "the crawl in work")
+        await wait_until(lambda: pending_count(servers, CHUNKER.stream(Lane.LOW)), description="the crawl in work")
         urgent = await accept_documents(servers, 1, source="somebody", lane=Lane.HIGH)
         await release_all(servers)
-        await eventually(lambda: job_status(servers, urgent), "the urgent document's end")
+        await wait_until(lambda: job_status(servers, urgent), description="the urgent document's end")
         assert await pending_count(servers, CHUNKER.stream(Lane.LOW)) == 1, "the crawl has no more slots than it had"
         goes_on.set()
-        await eventually(lambda: job_status(servers, crawl), "the crawl's end")
+        await wait_until(lambda: job_status(servers, crawl), description="the crawl's end")
 
 
 async def test_a_dead_consumers_batch_is_split_and_finished_by_another(servers: Servers) -> None:
@@ -99,7 +99,7 @@ async def test_a_dead_consumers_batch_is_split_and_finished_by_another(servers: 
         return Done(ItemState.INDEXED)
 
     async with running_worker(servers, handle):
-        await eventually(lambda: job_status(servers, job), "the job's end")
+        await wait_until(lambda: job_status(servers, job), description="the job's end")
     assert sorted(seen) == list(range(8))
     assert await states(servers, job) == ["indexed"] * 8
 
@@ -119,7 +119,7 @@ async def test_suspects_run_alone(servers: Servers) -> None:
         return Done(ItemState.INDEXED)
 
     async with running_worker(servers, handle):
-        await eventually(lambda: job_status(servers, job), "the job's end")
+        await wait_until(lambda: job_status(servers, job), description="the job's end")
     assert highest == 1
 
 
@@ -141,11 +141,11 @@ async def test_a_suspect_is_charged_for_what_happens_while_it_runs_and_not_while
 
     first = (await pending(servers))[0]["message_id"]
     async with running_worker(servers, handle, consumer="worker"):
-        await eventually(lambda: deliveries(1), "the suspect to wait, uncounted")
+        await wait_until(lambda: deliveries(1), description="the suspect to wait, uncounted")
         finish[other].set()
-        await eventually(lambda: deliveries(2), "the suspect to run, counted")
+        await wait_until(lambda: deliveries(2), description="the suspect to run, counted")
         finish[suspect].set()
-        await eventually(lambda: job_status(servers, suspect), "the job's end")
+        await wait_until(lambda: job_status(servers, suspect), description="the job's end")
 
 
 async def test_a_document_whose_worker_died_too_often_is_a_dead_letter(servers: Servers) -> None:
@@ -153,7 +153,7 @@ async def test_a_document_whose_worker_died_too_often_is_a_dead_letter(servers: 
     await release_all(servers)
     await abandon(servers, deliveries=4)
     async with running_worker(servers, done):
-        await eventually(lambda: job_status(servers, job), "the job's end")
+        await wait_until(lambda: job_status(servers, job), description="the job's end")
     letter = await servers.pool.fetchrow("SELECT code, deliveries FROM webhook.dead_letters")
     assert tuple(letter) == ("too_many_deliveries", 5)
 
@@ -170,12 +170,12 @@ async def test_a_lease_is_renewed_as_long_as_the_work_runs(servers: Servers) -> 
         return Done(ItemState.INDEXED)
 
     async with running_worker(servers, handle, consumer="w1"):
-        await eventually(lambda: truth(handled), "the work to start")
+        await wait_until(lambda: truth(handled), description="the work to start")
         async with running_worker(servers, done, consumer="w2"):
             await asyncio.sleep(1.5)  # more than two leases: the second worker has had every chance to take it
         assert await states(servers, job) == ["released"]
         finish.set()
-        await eventually(lambda: job_status(servers, job), "the job's end")
+        await wait_until(lambda: job_status(servers, job), description="the job's end")
     assert handled == ["started"]
 
 
@@ -192,7 +192,7 @@ async def test_a_lost_lease_cancels_the_work_and_writes_nothing(servers: Servers
         raise AssertionError("unreachable")
 
     async with running_worker(servers, handle):
-        await eventually(lambda: pending_count(servers), "the work to start")
+        await wait_until(lambda: pending_count(servers), description="the work to start")
         [row] = await pending(servers)
         await servers.redis.xclaim(STREAM, CHUNKER, "thief", 0, [row["message_id"]], justid=True)
         await asyncio.wait_for(cancelled.wait(), 5)
@@ -229,7 +229,7 @@ async def test_a_copy_of_an_item_that_was_released_again_is_left_alone(servers: 
         return Done(ItemState.INDEXED)
 
     async with running_worker(servers, handle):
-        await eventually(lambda: stream_is_empty(servers), "the stream to be empty")
+        await wait_until(lambda: stream_is_empty(servers), description="the stream to be empty")
     assert sorted(seen) == [2, 3]
     assert await states(servers, job) == ["released", "released", "indexed", "indexed"]
 
@@ -242,7 +242,7 @@ async def test_a_bug_costs_an_attempt(servers: Servers) -> None:
         raise ValueError("a bug")
 
     async with running_worker(servers, broken):
-        await eventually(lambda: states_are(servers, job, "queued"), "both to be queued again")
+        await wait_until(lambda: states_are(servers, job, "queued"), description="both to be queued again")
     assert await attempts(servers, job) == [1, 1]
 
 
@@ -263,7 +263,7 @@ async def test_while_a_dependency_is_away_nothing_is_read_and_no_document_pays(s
         return Done(ItemState.INDEXED)
 
     async with running_worker(servers, handle, canaries={"tei": canary}, stage_concurrency=2):
-        await eventually(lambda: truth(tried), "a first try")
+        await wait_until(lambda: truth(tried), description="a first try")
         await asyncio.sleep(0.5)
         assert tried <= 12, "what was in work, and no more"
         is_away = False
@@ -274,7 +274,7 @@ async def test_while_a_dependency_is_away_nothing_is_read_and_no_document_pays(s
             await dispatcher.release_some()
             return await job_status(servers, job)
 
-        await eventually(released_and_finished, "the job's end", timeout=30)
+        await wait_until(released_and_finished, timeout=30, description="the job's end")
     assert await states(servers, job) == ["indexed"] * 40
     assert set(await attempts(servers, job)) == {0}
 
@@ -292,7 +292,7 @@ async def test_a_document_that_breaks_a_healthy_dependency_pays_and_is_dead_in_t
         return Done(ItemState.INDEXED)
 
     async with running_worker(servers, handle, canaries={"tei": healthy}, max_attempts=1):
-        await eventually(lambda: job_status(servers, job), "the job's end")
+        await wait_until(lambda: job_status(servers, job), description="the job's end")
     assert await states(servers, job) == ["indexed", "failed", "indexed"]
     assert await servers.pool.fetchval("SELECT code FROM webhook.dead_letters") == "tei_error"
 
@@ -308,7 +308,7 @@ async def test_a_dependency_that_finds_nearly_every_document_at_fault_is_not_bel
         raise InputRejectedError("the texts are not to its taste")
 
     async with running_worker(servers, handle, canaries={"tei": healthy}, stage_concurrency=1) as worker:
-        await eventually(lambda: truth(worker.breakers.is_any_open), "the breaker to open")
+        await wait_until(lambda: truth(worker.breakers.is_any_open), description="the breaker to open")
     found = await states(servers, job)
     assert found.count("failed") == 16, "20 documents must have been seen"
     assert set(found) == {"failed", "queued", "released"}
@@ -323,8 +323,8 @@ async def test_a_malformed_entry_is_kept_raw_and_stops_nobody(servers: Servers, 
     await release_all(servers)
     await servers.redis.xadd(STREAM, fields)  # type: ignore[arg-type]
     async with running_worker(servers, done):
-        await eventually(lambda: job_status(servers, job), "the job's end")
-        await eventually(lambda: stream_is_empty(servers), "the stream to be empty")
+        await wait_until(lambda: job_status(servers, job), description="the job's end")
+        await wait_until(lambda: stream_is_empty(servers), description="the stream to be empty")
     letter = await servers.pool.fetchrow("SELECT code, header, body FROM webhook.dead_letters")
     assert tuple(letter) == ("malformed", fields.get("h"), fields.get("b", b""))
 
@@ -334,7 +334,7 @@ async def test_an_entry_of_a_newer_release_is_left_to_a_newer_worker(servers: Se
         await create_groups(servers.redis, stage)
     await servers.redis.xadd(STREAM, {"h": b'{"schema": 99, "documents": []}'})
     async with running_worker(servers, done):
-        await eventually(lambda: pending_count(servers), "the entry to be seen")
+        await wait_until(lambda: pending_count(servers), description="the entry to be seen")
         await asyncio.sleep(0.3)
     [row] = await pending(servers)
     assert row["times_delivered"] <= 1
@@ -349,7 +349,7 @@ async def test_a_drain_finishes_what_runs_and_takes_the_consumer_away(servers: S
         return Done(ItemState.INDEXED)
 
     async with running_worker(servers, handle):
-        await eventually(lambda: pending_count(servers), "the work to start")
+        await wait_until(lambda: pending_count(servers), description="the work to start")
     assert await states(servers, job) == ["indexed"] * 3
     consumers = await servers.redis.xinfo_consumers(STREAM, CHUNKER)
     assert consumers == []
@@ -364,12 +364,12 @@ async def test_a_drain_that_takes_too_long_gives_back_without_penalty(servers: S
         raise AssertionError("unreachable")
 
     async with running_worker(servers, handle, drain_timeout=0.2):
-        await eventually(lambda: pending_count(servers), "the work to start")
+        await wait_until(lambda: pending_count(servers), description="the work to start")
     [row] = await pending(servers)
     assert row["times_delivered"] == 0
 
     async with running_worker(servers, done, consumer="w2"):
-        await eventually(lambda: job_status(servers, job), "the job's end")
+        await wait_until(lambda: job_status(servers, job), description="the job's end")
 
 
 async def test_a_destroyed_group_is_made_again_and_its_work_is_released_again(servers: Servers) -> None:
@@ -384,7 +384,7 @@ async def test_a_destroyed_group_is_made_again_and_its_work_is_released_again(se
             await dispatcher.release_some()
             return await job_status(servers, job)
 
-        await eventually(released_and_finished, "the job's end")
+        await wait_until(released_and_finished, description="the job's end")
     assert await states(servers, job) == ["indexed"] * 8
 
 
@@ -398,11 +398,11 @@ async def test_dead_consumers_go_but_never_one_that_holds_something(servers: Ser
     async def tidied() -> bool:
         return await janitor.tidy() > 0
 
-    await eventually(tidied, "the empty consumer to be deleted")
+    await wait_until(tidied, description="the empty consumer to be deleted")
     consumers = await servers.redis.xinfo_consumers(STREAM, CHUNKER)
     assert [consumer["name"] for consumer in consumers] == [b"dead-with-work"]
     async with running_worker(servers, done):
-        await eventually(lambda: job_status(servers, job), "the job's end")
+        await wait_until(lambda: job_status(servers, job), description="the job's end")
 
 
 async def test_a_redis_that_evicts_keys_is_refused_with_the_remedy(servers: Servers) -> None:
@@ -432,7 +432,7 @@ async def test_while_redis_takes_no_writes_what_is_done_waits_for_its_hand_over(
             await asyncio.sleep(0.5)  # several tries of the hand-over
             assert worker.leases.held == [entry]
             await replicate(servers, "NO", "ONE")
-            await eventually(lambda: depth_is(servers, EMBEDDER, 1), "the hand-over")
+            await wait_until(lambda: depth_is(servers, EMBEDDER, 1), description="the hand-over")
     finally:
         await replicate(servers, "NO", "ONE")
     assert await states(servers, job) == ["released"] * 3
@@ -463,7 +463,7 @@ async def test_an_error_text_that_postgres_cannot_store_fails_nobody_else(server
         return Done(ItemState.INDEXED)
 
     async with running_worker(servers, handle):
-        await eventually(lambda: job_status(servers, job), "the job's end")
+        await wait_until(lambda: job_status(servers, job), description="the job's end")
     assert await states(servers, job) == ["failed", "indexed"]
 
 

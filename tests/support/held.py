@@ -7,7 +7,8 @@ from redis import Redis
 
 from shared.pipeline.lanes import Lane
 from shared.pipeline.stages import StageName
-from tests.support.pipeline import Pipeline, wait_for
+from tests.support.pipeline import Pipeline
+from tests.support.waiting import block_until
 
 
 class HeldEntry:
@@ -17,7 +18,7 @@ class HeldEntry:
         self._pipeline = pipeline
         self.url = f"https://example.com/{uuid.uuid4()}"
         self.job_id = pipeline.index([{"url": self.url, "markdown": "# Ibex"}])
-        self.id = wait_for(self._deliver, 20, "the entry to be pending")["id"]
+        self.id = block_until(self._deliver, timeout=20, description="the entry to be pending")["id"]
 
     @property
     def row(self) -> dict[str, Any] | None:

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 
 from tests.support.local_stack import bare_environ, enterable_directory
+from tests.support.waiting import block_until
 
 MILLSTREAM = [sys.executable, "-c", "from cli.main import main; main()"]
 PAGES_FILE = Path(__file__).parent.parent / "data" / "crawl" / "pages.jsonl.gz"
@@ -136,7 +137,11 @@ def running_pipeline(*options: str, **settings: str) -> Iterator[Pipeline]:
                 env=bare_environ(**settings), cwd=directory,
             )  # fmt: skip
             try:
-                wait_for(lambda: (data_dir / "services.json").exists() or up.poll() is not None, 90, "the start")
+                block_until(
+                    lambda: (data_dir / "services.json").exists() or up.poll() is not None,
+                    timeout=90,
+                    description="the start",
+                )
                 assert up.poll() is None, log.read_text()
                 pipeline = Pipeline(data_dir)
                 yield pipeline
@@ -158,15 +163,6 @@ def replicated_pipeline() -> Iterator[Pipeline]:
     }
     with running_pipeline("--replicas", "ingest=2,chunker=2,embedder=2,indexer=2", **settings) as pipeline:
         yield pipeline
-
-
-def wait_for(condition: Callable[[], T], timeout: float, description: str) -> T:
-    """Poll until `condition` is true and return its value; fail after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout:g} s: {description}"
-        time.sleep(0.05)
-    return value
 
 
 def kill(pid: int) -> None:

@@ -218,12 +218,3 @@ async def entries_of(servers: Servers, stream: str) -> list[tuple[bytes, dict[by
 async def depth(servers: Servers, stage: StageName, lanes: Sequence[Lane] = tuple(Lane)) -> int:
     """Entries in the stage's streams."""
     return sum([int(await servers.redis.xlen(stage.stream(lane))) for lane in lanes])
-
-
-async def eventually(condition: Callable[[], Awaitable[object]], description: str, timeout: float = 15.0) -> None:
-    """Poll an awaitable condition until it is true."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout
-    while not await condition():
-        assert loop.time() < deadline, f"not within {timeout:g} s: {description}"
-        await asyncio.sleep(0.02)

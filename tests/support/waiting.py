@@ -11,7 +11,7 @@ _POLL_INTERVAL = 0.005  # seconds
 T = TypeVar("T")
 
 
-async def wait_until(condition: Callable[[], object], *, timeout: float = 5.0, description: str) -> Any:
+async def wait_until(condition: Callable[[], object], *, timeout: float = 15.0, description: str) -> Any:
     """Return the first true value of `condition()`, of which an awaitable is awaited.
 
     Fails with `description` after `timeout` seconds.
@@ -27,7 +27,7 @@ async def wait_until(condition: Callable[[], object], *, timeout: float = 5.0, d
         await asyncio.sleep(_POLL_INTERVAL)
 
 
-def wait_for(condition: Callable[[], T], *, timeout: float = 5.0, description: str) -> T:
+def block_until(condition: Callable[[], T], *, timeout: float = 15.0, description: str) -> T:
     """`wait_until` for tests without an event loop."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):
