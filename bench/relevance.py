@@ -30,9 +30,9 @@ from cli.client import ApiClient
 from cli.sample.webhooks import SIGNATURE_HEADER, sign
 from cli.serve import apply_migrations
 from indexer.qdrant.client import make_client
-from indexer.search.contract import MAX_QUERY_CHARACTERS
 from local.services import Services
 from local.stack import API_SECRET, WEBHOOK_SECRET, Stack
+from shared.service.search_contract import MAX_QUERY_CHARACTERS
 from shared.service.settings import QdrantSettings, TeiSettings, load
 from shared.tei.client import TeiClient
 

@@ -28,7 +28,7 @@ DEFAULT_PORT = 50111  # the indexer's
 
 async def listen(process: Process, settings: Settings) -> AsyncQdrantClient:
     """Serve searches on the process's port; returns its Qdrant client, which closes with the process."""
-    check_secret("WEBHOOK_API_SECRET", settings.ingest.api_secret, test_mode=settings.process.test_mode)
+    check_secret("WEBHOOK_API_SECRET", settings.search.api_secret, test_mode=settings.process.test_mode)
     client = make_client(settings.qdrant, process.metrics.request_observer("qdrant"))
     process.stack.push_async_callback(client.close)
     process.health.checks["qdrant"] = check_qdrant(client)
@@ -59,7 +59,7 @@ async def _make_app(process: Process, client: AsyncQdrantClient, settings: Setti
         embed_query=TargetEmbedder(visibility.seen, embedder, settings.tei),
     )
     options = SearchOptions(default_collection=settings.collection.qdrant_collection, rrf_k=settings.search.rrf_k)
-    authenticator = Authenticator(settings.ingest.api_secret, Secret())
+    authenticator = Authenticator(settings.search.api_secret, Secret())
 
     def is_authentic(request: web.Request) -> bool:
         return authenticator.check_bearer(request.headers.get("Authorization")) is Verdict.ALLOWED

@@ -5,7 +5,6 @@ import msgspec
 from shared.service.settings import (
     CollectionSettings,
     IndexerSettings,
-    IngestSettings,
     PostgresSettings,
     ProcessSettings,
     QdrantSettings,
@@ -25,5 +24,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     collection: CollectionSettings
     search: SearchSettings
     tei: TeiSettings
-    ingest: IngestSettings  # the API secret, which search asks for too
     indexer: IndexerSettings

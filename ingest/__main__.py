@@ -4,13 +4,11 @@ import asyncio
 
 import aiohttp
 import structlog
-from aiohttp import web
 
 from ingest.dispatch.dispatcher import Dispatcher
 from ingest.documents.acceptance import Acceptance
 from ingest.documents.document import Limits
-from ingest.http.app import SearchForwarder, make_app
-from ingest.http.new_targets import NewTargets
+from ingest.http.app import make_app
 from ingest.http.openapi import OpenApi
 from ingest.http.qdrant_check import check_qdrant
 from ingest.http.routes.accept import AcceptApi, Rules
@@ -23,6 +21,7 @@ from ingest.http.routes.jobs import JobsApi
 from ingest.http.routes.operations import OperationsApi
 from ingest.http.routes.pipeline import PipelineApi
 from ingest.http.routes.reindex import ReindexApi
+from ingest.http.routes.search import SearchApi
 from ingest.http.routes.streams import StreamsApi
 from ingest.http.sessions import Sessions
 from ingest.inspection.operator import Operator
@@ -31,6 +30,7 @@ from ingest.inspection.throughput import Throughput
 from ingest.inspection.watch import PipelineWatch
 from ingest.jobs.callbacks import Callbacks
 from ingest.jobs.control import JobControl
+from ingest.jobs.new_targets import NewTargets
 from ingest.jobs.store import JobStore
 from ingest.settings import Settings
 from ingest.upkeep.callbacks import CallbackSender, callback_session
@@ -44,7 +44,9 @@ from shared.runtime.recorder import Recorder
 from shared.runtime.streams.gate import Gate, mark_of
 from shared.runtime.streams.handover import HandOver
 from shared.service.auth import Authenticator
+from shared.service.health import HealthApi
 from shared.service.http import UNCOMPRESSED
+from shared.service.routes import add_routes
 from shared.service.settings import IngestSettings, check_secret
 from shared.tei.servers import check_any, tei_clients
 
@@ -60,27 +62,22 @@ async def serve(process: Process, settings: Settings) -> None:
     )
     _add_checks(process, settings, session)
 
-    authenticator = Authenticator(ingest.api_secret, ingest.secret)
-    sessions = Sessions(ingest.api_secret)
-    app = make_app(authenticator, sessions, ingest.max_body_bytes)
-    Dashboard(authenticator, sessions).add_routes(app)
-    acceptance = _acceptance(process, settings)
-    AcceptApi(acceptance, authenticator, _rules(ingest)).add_routes(app)
-    DocumentsApi(process.pool, acceptance, collection=settings.collection.qdrant_collection).add_routes(app)
-    _add_collection_routes(app, process, settings, session)
-    jobs = JobStore(process.pool)
-    JobsApi(jobs, JobControl(process.pool), process.operations, process.stop).add_routes(app)
-    JobEventsApi(jobs, process.stop).add_routes(app)
     throughput = Throughput(process.redis)
     inspector = StreamInspector(process.redis, throughput)
     watch = PipelineWatch(inspector, process.pool, process.metrics.pipeline)
-    StreamsApi(inspector, _operators(process, settings.runtime.lease)).add_routes(app)
-    OpenApi().add_routes(app)
-    PipelineApi(watch, process.pool, process.stop).add_routes(app)
-    OperationsApi(process.pool).add_routes(app)
-    DeadLettersApi(process.pool).add_routes(app)
-    search = SearchForwarder(session, ingest.search_url, ingest.api_secret, process.tracing)
-    app.router.add_post("/api/search", search.post_search)
+    authenticator = Authenticator(ingest.api_secret, ingest.secret)
+    sessions = Sessions(ingest.api_secret)
+    app = make_app(authenticator, sessions, ingest.max_body_bytes)
+    apis = [
+        Dashboard(authenticator, sessions),
+        *_document_apis(process, settings, authenticator),
+        *_job_apis(process),
+        *_inspection_apis(process, settings, inspector, watch),
+        *_collection_apis(process, settings, session),
+        SearchApi(session, ingest.search_url, ingest.api_secret, process.tracing),
+    ]
+    for api in (*apis, OpenApi([*map(type, apis), HealthApi])):
+        add_routes(app, api)
     await process.listen(app, settings.process.host, Port(50108, ingest.ingest_port))
 
     sender = await _callback_sender(process, settings.ingest)
@@ -99,14 +96,46 @@ async def serve(process: Process, settings: Settings) -> None:
             task.cancel()
 
 
-def _acceptance(process: Process, settings: Settings) -> Acceptance:
-    return Acceptance(
+def _document_apis(process: Process, settings: Settings, authenticator: Authenticator) -> list[object]:
+    collection = settings.collection.qdrant_collection
+    acceptance = Acceptance(
         process.pool,
         process.metrics,
-        collection=settings.collection.qdrant_collection,
+        collection=collection,
         timeout=settings.runtime.indexing_job_timeout,
         tracing=process.tracing,
     )
+    return [
+        AcceptApi(acceptance, authenticator, _rules(settings.ingest)),
+        DocumentsApi(process.pool, acceptance, collection=collection),
+    ]
+
+
+def _job_apis(process: Process) -> list[object]:
+    jobs = JobStore(process.pool)
+    return [
+        JobsApi(jobs, JobControl(process.pool), process.operations, process.stop),
+        JobEventsApi(jobs, process.stop),
+        DeadLettersApi(process.pool),
+    ]
+
+
+def _inspection_apis(
+    process: Process, settings: Settings, inspector: StreamInspector, watch: PipelineWatch
+) -> list[object]:
+    return [
+        StreamsApi(inspector, _operators(process, settings.runtime.lease)),
+        PipelineApi(watch, process.pool, process.stop),
+        OperationsApi(process.pool),
+    ]
+
+
+def _collection_apis(process: Process, settings: Settings, session: aiohttp.ClientSession) -> list[object]:
+    new_targets = NewTargets(process.pool, session, settings.tei)
+    return [
+        CollectionsApi(process.pool, new_targets, default=settings.collection.qdrant_collection),
+        ReindexApi(process.pool, new_targets, process.operations),
+    ]
 
 
 async def _callback_sender(process: Process, settings: IngestSettings) -> CallbackSender:
@@ -122,14 +151,6 @@ def _rules(ingest: IngestSettings) -> Rules:
         deduplication_window=ingest.deduplication_window,
         may_call_private=ingest.callback_allow_private,
     )
-
-
-def _add_collection_routes(
-    app: web.Application, process: Process, settings: Settings, session: aiohttp.ClientSession
-) -> None:
-    new_targets = NewTargets(process.pool, session, settings.tei)
-    CollectionsApi(process.pool, new_targets, default=settings.collection.qdrant_collection).add_routes(app)
-    ReindexApi(process.pool, new_targets, process.operations).add_routes(app)
 
 
 def _housekeeper(process: Process, settings: Settings) -> Housekeeper:

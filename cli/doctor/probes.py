@@ -25,11 +25,12 @@ from shared.jobs.targets import Target
 from shared.pipeline.stages import StageName
 from shared.service.clients import PostgresPool, check_redis
 from shared.service.errors import ConfigurationError, DependencyError
-from shared.service.http import UNCOMPRESSED, HealthReport
+from shared.service.health import HealthReport
+from shared.service.http import UNCOMPRESSED
 from shared.service.settings import QdrantSettings, RuntimeSettings
 from shared.tei.client import Backoff, TeiClient, TeiInfo
 
-_ENDED = OperationFilter(seconds=3600.0, operation_type="document_indexing")
+_ENDED = OperationFilter(hours=1.0, operation_type="document_indexing", limit=0)
 _ROUND_TRIPS = 7
 _MAX_DOCUMENTS = 2000  # whose stages are looked at
 _READ = {"limit": 64, "with_payload": True}  # an answer of several TCP segments, as those of searches are
@@ -104,7 +105,7 @@ async def see_filled(pool: PostgresPool) -> frozenset[str]:
 async def see_work(pool: PostgresPool, runtime: RuntimeSettings) -> WorkSeen:
     """What waits, and how the documents of the last hour got on."""
     backlog = await pool.fetchrow(_BACKLOG, runtime.indexing_job_timeout)
-    reports = await OperationReports(pool).report(_ENDED, 0)
+    reports = await OperationReports(pool).report(_ENDED)
     totals = reports.operations_by_type.get("document_indexing")
     documents = [msgspec.convert(row["stages"], dict[StageName, Stay]) for row in await pool.fetch(_STAYS)]
     load = measure(documents, runtime.stage_concurrency)

@@ -8,7 +8,7 @@ import msgspec
 from cli.doctor.finding import Finding, Findings, fail, ok, refusal, warn
 from local.servers import URL_VARIABLES
 from shared.jobs.targets import Target
-from shared.service.http import HealthReport
+from shared.service.health import HealthReport
 
 # More than that is another data centre, a busy machine, or a proxy that thinks. Qdrant is asked once a batch message.
 SLOW_ROUND_TRIP_MS = {"redis": 5.0, "postgres": 5.0, "tei": 5.0, "qdrant": 20.0}

@@ -5,7 +5,7 @@ import datetime as dt
 import msgspec
 from qdrant_client.models import Condition, DatetimeRange, FieldCondition, Filter, MatchPrefix, MatchValue
 
-from indexer.search.contract import SearchFilters
+from shared.service.search_contract import SearchFilters
 
 _EQUAL = ("domain", "language", "country", "is_mobile", "crawl_id")
 

@@ -12,9 +12,9 @@ from qdrant_client.models import ScoredPoint, SparseVector
 
 from indexer.qdrant.client import qdrant_errors
 from indexer.qdrant.collection import SPARSE
-from indexer.search.contract import SearchFilters
 from indexer.search.filters import qdrant_filter
 from indexer.search.ranking import WINDOW, Hit
+from shared.service.search_contract import SearchFilters
 
 RANKED_BY = ["document_id", "version", "chunk_index"]  # texts are fetched for one page only
 

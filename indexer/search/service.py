@@ -13,11 +13,11 @@ from qdrant_client.models import SparseVector
 from indexer.keyword import KeywordEncoder, KeywordParameters
 from indexer.qdrant.client import MissingCollectionError, qdrant_errors
 from indexer.search import ranking
-from indexer.search.contract import Collapse, Mode, SearchRequest, SearchResponse, SearchResult
 from indexer.search.ranking import Hit
 from indexer.search.timing import Part, SearchTiming
 from indexer.search.window import Question, Sources, Window, WindowReader
 from shared.service.errors import DependencyError
+from shared.service.search_contract import Collapse, Mode, SearchRequest, SearchResponse, SearchResult
 
 MAX_ROUNDS = 5  # of one search; more than two are seen only while one page changes many times a second
 

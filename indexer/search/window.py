@@ -11,12 +11,12 @@ from qdrant_client.models import SparseVector
 
 from indexer.qdrant.client import qdrant_errors
 from indexer.qdrant.collection import DENSE
-from indexer.search.contract import Mode, SearchFilters
 from indexer.search.filters import qdrant_filter
 from indexer.search.keyword_index import RANKED_BY, KeywordIndex, KeywordQuestion, hit_of
 from indexer.search.ranking import WINDOW, Hit
 from indexer.search.timing import Part, SearchTiming
 from shared.service.errors import DependencyError, RejectedError
+from shared.service.search_contract import Mode, SearchFilters
 
 Embedding = Sequence[float] | NDArray[np.float32]
 EmbedText = Callable[[str], Awaitable[Embedding]]

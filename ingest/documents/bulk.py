@@ -1,7 +1,7 @@
 """What POST /api/index and /api/index/batch take: one document, a list of them, or NDJSON. Pure."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 
 import msgspec
@@ -10,9 +10,6 @@ from ingest.documents.decoding import UnprocessableBodyError, decode, split_elem
 from ingest.documents.document import DEFAULT_LIMITS, Document, Limits, RejectedDocument, build_api_document, parse_each
 from ingest.documents.draft import raw_starts, read_draft, take_apart
 from ingest.documents.override import (
-    parse_callback,
-    parse_collection,
-    parse_lane,
     read_callback,
     read_collection,
     read_lane,
@@ -70,18 +67,13 @@ def parse_batch(body: bytes, limits: Limits = DEFAULT_LIMITS) -> BulkRequest:
     return BulkRequest(documents=documents, lane=lane, collection=collection, callback_url=callback_url)
 
 
-def parse_ndjson(body: bytes, query: Mapping[str, str], limits: Limits = DEFAULT_LIMITS) -> BulkRequest:
-    """A document a line, blank lines skipped; lane, collection and callback_url come from the URL's `query`.
+def parse_ndjson(body: bytes, limits: Limits = DEFAULT_LIMITS) -> BulkRequest:
+    """A document per line; blank lines are skipped.
 
-    Raises UnprocessableBodyError; a bad line is an element of the result.
+    Raises UnprocessableBodyError; an invalid line is an element of the result.
     """
-    try:
-        lane, collection = parse_lane(query.get("lane")), parse_collection(query.get("collection"))
-        callback_url = parse_callback(query.get("callback_url"))
-    except RejectedError as error:
-        raise UnprocessableBodyError(error.reason) from error
-    documents = _parse_documents(_lines(body.removeprefix(_BYTE_ORDER_MARK), limits.max_documents), limits)
-    return BulkRequest(documents=documents, lane=lane, collection=collection, callback_url=callback_url)
+    lines = _lines(body.removeprefix(_BYTE_ORDER_MARK), limits.max_documents)
+    return BulkRequest(documents=_parse_documents(lines, limits))
 
 
 def _parse_documents(

@@ -1,40 +1,43 @@
-"""The ingest application: routes, credentials, and what errors mean over HTTP."""
+"""The ingest application: credentials, and the statuses of the errors that handlers raise."""
 
 from typing import Any
 
-import aiohttp
-import asyncpg
 from aiohttp import web
 
 from ingest.documents.decoding import MalformedBodyError, UnprocessableBodyError
-from ingest.http.deadline import DEADLINE, add_deadlines
+from ingest.http.deadline import add_deadlines
 from ingest.http.sessions import Sessions, is_own
 from ingest.inspection.operator import NotPendingError, PendingConflictError
 from ingest.jobs.accept import IdempotencyConflictError
+from ingest.jobs.new_targets import UnusableTargetError
 from shared.pipeline.messages import NewerSchemaError
-from shared.pipeline.tracing import OFF, Tracing
 from shared.service.auth import Authenticator, Verdict
 from shared.service.errors import DependencyError
-from shared.service.http import REQUEST_ID, ProblemError
-from shared.service.settings import Secret
+from shared.service.http import ProblemError
+from shared.service.parameters import unprocessable
 
-_PASSED_ON = ("Content-Type", "Retry-After", "Server-Timing")  # of the search API's answers
-
-WEBHOOK_PREFIX = "/api/webhook/"  # signed or Bearer: its handler checks, since a signature needs the body
+WEBHOOK_PREFIX = "/api/webhook/"  # takes a signature instead, which its handler checks against the body
 
 
 def make_app(authenticator: Authenticator, sessions: Sessions, max_body_bytes: int) -> web.Application:
-    """An application without routes; everything under /api but the webhook asks for the API secret or a session."""
+    """An application without routes. Everything under /api needs the API secret or a session.
+
+    The webhook takes a signature as well, of which only the presence is checked here.
+    """
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Any) -> web.StreamResponse:
-        if request.path.startswith("/api/") and not request.path.startswith(WEBHOOK_PREFIX):
-            authorization = request.headers.get("Authorization")
+        authorization = request.headers.get("Authorization")
+        if request.path.startswith(WEBHOOK_PREFIX):
+            signature = request.headers.get("X-Firecrawl-Signature")
+            require(authenticator.check_webhook_headers(authorization, signature))
+        elif request.path.startswith("/api/"):
             if authorization is None and sessions.has(request):
                 if not is_own(request):
-                    raise ProblemError(403, "Forbidden", "a session's cookie alone changes nothing")
-            elif (verdict := authenticator.check_bearer(authorization)) is not Verdict.ALLOWED:
-                raise ProblemError(401, "Unauthorized", verdict, {"WWW-Authenticate": "Bearer"})
+                    raise ProblemError(403, "Forbidden", "the cookie of a session is not enough for a change: "
+                                       "send the request from the page, or with the API secret")  # fmt: skip
+            else:
+                require(authenticator.check_bearer(authorization))
         response: web.StreamResponse = await handler(request)
         return response
 
@@ -43,45 +46,25 @@ def make_app(authenticator: Authenticator, sessions: Sessions, max_body_bytes: i
     return app
 
 
+def require(verdict: Verdict) -> None:
+    """Raise ProblemError (401) unless the credentials are right."""
+    if verdict is not Verdict.ALLOWED:
+        raise ProblemError(401, "Unauthorized", verdict, {"WWW-Authenticate": "Bearer"})
+
+
 @web.middleware
 async def translate_errors(request: web.Request, handler: Any) -> web.StreamResponse:
-    """The statuses of the errors that handlers raise."""
+    """Give the errors that handlers raise their statuses."""
     try:
         response: web.StreamResponse = await handler(request)
     except MalformedBodyError as error:
         raise ProblemError(400, "Bad Request", str(error)) from error
-    except (UnprocessableBodyError, IdempotencyConflictError) as error:
-        raise ProblemError(422, "Unprocessable Content", str(error)) from error
+    except (UnprocessableBodyError, IdempotencyConflictError, UnusableTargetError) as error:
+        raise unprocessable(str(error)) from error
     except NotPendingError as error:
         raise ProblemError(404, "Not Found", str(error)) from error
     except (PendingConflictError, NewerSchemaError) as error:
         raise ProblemError(409, "Conflict", str(error)) from error
-    except asyncpg.DataError as error:  # a number out of range, or a text with a NUL
-        raise ProblemError(422, "Unprocessable Content", "a parameter has a value that cannot be looked for") from error
     except DependencyError as error:
         raise ProblemError(503, "Service Unavailable", str(error), {"Retry-After": "5"}) from error
     return response
-
-
-class SearchForwarder:
-    """Passes POST /api/search on to the search API and its answer back."""
-
-    def __init__(self, session: aiohttp.ClientSession, url: str, secret: Secret, tracing: Tracing = OFF) -> None:
-        self._session = session
-        self._tracing = tracing
-        self._authorization = f"Bearer {secret}"  # who has come this far is known here, also by a session
-        self._url = url.rstrip("/") + "/api/search"
-
-    async def post_search(self, request: web.Request) -> web.Response:
-        request[DEADLINE].lift()  # the session has a time limit of its own
-        headers = {"Authorization": self._authorization, "X-Request-ID": request[REQUEST_ID]}
-        if traceparent := self._tracing.traceparent():
-            headers["traceparent"] = traceparent
-        if "Content-Type" in request.headers:
-            headers["Content-Type"] = request.headers["Content-Type"]
-        try:
-            async with self._session.post(self._url, data=await request.read(), headers=headers) as answer:
-                passed = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
-                return web.Response(body=await answer.read(), status=answer.status, headers=passed)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise DependencyError("search", f"the search API does not answer: {error}") from error

@@ -5,7 +5,8 @@ from http import HTTPStatus
 import aiohttp
 
 from shared.service.errors import DependencyError
-from shared.service.http import UNCOMPRESSED, Check
+from shared.service.health import Check
+from shared.service.http import UNCOMPRESSED
 from shared.service.settings import QdrantSettings
 
 

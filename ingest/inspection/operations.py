@@ -1,10 +1,13 @@
 """What the rows of operation_metrics say: totals by type of operation, and the latest rows."""
 
 import datetime as dt
-from typing import Any
+from typing import Annotated, Any
 
 import asyncpg
 import msgspec
+from msgspec import Meta
+
+from shared.service.parameters import Text
 
 _WHERE = """
 timestamp > now() - make_interval(secs => $1) AND ($2::text IS NULL OR operation_type = $2)
@@ -27,12 +30,13 @@ FROM webhook.operation_metrics WHERE {_WHERE} ORDER BY timestamp DESC LIMIT $5
 
 
 class OperationFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which rows are meant; all that is given must hold."""
+    """A selection of rows, and how many of the latest to return; all conditions that are set must hold."""
 
-    seconds: float  # since now
-    operation_type: str | None = None
-    document_url: str | None = None
+    hours: Annotated[float, Meta(gt=0, le=24 * 366)] = 24.0
+    operation_type: Text | None = None
+    document_url: Text | None = None
     success: bool | None = None
+    limit: Annotated[int, Meta(ge=0, le=1000)] = 100
 
 
 class OperationTotals(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,11 +79,11 @@ class OperationReports:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
-    async def report(self, wanted: OperationFilter, limit: int) -> OperationReport:
-        """Totals over all rows that are meant, and the `limit` latest of them."""
-        chosen = (wanted.seconds, wanted.operation_type, wanted.document_url, wanted.success)
+    async def report(self, wanted: OperationFilter) -> OperationReport:
+        """Totals over all selected rows, and the latest of them."""
+        chosen = (wanted.hours * 3600, wanted.operation_type, wanted.document_url, wanted.success)
         totals = [dict(row) for row in await self._pool.fetch(_TOTALS, *chosen)]
-        latest = await self._pool.fetch(_LATEST, *chosen, limit) if limit else []
+        latest = await self._pool.fetch(_LATEST, *chosen, wanted.limit) if wanted.limit else []
         return OperationReport(
             operations_by_type={row.pop("operation_type"): msgspec.convert(row, OperationTotals) for row in totals},
             operations=[msgspec.convert(dict(row), OperationRow) for row in latest],

@@ -5,10 +5,11 @@ Reads only; no entry is claimed and no delivery counted. Bodies (texts and vecto
 
 import contextlib
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Self
 
 import msgspec
+from msgspec import Meta
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
@@ -18,12 +19,12 @@ from shared.pipeline.messages import Header, MalformedMessageError, NewerSchemaE
 from shared.pipeline.stages import OPERATOR, StageName
 from shared.service.errors import DependencyError, is_missing_group
 
-ENTRY_ID = "[0-9]{1,19}-[0-9]{1,19}"  # a pattern; Redis takes numbers of 64 bits
+_ENTRY_ID = "[0-9]{1,19}-[0-9]{1,19}"  # Redis takes numbers of 64 bits
+EntryId = Annotated[str, Meta(pattern=rf"\A{_ENTRY_ID}\Z", description="the id of a stream entry")]
 
 _MAX_PENDING_SCANNED = 10_000  # of one stream; the gates keep it far below
-_LONGEST_IDLE = 10 * 365 * 86400.0  # seconds; Redis takes no number of milliseconds over 64 bits
 _HEADERS_AT_ONCE = 16  # the script copies whole entries, with their bodies, before it picks the headers
-_CURSOR = re.compile(rf"(high|normal|low)_({ENTRY_ID})")
+_CURSOR = re.compile(rf"(high|normal|low)_({_ENTRY_ID})")
 
 # KEYS: the stream; ARGV: entry ids. Returns the field `h` of each, false where the entry or the field is missing.
 _HEADERS = """#!lua flags=no-writes
@@ -98,6 +99,27 @@ class PendingEntry(msgspec.Struct, frozen=True, kw_only=True):
     urls: list[str]
 
 
+class PendingCursor(str):
+    """The last entry of a page of pending entries: `<lane>_<entry id>`."""
+
+    __slots__ = ()
+    expected: ClassVar[str] = "`next` of the previous page"
+    schema: ClassVar[Mapping[str, Any]] = {"type": "string"}
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises ValueError for an invalid cursor."""
+        if not _CURSOR.fullmatch(text):
+            raise ValueError(f"expected {cls.expected}")
+        return cls(text)
+
+    @property
+    def position(self) -> tuple[Lane, str]:
+        """The lane, and the start for XPENDING."""
+        lane, _, entry_id = self.partition("_")
+        return Lane(lane), f"({entry_id}"
+
+
 class PendingPage(msgspec.Struct, frozen=True, kw_only=True):
     stage: StageName
     entries: list[PendingEntry]
@@ -136,14 +158,11 @@ class StreamInspector:
         )
 
     async def pending(
-        self, stage: StageName, *, idle_over: float = 0.0, after: str | None = None, limit: int = 100
+        self, stage: StageName, *, idle_over: float = 0.0, after: PendingCursor | None = None, limit: int = 100
     ) -> PendingPage:
-        """Pending entries by lane, oldest first; only those idle for `idle_over` seconds or longer.
-
-        `after` is `next` of the page before; raises ValueError if it is not.
-        """
-        first_lane, start = _cursor(after)
-        idle_ms = int(min(idle_over, _LONGEST_IDLE) * 1000)
+        """Pending entries by lane, oldest first; only those idle for `idle_over` seconds or longer."""
+        first_lane, start = after.position if after is not None else (next(iter(Lane)), "-")
+        idle_ms = int(idle_over * 1000)
         entries: list[PendingEntry] = []
         with redis_errors():
             for lane in list(Lane)[list(Lane).index(first_lane) :]:
@@ -251,13 +270,3 @@ def _readable(header: bytes | None) -> Header | None:
         return decode_header(header)
     except (MalformedMessageError, NewerSchemaError):
         return None
-
-
-def _cursor(after: str | None) -> tuple[Lane, str]:
-    """The lane and the XPENDING start of a page."""
-    if after is None:
-        return next(iter(Lane)), "-"
-    match = _CURSOR.fullmatch(after)
-    if not match:
-        raise ValueError(f"{after!r} is not a cursor")
-    return Lane(match[1]), f"({match[2]}"

@@ -2,12 +2,15 @@
 
 import datetime as dt
 import enum
-from typing import Any
+from typing import Annotated, Any
 
 import asyncpg
 import msgspec
+from msgspec import Meta
 
 from shared.jobs.payloads import load_payloads
+from shared.service.parameters import JobId, Text
+from shared.service.settings import Seconds
 
 _COLUMNS = """
 l.id, l.job_id::text, l.position, l.url, l.stage, l.code, l.error, l.attempts, l.deliveries, l.version, l.created_at,
@@ -63,20 +66,23 @@ class DeadLetterDetails(DeadLetter, frozen=True, kw_only=True):
     text: str | None
 
 
-class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which dead letters are meant; all conditions that are set must hold."""
+LetterId = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 
-    stage: str | None = None  # a LetterStage
-    code: str | None = None
-    job_id: str | None = None
-    url: str | None = None  # as it was sent
-    since: float | None = None  # seconds
-    ids: tuple[int, ...] | None = None
+
+class LetterFilter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A selection of dead letters, in a query or as JSON; all conditions that are set must hold."""
+
+    stage: LetterStage | None = None
+    code: Text | None = None
+    job_id: JobId | None = None
+    url: Text | None = None  # as it was sent
+    since: Seconds | None = None
+    ids: tuple[LetterId, ...] | None = None
 
     @property
     def is_empty(self) -> bool:
-        """Whether every letter is meant."""
-        return self == LetterFilter()
+        """Whether it selects every letter."""
+        return all(getattr(self, name) is None for name in LetterFilter.__struct_fields__)
 
 
 class DeadLetterList(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ import msgspec
 from shared.jobs.model import Removal
 from shared.pipeline.outcomes import ItemState
 from shared.service.errors import MillstreamError
+from shared.service.parameters import ShortText
 
 MAX_PAGES = 100_000  # of one request; the next one goes on
 
@@ -49,13 +50,13 @@ class UnfinishedCrawlError(MillstreamError):
     """The crawl still has documents on their way, or may not have seen all pages."""
 
 
-class Scope(msgspec.Struct, frozen=True, kw_only=True):
-    """Which crawl, and which part of what it saw."""
+class Scope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A crawl, and the part of its pages that is pruned."""
 
-    crawl_id: str
-    domains: list[str] | None = None
-    url_prefix: str | None = None
-    assume_completed: bool = False  # whatever the crawl has said of its end
+    crawl_id: ShortText
+    domains: list[ShortText] | None = None
+    url_prefix: ShortText | None = None
+    assume_completed: bool = False  # prune even if the crawl did not report its completion
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):

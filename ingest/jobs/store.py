@@ -1,14 +1,18 @@
 """Reading jobs: their state, their results in input order, and lists of them."""
 
 import datetime as dt
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
 
 import asyncpg
 import msgspec
+from msgspec import Meta
 
 from shared.jobs.model import JobStatus
 from shared.pipeline.lanes import Lane
 from shared.pipeline.outcomes import ItemState
+from shared.service.parameters import JobId, Text
+from shared.service.settings import Seconds
 
 JOB_COLUMNS = """
 job_id::text, kind, status, crawl_id, lane, collection, timeout, created_at, started_at, finished_at, total, succeeded,
@@ -24,7 +28,7 @@ SELECT position, url, state, stage, chunks, error, attempts,
 FROM webhook.job_items WHERE job_id = $1 AND position >= $2 ORDER BY position LIMIT $3
 """
 
-# The cursor is the place of the last job of the page before: newest first, ties by id.
+# The newest first, ties by id. $4 and $5 are the cursor: the last job of the previous page.
 _LIST = f"""
 SELECT {JOB_COLUMNS} FROM webhook.jobs
 WHERE ($1::text IS NULL OR status = $1) AND ($2::float8 IS NULL OR created_at < now() - make_interval(secs => $2))
@@ -75,14 +79,39 @@ class JobPage(Job, frozen=True, kw_only=True):
     next: int | None
 
 
+class JobCursor(str):
+    """The last job of a page of the list: `<created_at>_<job_id>`, with a time zone."""
+
+    __slots__ = ()
+    expected: ClassVar[str] = "`next` of the previous page"
+    schema: ClassVar[Mapping[str, Any]] = {"type": "string"}
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises ValueError for an invalid cursor."""
+        created_at, _, job_id = text.partition("_")
+        try:
+            in_utc = dt.datetime.fromisoformat(created_at).astimezone(dt.UTC)
+            msgspec.convert(job_id, JobId)
+        except (ValueError, OverflowError):
+            raise ValueError(f"expected {cls.expected}") from None
+        return cls(f"{in_utc.isoformat()}_{job_id}")
+
+    @property
+    def key(self) -> tuple[dt.datetime, str]:
+        """The creation time and the id of the job."""
+        created_at, _, job_id = self.partition("_")
+        return dt.datetime.fromisoformat(created_at), job_id
+
+
 class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which jobs to list; all conditions that are set must hold."""
+    """The query of a list of jobs; all conditions that are set must hold."""
 
     status: JobStatus | None = None
-    older_than: float | None = None  # seconds since creation
-    crawl_id: str | None = None
-    after: str | None = None  # `next` of the page before
-    limit: int = 100
+    crawl_id: Text | None = None
+    older_than: Seconds | None = None  # since creation
+    after: JobCursor | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 
 
 class JobList(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,14 +143,17 @@ class JobStore:
         )
 
     async def list(self, wanted: JobFilter) -> JobList:
-        """Jobs, newest first. Raises ValueError for a cursor that is none."""
-        created_at, job_id = _cursor(wanted.after)
+        """Jobs, newest first."""
+        created_at, job_id = wanted.after.key if wanted.after is not None else (None, None)
         rows = await self._pool.fetch(
             _LIST, wanted.status, wanted.older_than, wanted.crawl_id, created_at, job_id, wanted.limit
         )
         jobs = [msgspec.convert(dict(row), Job) for row in rows]
-        last = jobs[-1] if len(jobs) == wanted.limit else None
-        return JobList(jobs=jobs, next=f"{last.created_at.isoformat()}_{last.job_id}" if last else None)
+        return JobList(jobs=jobs, next=_cursor(jobs[-1]) if len(jobs) == wanted.limit else None)
+
+
+def _cursor(job: Job) -> str:
+    return f"{job.created_at.isoformat()}_{job.job_id}"
 
 
 def _result(row: asyncpg.Record) -> JobResult:
@@ -138,10 +170,3 @@ def status_of(state: ItemState, stage: str) -> str:
         return state
     # Queued again after a first try, it is still on its way.
     return "queued" if stage == "ingest" else "running"
-
-
-def _cursor(text: str | None) -> tuple[dt.datetime | None, str | None]:
-    if text is None:
-        return None, None
-    created_at, _, job_id = text.partition("_")
-    return dt.datetime.fromisoformat(created_at), job_id

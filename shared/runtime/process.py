@@ -35,7 +35,8 @@ from shared.service.clients import (
     redis_reader,
 )
 from shared.service.errors import ConfigurationError
-from shared.service.http import Check, Health, add_health_routes, problem_middleware
+from shared.service.health import Check, Health, add_health_routes
+from shared.service.http import problem_middleware
 from shared.service.metrics import Metrics
 from shared.service.settings import (
     PostgresSettings,

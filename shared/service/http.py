@@ -1,16 +1,12 @@
-"""What every service's HTTP port has: problem+json errors, request ids, and the open health routes."""
+"""Problem+json errors and request ids, which every service's HTTP port has."""
 
-import asyncio
-import datetime
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import structlog
 from aiohttp import web
-
-from shared.service.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -19,36 +15,6 @@ REQUEST_ID = web.RequestKey("request_id", str)
 # For requests between our own servers. Qdrant sends compressed answers in chunks, whose last segment waits for our
 # delayed ACK: 44 ms for each read over a kept connection. Elsewhere a proxy on the way may do the same.
 UNCOMPRESSED = {"Accept-Encoding": "identity"}
-
-_PROBE_TIMEOUT = 2.0  # a frozen dependency must not freeze the health page
-
-Check = Callable[[], Awaitable[None]]
-
-
-class Health(msgspec.Struct, kw_only=True):
-    """What the health routes show: a check per dependency (raises why it is unhealthy) and the process's state."""
-
-    checks: dict[str, Check]
-    instance: str  # host:pid:boot id, as in log lines
-    is_ready: bool = False
-    is_draining: bool = False
-
-
-class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What /health answers: each service is `healthy`, or `unhealthy: ` and why."""
-
-    status: str  # healthy or degraded
-    services: dict[str, str]
-    timestamp: datetime.datetime
-
-
-class Liveness(msgspec.Struct, frozen=True, kw_only=True):
-    status: str
-
-
-class Readiness(msgspec.Struct, frozen=True, kw_only=True):
-    status: str
-    instance: str  # the process that answers: another one may have the port that was expected to be its own
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,42 +77,6 @@ async def problem_middleware(request: web.Request, handler: Any) -> web.StreamRe
     if not response.prepared:
         response.headers["X-Request-ID"] = request_id
     return response
-
-
-def add_health_routes(app: web.Application, health: Health, metrics: Metrics) -> None:
-    """Adds /health, /livez, /readyz and /metrics, which need no credentials."""
-
-    async def get_health(_request: web.Request) -> web.Response:
-        states = await asyncio.gather(*(_probe(check) for check in health.checks.values()))
-        services = dict(zip(health.checks, states, strict=True))
-        status = "healthy" if all(state == "healthy" for state in services.values()) else "degraded"
-        now = datetime.datetime.now(datetime.UTC)
-        return json_response(HealthReport(status=status, services=services, timestamp=now))
-
-    async def get_livez(_request: web.Request) -> web.Response:
-        return json_response(Liveness(status="alive"))
-
-    async def get_readyz(_request: web.Request) -> web.Response:
-        if health.is_ready and not health.is_draining:
-            return json_response(Readiness(status="ready", instance=health.instance))
-        raise ProblemError(503, "Not Ready", "draining" if health.is_draining else "starting")
-
-    async def get_metrics(_request: web.Request) -> web.Response:
-        return web.Response(body=metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
-
-    app.router.add_get("/health", get_health)
-    app.router.add_get("/livez", get_livez)
-    app.router.add_get("/readyz", get_readyz)
-    app.router.add_get("/metrics", get_metrics)
-
-
-async def _probe(check: Check) -> str:
-    try:
-        async with asyncio.timeout(_PROBE_TIMEOUT):
-            await check()
-    except Exception as error:
-        return f"unhealthy: {str(error) or type(error).__name__}"
-    return "healthy"
 
 
 def _printable(text: str) -> str:

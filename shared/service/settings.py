@@ -15,7 +15,7 @@ import difflib
 import enum
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -36,7 +36,10 @@ RETIRED = frozenset(
 )
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?")
+
+# Of an API parameter: Postgres can still subtract it from the time of today.
+_LONGEST_PARAMETER = 999_999 * 86400.0
 
 T = TypeVar("T")
 
@@ -45,6 +48,22 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 class Seconds(float):
     """A duration: `30`, `120.0`, `30s`, `10m`, `24h`, `30d` or `250ms`."""
+
+    expected: ClassVar[str] = "a duration such as 30s, 10m or 250ms, at most 999999d"
+    schema: ClassVar[Mapping[str, Any]] = {
+        "type": "string", "pattern": "^[0-9]{1,6}(ms|s|m|h|d)?$", "examples": ["30s", "10m"],
+    }  # fmt: skip
+
+    @classmethod
+    def parse(cls, text: str) -> "Seconds":
+        """Read a duration of an API request. Raises ValueError."""
+        try:
+            duration = seconds_of(text)
+        except ValueError:
+            raise ValueError(f"expected {cls.expected}") from None
+        if duration > _LONGEST_PARAMETER:
+            raise ValueError(f"expected {cls.expected}")
+        return duration
 
 
 class Secret(str):
@@ -156,6 +175,7 @@ class KeywordEngine(enum.StrEnum):
 
 
 class SearchSettings(_Block, frozen=True, kw_only=True):
+    api_secret: Secret = Secret()  # Bearer; the same as that of ingest, which forwards searches
     rrf_k: int = 60  # reciprocal rank fusion: 1 / (k + rank), rank from 1
     bm25_k1: float = 1.5
     bm25_b: float = 0.75

@@ -14,13 +14,13 @@ from indexer.qdrant.client import make_client
 from indexer.qdrant.collection import ensure_collection
 from indexer.qdrant.points import points_of
 from indexer.qdrant.store import PointStore
-from indexer.search.contract import SearchFilters
 from indexer.search.keyword_index import KeywordIndex, KeywordQuestion, QdrantKeywordIndex
 from indexer.search.rank_bm25_index import RankBm25Index
 from indexer.search.ranking import WINDOW, Hit, live_hits
 from shared.pipeline import ids
 from shared.pipeline.messages import Page
 from shared.service.errors import DependencyError
+from shared.service.search_contract import SearchFilters
 from shared.service.settings import QdrantSettings
 from tests.support.corpus import docstrings
 from tests.support.documents import DIMENSION, INDEXED_AT, embedded, ref_of

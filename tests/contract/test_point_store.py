@@ -13,9 +13,9 @@ from indexer.keyword import KeywordEncoder, KeywordParameters
 from indexer.qdrant.client import make_client
 from indexer.qdrant.collection import SPARSE, Collection, ensure_collection
 from indexer.qdrant.store import PointStore, StoredDocument, StoredPoint, StoredVersion
-from indexer.search.contract import SearchFilters
 from indexer.search.filters import qdrant_filter
 from shared.pipeline import ids
+from shared.service.search_contract import SearchFilters
 from shared.service.settings import QdrantSettings
 from tests.support.corpus import docstrings
 from tests.support.documents import DIMENSION, points, vector_of

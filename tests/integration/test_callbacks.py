@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from ingest.jobs.callbacks import Callbacks
 from ingest.jobs.control import JobControl
-from ingest.jobs.dead_letters import DeadLetter, DeadLetters, LetterFilter
+from ingest.jobs.dead_letters import DeadLetter, DeadLetters, LetterFilter, LetterStage
 from ingest.jobs.replay import Replay, replay
 from ingest.upkeep.callbacks import CallbackSender, Schedule, callback_session
 from ingest.upkeep.public_address import public_connector
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SECRET = "w" * 32
 AT_ONCE = Schedule(tries=3, first_delay=0.0)
-CALLBACKS = LetterFilter(stage="callback")
+CALLBACKS = LetterFilter(stage=LetterStage.CALLBACK)
 
 
 @contextlib.asynccontextmanager

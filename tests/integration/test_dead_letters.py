@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from ingest.jobs.control import JobControl
-from ingest.jobs.dead_letters import DeadLetters, LetterFilter
+from ingest.jobs.dead_letters import DeadLetters, LetterFilter, LetterStage
 from ingest.jobs.replay import Replay, replay
 from ingest.jobs.store import Job, JobStore
 from shared.jobs.model import JobStatus
@@ -16,6 +16,7 @@ from shared.pipeline.entries import Entry
 from shared.pipeline.lanes import Lane
 from shared.pipeline.messages import DocumentRef, Page, StoredDocument
 from shared.pipeline.stages import StageName
+from shared.service.settings import Seconds
 from tests.support.stage_harness import COLLECTION, Servers, accept_documents, end, release, states
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -73,12 +74,12 @@ async def test_every_filter_finds_its_letters_and_all_together_narrow(servers: S
     everything = await ids(servers, LetterFilter())
     assert len(everything) == 4
     assert everything == sorted(everything, reverse=True)
-    assert len(await ids(servers, LetterFilter(stage=CHUNKER))) == 3
+    assert len(await ids(servers, LetterFilter(stage=LetterStage.CHUNKER))) == 3
     assert len(await ids(servers, LetterFilter(code="too_long"))) == 2
     assert len(await ids(servers, LetterFilter(job_id=job_id))) == 2
     assert len(await ids(servers, LetterFilter(url=refs[0].url))) == 2
     assert await ids(servers, LetterFilter(ids=(everything[1],))) == [everything[1]]
-    assert len(await ids(servers, LetterFilter(stage=CHUNKER, code="too_long", url=refs[1].url))) == 1
+    assert len(await ids(servers, LetterFilter(stage=LetterStage.CHUNKER, code="too_long", url=refs[1].url))) == 1
     assert await ids(servers, LetterFilter(code="nothing")) == []
 
 
@@ -86,7 +87,7 @@ async def test_since_leaves_out_what_failed_before(servers: Servers) -> None:
     await fail(servers, 1, code="old")
     await servers.pool.execute("UPDATE webhook.dead_letters SET created_at = now() - interval '2 hours'")
     await fail(servers, 1, code="new")
-    found = await DeadLetters(servers.pool).list(LetterFilter(since=3600.0))
+    found = await DeadLetters(servers.pool).list(LetterFilter(since=Seconds(3600)))
     assert [letter.code for letter in found.dead_letters] == ["new"]
 
 

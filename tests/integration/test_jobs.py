@@ -8,7 +8,7 @@ import pytest
 
 from ingest.jobs.accept import DeliveryKey, IdempotencyConflictError, accept
 from ingest.jobs.control import JobControl
-from ingest.jobs.store import JobFilter, JobStore
+from ingest.jobs.store import JobCursor, JobFilter, JobStore
 from ingest.upkeep.housekeeping import Housekeeper, partition_of
 from shared.jobs.migrate import check_schema
 from shared.jobs.model import JobKind, JobStatus, NewItem, NewJob
@@ -148,7 +148,7 @@ async def test_pages_of_jobs_and_results_follow_each_other(servers: Servers) -> 
     store = JobStore(servers.pool)
     ids = [await accept_documents(servers, 5) for _ in range(5)]
     first = await store.list(JobFilter(limit=3))
-    second = await store.list(JobFilter(limit=3, after=first.next))
+    second = await store.list(JobFilter(limit=3, after=JobCursor.parse(first.next or "")))
     assert [job.job_id for job in first.jobs + second.jobs] == ids[::-1]
     assert second.next is None
     page = await store.page(ids[0], 2, 2)

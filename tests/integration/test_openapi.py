@@ -17,7 +17,8 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from ingest.http.described_routes import ROUTES, Route
+from shared.service.routes import Route
+from tests.support.declared import described_routes
 from tests.support.held import HeldEntry
 from tests.support.pipeline import Pipeline, frozen
 
@@ -29,7 +30,7 @@ CHECKS = [
 EXAMPLES = 8  # of each route and mode
 QUESTIONS = {
     f"{mode} {route.method} {route.path}": (route, mode)
-    for route in ROUTES
+    for route in described_routes()
     for mode in GenerationMode
     if mode is GenerationMode.POSITIVE or route.query or route.body  # else nothing could be wrong
 }
@@ -43,6 +44,11 @@ def schema(pipeline: Pipeline) -> Any:
 def test_the_document_needs_no_credentials(pipeline: Pipeline) -> None:
     answer = httpx.get(f"{pipeline.env['MILLSTREAM_URL']}/openapi.json", trust_env=False)
     assert (answer.status_code, answer.json()["openapi"]) == (200, "3.1.0")
+
+
+def test_every_declared_route_is_served_and_described(schema: Any) -> None:
+    served = {(method.upper(), path) for path, item in schema.raw_schema["paths"].items() for method in item}
+    assert served == {(route.method, route.path) for route in described_routes()}
 
 
 @pytest.mark.parametrize(("route", "mode"), [pytest.param(*pair, id=name) for name, pair in QUESTIONS.items()])

@@ -16,7 +16,6 @@ from indexer.qdrant.client import make_client
 from indexer.qdrant.collection import ensure_collection, point_alias
 from indexer.qdrant.store import PointStore
 from indexer.scrubber import Scrubber
-from indexer.search.contract import SearchRequest
 from indexer.search.keyword_index import KeywordIndex, QdrantKeywordIndex
 from indexer.search.rank_bm25_index import RankBm25Index
 from indexer.search.service import SearchEngine, SearchOptions
@@ -27,6 +26,7 @@ from local.outside import check_outside
 from shared.jobs.registry import Registration, Registry
 from shared.jobs.targets import Targets
 from shared.pipeline import ids
+from shared.service.search_contract import SearchRequest
 from shared.service.settings import QdrantSettings
 from tests.support.documents import DIMENSION, points
 from tests.support.qdrant_process import running_qdrant

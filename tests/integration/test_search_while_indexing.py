@@ -14,7 +14,6 @@ from qdrant_client import AsyncQdrantClient
 
 from indexer.fence import Candidate, Fence
 from indexer.qdrant.store import PointStore
-from indexer.search.contract import Collapse, Mode, SearchFilters, SearchRequest
 from indexer.search.keyword_index import KeywordIndex, QdrantKeywordIndex
 from indexer.search.rank_bm25_index import RankBm25Index
 from indexer.search.service import SearchEngine, SearchOptions
@@ -23,6 +22,7 @@ from indexer.search.window import Sources
 from shared.jobs.registry import Registration, Registry
 from shared.jobs.targets import Targets
 from shared.pipeline import ids
+from shared.service.search_contract import Collapse, Mode, SearchFilters, SearchRequest
 from tests.support.documents import points
 from tests.support.search_fakes import FakeTei
 from tests.support.stage_harness import COLLECTION, TARGET, Servers

@@ -22,7 +22,8 @@ from shared.pipeline.messages import DocumentRef, Header, encode_header
 from shared.pipeline.stages import StageName
 from shared.runtime.streams.groups import create_groups
 from shared.service.auth import Authenticator
-from shared.service.http import Health, add_health_routes, problem_middleware
+from shared.service.health import Health, add_health_routes
+from shared.service.http import problem_middleware
 from shared.service.metrics import Metrics
 from shared.service.settings import QdrantSettings, Secret
 from tests.support.ingest_server import KEY, TOKEN, serving

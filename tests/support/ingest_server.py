@@ -22,6 +22,7 @@ from shared.service.auth import Authenticator
 from shared.service.clients import PostgresPool
 from shared.service.http import problem_middleware
 from shared.service.metrics import Metrics
+from shared.service.routes import add_routes
 from shared.service.settings import Secret
 from tests.support.local_stack import children
 
@@ -42,7 +43,7 @@ async def ingest_server(
     rules = Rules(
         limits=Limits(), max_body_bytes=max_body_bytes, deduplication_window=3600, may_call_private=may_call_private
     )
-    AcceptApi(acceptance, authenticator, rules).add_routes(app)
+    add_routes(app, AcceptApi(acceptance, authenticator, rules))
     async with serving(app) as url:
         yield url
 

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, cast
 import msgspec
 import pytest
 
-from ingest.http.described_routes import ROUTES
 from ingest.http.openapi import openapi_document
+from shared.service.routes import Route
 from shared.service.settings import RETIRED, blocks, known_variables, load
+from tests.support.declared import declared_routes, described_routes
 from tests.support.documented import Metric, declared_metrics, rows
 
 ROOT = Path(__file__).parents[2]
@@ -22,14 +23,6 @@ LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 TAKEN = re.compile(r"(\d+), or a free one if it is taken")
 
 
-ROUTE = re.compile(r"""add_(get|post|put|patch|delete)\(\s*"(/[^"]*)\"""")
-PAGE_ROUTES = {
-    ("GET", "/"),
-    ("GET", "/static/{name}"),
-    ("POST", "/session"),
-    ("DELETE", "/session"),
-    ("GET", "/api/pipeline/events"),
-}
 HEADING = re.compile(r"^### (?P<method>[A-Z]+) (?P<path>/\S*)$", re.MULTILINE)
 
 
@@ -179,25 +172,25 @@ def test_metrics_are_named_as_prometheus_wants_it() -> None:
         assert "ms" not in name.split("_")
 
 
-def served_routes() -> set[tuple[str, str]]:
-    sources = [path for name in ("ingest", "indexer", "shared") for path in (ROOT / name).rglob("*.py")]
-    return {(method.upper(), path) for source in sources for method, path in ROUTE.findall(source.read_text())}
-
-
 def test_every_route_is_documented_once_and_none_besides() -> None:
     documented = HEADING.findall((ROOT / "docs/api.md").read_text())
     assert len(set(documented)) == len(documented)
-    assert set(documented) == served_routes()
+    declared = [(route.method, route.path) for route in declared_routes()]
+    assert len(set(declared)) == len(declared)
+    assert set(documented) == set(declared)
 
 
-def test_the_openapi_document_has_every_route_but_those_of_the_page() -> None:
-    described = [(route.method, route.path) for route in ROUTES]
-    assert len(set(described)) == len(described)
-    assert set(described) == served_routes() - PAGE_ROUTES
+@pytest.mark.parametrize("route", declared_routes(), ids=lambda route: f"{route.method} {route.path}")
+def test_the_section_of_a_route_names_its_parameters(route: Route) -> None:
+    page = (ROOT / "docs/api.md").read_text()
+    start = page.index(f"### {route.method} {route.path}\n")
+    chapter = page[page.rindex("\n## ", 0, start) :].partition("\n## ")[2].partition("\n## ")[0]
+    names = {field.encode_name for kind in (route.query, route.body) if kind for field in msgspec.structs.fields(kind)}
+    assert not {name for name in names if name not in chapter}
 
 
 def test_every_schema_that_the_openapi_document_names_is_in_it() -> None:
-    document = openapi_document()
+    document = openapi_document(described_routes())
     named = set(re.findall(r"#/components/schemas/(\w+)", msgspec.json.encode(document).decode()))
     assert named <= set(document["components"]["schemas"])
     assert {"JobPage", "Problem", "StreamStates"} <= named

@@ -1,27 +1,27 @@
-"""The routes about collections: which there are and with what settings, and making one before its first document."""
+"""The routes of collections: list them with their settings, and create one before its first document."""
 
 import asyncpg
 import msgspec
 from aiohttp import web
 
-from ingest.documents.decoding import decode
 from ingest.http.deadline import DEADLINE, LONG
-from ingest.http.new_targets import NewTargets
-from ingest.http.queries import required_collection
+from ingest.jobs.new_targets import NewTargets
 from shared.jobs.targets import Target, Targets, TargetSettings
 from shared.service.clients import PostgresPool
 from shared.service.http import ProblemError, json_response
+from shared.service.parameters import CollectionName
+from shared.service.routes import route
 
 
 class NewCollection(TargetSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    name: str
+    name: CollectionName
 
 
 class Collection(TargetSettings, frozen=True, kw_only=True):
-    """A collection with the settings that it has of its own."""
+    """A collection with its own settings."""
 
     name: str
-    is_default: bool  # of documents and searches that name none
+    is_default: bool  # used by documents and searches that name none
     target: str  # the collection in Qdrant that serves it
     model: str | None  # both null until the first embedding, unless the server was asked
     dimension: int | None
@@ -39,24 +39,20 @@ class CollectionsApi:
         self._new_targets = new_targets
         self._default = default
 
-    def add_routes(self, app: web.Application) -> None:
-        app.router.add_get("/api/collections", self.get_collections)
-        app.router.add_post("/api/collections", self.post_collection)
-
+    @route("GET /api/collections", "List collections", {200: CollectionList})
     async def get_collections(self, _request: web.Request) -> web.Response:
         """All collections by name; the default one only after its first document."""
         targets = await self._targets.all_live()
         return json_response(CollectionList(collections=[self._shown(target) for target in targets]))
 
-    async def post_collection(self, request: web.Request) -> web.Response:
-        """Make a collection with settings of its own."""
-        wanted = decode(_decoder, await request.read())
+    @route("POST /api/collections", "Create a collection with its own settings", {201: Collection}, errors=(409,))
+    async def post_collection(self, request: web.Request, body: NewCollection) -> web.Response:
+        """Create a collection with its own settings."""
         request[DEADLINE].start(LONG)
-        name = required_collection(wanted.name)
         try:
-            target = await self._new_targets.create(name, wanted, live=True)
+            target = await self._new_targets.create(body.name, body, live=True)
         except asyncpg.UniqueViolationError as error:
-            detail = f"there is a collection {name!r} already: change its settings with a reindex"
+            detail = f"the collection {body.name!r} already exists: change its settings with POST /api/reindex"
             raise ProblemError(409, "Conflict", detail) from error
         return json_response(self._shown(target), 201)
 
@@ -66,6 +62,3 @@ class CollectionsApi:
             name=target.collection, is_default=target.collection == self._default, target=target.target,
             model=target.model, dimension=target.dimension, **own,
         )  # fmt: skip
-
-
-_decoder = msgspec.json.Decoder(NewCollection)

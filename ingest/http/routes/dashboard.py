@@ -9,6 +9,7 @@ from aiohttp import web
 from ingest.http.sessions import COOKIE, LIFETIME, Sessions, comes_from_here
 from shared.service.auth import Authenticator, Verdict
 from shared.service.http import ProblemError
+from shared.service.routes import route
 
 _MAX_FORM_BYTES = 4096
 _PAGES = ("page.html", "sign-in.html")
@@ -36,25 +37,21 @@ class Dashboard:
         self._files = {each.name: each.read_bytes() for each in folder.iterdir() if each.is_file()}
         self._page, self._sign_in = (self._files.pop(name).decode() for name in _PAGES)
 
-    def add_routes(self, app: web.Application) -> None:
-        app.router.add_get("/", self.get_page)
-        app.router.add_get("/static/{name}", self.get_file)
-        app.router.add_post("/session", self.post_session)
-        app.router.add_delete("/session", self.delete_session)
-
+    @route("GET /", "The page", {200: str}, is_lenient=True, is_described=False)
     async def get_page(self, request: web.Request) -> web.Response:
         """The page, or without a session the form to sign in."""
         return self._answer(self._page) if self._sessions.has(request) else self._door()
 
-    async def get_file(self, request: web.Request) -> web.Response:
-        """A script, style or image of the page; open, since there is nothing in it."""
-        name = request.match_info["name"]
+    @route("GET /static/{name}", "A file of the page", {200: str}, is_lenient=True, is_described=False)
+    async def get_file(self, _request: web.Request, name: str) -> web.Response:
+        """A script, style or image of the page; open, since it holds no data."""
         if name not in self._files:
             raise ProblemError(404, "Not Found", f"there is no file {name[:64]!r}")
         content_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
         charset = None if content_type.startswith("image/") else "utf-8"
         return web.Response(body=self._files[name], content_type=content_type, charset=charset, headers=_HEADERS)
 
+    @route("POST /session", "Sign in", {303: str}, is_lenient=True, is_described=False)
     async def post_session(self, request: web.Request) -> web.Response:
         """Sign in with the API secret; a wrong one is 401 and the form again."""
         if not comes_from_here(request):  # another site must not sign somebody in either
@@ -72,6 +69,7 @@ class Dashboard:
         )
         return response
 
+    @route("DELETE /session", "Sign out", {204: str}, is_lenient=True, is_described=False)
     async def delete_session(self, request: web.Request) -> web.Response:
         """Sign out."""
         if not comes_from_here(request):

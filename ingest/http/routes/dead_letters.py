@@ -1,20 +1,37 @@
-"""The routes about dead letters: what was given up and why, trying it again, and dropping it."""
+"""The routes of dead letters: list, show, replay, drop."""
+
+from typing import Annotated
 
 import msgspec
 import structlog
 from aiohttp import web
+from msgspec import Meta
 
 from ingest.http.deadline import DEADLINE, LONG
-from ingest.http.letter_requests import DropRequest, ListRequest, from_json, from_query
-from ingest.http.queries import unprocessable
-from ingest.jobs.dead_letters import DeadLetters
+from ingest.jobs.dead_letters import DeadLetterDetails, DeadLetterList, DeadLetters, LetterFilter, LetterId
 from ingest.jobs.replay import Replay, replay
 from shared.service.clients import PostgresPool
 from shared.service.http import ProblemError, json_response
+from shared.service.parameters import unprocessable
+from shared.service.routes import route
 
 log = structlog.get_logger()
 
-_TOO_MANY_DIGITS = 19  # for a bigint
+
+class ListQuery(LetterFilter, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    replayed: bool = False  # list replayed letters, too
+    after: LetterId | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
+class ReplayRequest(LetterFilter, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    dry_run: bool = False
+
+
+class DropQuery(LetterFilter, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    all: bool = False  # required to be true if there is no filter
+    replayed: bool = False  # drop replayed letters, too
+    dry_run: bool = False
 
 
 class Replayed(Replay, frozen=True, kw_only=True):
@@ -33,51 +50,43 @@ class DeadLettersApi:
         self._pool = pool
         self._letters = DeadLetters(pool)
 
-    def add_routes(self, app: web.Application) -> None:
-        app.router.add_get("/api/dead-letters", self.get_letters)
-        app.router.add_get("/api/dead-letters/{id}", self.get_letter)
-        app.router.add_post("/api/dead-letters/replay", self.post_replay)
-        app.router.add_delete("/api/dead-letters", self.delete_letters)
-
-    async def get_letters(self, request: web.Request) -> web.Response:
+    @route("GET /api/dead-letters", "List dead letters", {200: DeadLetterList})
+    async def get_letters(self, _request: web.Request, query: ListQuery) -> web.Response:
         """A list of dead letters, newest first."""
-        wanted = from_query(request.query, ListRequest)
-        return json_response(
-            await self._letters.list(
-                wanted.filter, with_replayed=wanted.replayed, after=wanted.after, limit=wanted.limit
-            )
-        )
+        letters = await self._letters.list(
+            query, with_replayed=query.replayed, after=query.after, limit=query.limit
+        )  # fmt: skip
+        return json_response(letters)
 
-    async def get_letter(self, request: web.Request) -> web.Response:
-        """One dead letter, with previews of its text or of the entry that could not be read."""
-        text = request.match_info["id"]
-        is_id = text.isascii() and text.isdecimal() and len(text) < _TOO_MANY_DIGITS
-        letter = await self._letters.get(int(text)) if is_id else None
+    @route("GET /api/dead-letters/{id}", "One dead letter", {200: DeadLetterDetails})
+    async def get_letter(self, _request: web.Request, id: LetterId) -> web.Response:  # noqa: A002 (as in the path)
+        """One dead letter, with previews of its text or of the unreadable entry."""
+        letter = await self._letters.get(id)
         if letter is None:
-            raise ProblemError(404, "Not Found", f"there is no dead letter {text[:64]!r}")
+            raise ProblemError(404, "Not Found", f"there is no dead letter {id}")
         return json_response(letter)
 
-    async def post_replay(self, request: web.Request) -> web.Response:
-        """Queue the documents of the letters again, or only say how many that would be."""
-        wanted = from_json(await request.read())
+    @route("POST /api/dead-letters/replay", "Replay dead letters", {202: Replayed, 200: Replayed})
+    async def post_replay(self, request: web.Request, body: ReplayRequest) -> web.Response:
+        """Queue the documents of the letters again; a dry run only counts them."""
         request[DEADLINE].start(LONG)
-        result = await replay(self._pool, wanted.filter, dry_run=wanted.dry_run)
-        if not wanted.dry_run:
+        result = await replay(self._pool, body, dry_run=body.dry_run)
+        if not body.dry_run:
             log.info("Dead letters replayed", replayed=result.replayed)
-        replayed = Replayed(**msgspec.structs.asdict(result), dry_run=wanted.dry_run)
-        return json_response(replayed, 200 if wanted.dry_run else 202)
+        replayed = Replayed(**msgspec.structs.asdict(result), dry_run=body.dry_run)
+        return json_response(replayed, 200 if body.dry_run else 202)
 
-    async def delete_letters(self, request: web.Request) -> web.Response:
-        """Drop letters for good, or only say how many that would be."""
-        wanted = from_query(request.query, DropRequest)
-        if wanted.filter.is_empty and not wanted.all:
-            raise unprocessable("say which letters by ids or a filter, or all=true")
+    @route("DELETE /api/dead-letters", "Drop dead letters", {200: Dropped})
+    async def delete_letters(self, request: web.Request, query: DropQuery) -> web.Response:
+        """Delete letters for good; a dry run only counts them."""
+        if query.is_empty and not query.all:
+            raise unprocessable("no letters selected: expected `ids`, another filter, or `all=true`")
         request[DEADLINE].start(LONG)
-        # An id says which letter is meant, whatever became of it.
-        with_replayed = wanted.replayed or wanted.ids is not None
-        if wanted.dry_run:
-            dropped = await self._letters.count(wanted.filter, with_replayed=with_replayed)
+        # An id selects its letter, replayed or not.
+        with_replayed = query.replayed or query.ids is not None
+        if query.dry_run:
+            dropped = await self._letters.count(query, with_replayed=with_replayed)
         else:
-            dropped = await self._letters.drop(wanted.filter, with_replayed=with_replayed)
+            dropped = await self._letters.drop(query, with_replayed=with_replayed)
             log.info("Dead letters dropped", dropped=dropped)
-        return json_response(Dropped(dropped=dropped, dry_run=wanted.dry_run))
+        return json_response(Dropped(dropped=dropped, dry_run=query.dry_run))

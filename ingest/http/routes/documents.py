@@ -1,53 +1,47 @@
-"""The routes about documents that are there: where is my page, remove it, remove what a crawl did not see, counts."""
-
-from typing import Annotated
+"""The routes of known documents: locate one, remove one, prune what a crawl no longer found, count."""
 
 import msgspec
 import structlog
 from aiohttp import web
 
-from ingest.documents.acceptance import Acceptance, Order
-from ingest.documents.decoding import decode
-from ingest.documents.override import parse_collection
+from ingest.documents.acceptance import Acceptance, Accepted, Order
+from ingest.documents.canonical import canonical_url
 from ingest.http.deadline import DEADLINE, LONG
-from ingest.http.queries import collection_query, unprocessable, url_query
+from ingest.http.parameters import PageUrl
 from ingest.jobs.documents import DocumentState, DocumentStore
 from ingest.jobs.prune import Gone, Scope, Site, UnfinishedCrawlError, find_gone
-from ingest.jobs.stats import StatsStore
+from ingest.jobs.stats import CrawlStats, Stats, StatsStore
 from shared.jobs.model import JobKind
 from shared.pipeline.ids import document_id
 from shared.pipeline.lanes import Lane
 from shared.service.clients import PostgresPool
-from shared.service.errors import RejectedError
 from shared.service.http import REQUEST_ID, ProblemError, json_response
+from shared.service.parameters import CollectionName, Text
+from shared.service.routes import route
 
 log = structlog.get_logger()
 
 _MAX_SHOWN = 100  # pages in the answer to a prune
 
-_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=r"\A[^\x00]*\Z")]
+
+class DocumentQuery(msgspec.Struct, frozen=True, kw_only=True):
+    url: PageUrl
+    collection: CollectionName | None = None
 
 
-class PruneRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which crawl; a misspelt name is an error, since it might have been `dry_run`."""
+class StatsQuery(msgspec.Struct, frozen=True, kw_only=True):
+    crawl_id: Text | None = None
 
-    crawl_id: _Text
-    collection: str | None = None
-    domains: list[_Text] | None = None
-    url_prefix: _Text | None = None
-    assume_completed: bool = False
+
+class PruneRequest(Scope, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A crawl, and the collection to prune. A misspelt name is an error: it could be `dry_run`."""
+
+    collection: CollectionName | None = None
     dry_run: bool = False
-
-    @property
-    def scope(self) -> Scope:
-        return Scope(
-            crawl_id=self.crawl_id, domains=self.domains, url_prefix=self.url_prefix,
-            assume_completed=self.assume_completed,
-        )  # fmt: skip
 
 
 class Pruned(msgspec.Struct, frozen=True, kw_only=True):
-    """What was, or would be, removed."""
+    """The pages that were removed, or that a dry run would remove."""
 
     crawl_id: str
     dry_run: bool
@@ -59,7 +53,7 @@ class Pruned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FoundDocument(DocumentState, frozen=True, kw_only=True):
-    """Where a document is, with the URL by which it is known."""
+    """The state of a document, with the URL that identifies it."""
 
     canonical_url: str
 
@@ -74,61 +68,51 @@ class DocumentsApi:
         self._acceptance = acceptance
         self._collection = collection
 
-    def add_routes(self, app: web.Application) -> None:
-        app.router.add_get("/api/documents", self.get_document)
-        app.router.add_post("/api/prune", self.post_prune)
-        app.router.add_get("/api/stats", self.get_stats)
-
-    async def get_document(self, request: web.Request) -> web.Response:
-        """Where the document of a URL is: its last delivery, stage by stage, and what search shows."""
-        _, canonical = url_query(request)
-        collection = collection_query(request) or self._collection
+    @route("GET /api/documents", "The state of one document", {200: FoundDocument}, errors=(404,))
+    async def get_document(self, _request: web.Request, query: DocumentQuery) -> web.Response:
+        """The last delivery of the document, stage by stage, and the version that search shows."""
+        canonical = canonical_url(query.url)
+        collection = query.collection or self._collection
         found = await self._documents.find(collection, document_id(collection, canonical))
         if found is None:
             raise ProblemError(404, "Not Found", f"there is no document {canonical!r} in the collection {collection!r}")
         return json_response(FoundDocument(canonical_url=canonical, **msgspec.structs.asdict(found)))
 
-    async def get_stats(self, request: web.Request) -> web.Response:
+    @route("GET /api/stats", "Counts of everything, or of one crawl", {200: (Stats, CrawlStats)}, errors=(404,))
+    async def get_stats(self, request: web.Request, query: StatsQuery) -> web.Response:
         """Counts of everything, or of one crawl."""
         request[DEADLINE].start(LONG)
-        crawl_id = request.query.get("crawl_id")
-        stats = await self._stats.all() if crawl_id is None else await self._stats.crawl(crawl_id)
+        if query.crawl_id is None:
+            return json_response(await self._stats.all())
+        stats = await self._stats.crawl(query.crawl_id)
         if stats is None:
-            raise _no_crawl(str(crawl_id))
+            raise _no_crawl(query.crawl_id)
         return json_response(stats)
 
-    async def post_prune(self, request: web.Request) -> web.Response:
-        """Remove the pages of a crawl's sites that it did not see again, or only say which these are."""
-        body = await request.read()
+    @route("POST /api/prune", "Remove what a crawl no longer found", {202: Pruned, 200: Pruned}, errors=(404, 409))
+    async def post_prune(self, request: web.Request, body: PruneRequest) -> web.Response:
+        """Remove the pages of a crawl's sites that it no longer found; a dry run only lists them."""
         request[DEADLINE].start(LONG)
-        wanted = decode(_decoder, body)
-        collection = _collection(wanted.collection) or self._collection
+        collection = body.collection or self._collection
         try:
-            gone = await find_gone(self._pool, wanted.scope, collection)
+            gone = await find_gone(self._pool, body, collection)
         except UnfinishedCrawlError as error:
             raise ProblemError(409, "Conflict", str(error)) from error
         if gone is None:
-            raise _no_crawl(wanted.crawl_id)
-        if wanted.dry_run or not gone.pages:
-            return json_response(_pruned(wanted, gone))
+            raise _no_crawl(body.crawl_id)
+        if body.dry_run or not gone.pages:
+            return json_response(_pruned(body, gone))
+        accepted = await self._remove(request, gone, collection)
+        log.info("Pages pruned", crawl_id=body.crawl_id, pages=len(gone.pages), job_id=accepted.job_id)
+        answer = _pruned(body, gone, job_id=accepted.job_id, status_url=accepted.status_url)
+        return json_response(answer, 202, {"Location": accepted.status_url})
+
+    async def _remove(self, request: web.Request, gone: Gone, collection: str) -> Accepted:
         order = Order(
             kind=JobKind.DELETE_DOCUMENT, lane=Lane.LOW, source=None, collection=collection,
             request_id=request[REQUEST_ID],
         )  # fmt: skip
-        accepted = await self._acceptance.remove(order, gone.pages, request[DEADLINE].start)
-        log.info("Pages pruned", crawl_id=wanted.crawl_id, pages=len(gone.pages), job_id=accepted.job_id)
-        answer = _pruned(wanted, gone, job_id=accepted.job_id, status_url=accepted.status_url)
-        return json_response(answer, 202, {"Location": accepted.status_url})
-
-
-_decoder = msgspec.json.Decoder(PruneRequest)
-
-
-def _collection(text: str | None) -> str | None:
-    try:
-        return parse_collection(text)
-    except RejectedError as error:
-        raise unprocessable(error.reason) from error
+        return await self._acceptance.remove(order, gone.pages, request[DEADLINE].start)
 
 
 def _pruned(wanted: PruneRequest, gone: Gone, **job: str) -> Pruned:

@@ -2,20 +2,53 @@
 
 import asyncio
 import contextlib
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import msgspec
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse, sse_response
+from msgspec import UNSET
 
 from ingest.http.job_events import END, JobFeed
-from ingest.http.queries import unprocessable
-from ingest.http.routes.jobs import found, job_id_of
+from ingest.http.routes.jobs import found
 from ingest.jobs.store import Job, JobStore
 from shared.service.errors import DependencyError
+from shared.service.parameters import JobId, unprocessable
+from shared.service.routes import route
 
-_POLL = 0.25
+_POLL_S = 0.25
 _RETRY_MS = 1000
-_MAX_DIGITS = 10
+
+
+class EventId(str):
+    """The id of an event: how many results were sent before and with it, or `end`."""
+
+    __slots__ = ()
+    _form: ClassVar[re.Pattern[str]] = re.compile(f"[0-9]{{1,9}}|{END}")  # a position is an int4
+    expected: ClassVar[str] = "the id of an event of this job"
+    schema: ClassVar[Mapping[str, Any]] = {"type": "string", "pattern": f"^([0-9]{{1,9}}|{END})$"}
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises ValueError for an invalid id."""
+        if not cls._form.fullmatch(text):
+            raise ValueError(f"expected {cls.expected}")
+        return cls(text)
+
+
+class EventsQuery(msgspec.Struct, frozen=True, kw_only=True):
+    last_event_id: EventId | None = None  # for clients that cannot set the header
+
+
+class JobEvent(msgspec.Struct):
+    """One server-sent event; `data` is JSON: the job without its results, or one result."""
+
+    event: Literal["progress", "result", "end"]
+    data: str
+    id: str | msgspec.UnsetType = UNSET  # see EventId
+    retry: int | msgspec.UnsetType = UNSET  # milliseconds
 
 
 class JobEventsApi:
@@ -25,19 +58,18 @@ class JobEventsApi:
         self._store = store
         self._stop = stop
 
-    def add_routes(self, app: web.Application) -> None:
-        app.router.add_get("/api/jobs/{job_id}/events", self.get_events)
-
-    async def get_events(self, request: web.Request) -> web.StreamResponse:
-        """Progress, results and end as server-sent events; 204 for who has seen the end, so that it stays away."""
-        job_id = job_id_of(request)
-        last_seen = request.headers.get("Last-Event-ID") or request.query.get("last_event_id") or "0"
+    @route("GET /api/jobs/{job_id}/events", "A job as server-sent events", {200: JobEvent, 204: type(None)},
+           media="text/event-stream")  # fmt: skip
+    async def get_events(self, request: web.Request, job_id: JobId, query: EventsQuery) -> web.StreamResponse:
+        """Progress, results and end. A client that has read the end gets 204, after which browsers stop asking."""
+        last_seen = _last_seen(request, query)
         job: Job = found(await self._store.get(job_id), job_id)
         if last_seen == END and job.status.is_terminal:
             return web.Response(status=204)
-        feed = JobFeed(self._store, job_id, _sent(last_seen, job))
+        sent = job.total if last_seen == END else int(last_seen)  # after the end, a retry has reopened the job
+        feed = JobFeed(self._store, job_id, sent)
         async with sse_response(request) as response:
-            with contextlib.suppress(ConnectionError, TimeoutError):  # the client went, or takes nothing any more
+            with contextlib.suppress(ConnectionError, TimeoutError):  # the client disconnected, or reads nothing
                 await self._send(response, feed)
         return response
 
@@ -49,16 +81,16 @@ class JobEventsApi:
                     data = msgspec.json.encode(event.data).decode()
                     await response.send(data, id=event.id, event=event.name, retry=retry)
                     retry = None
-            except DependencyError:  # the client comes back, and goes on where it was
+            except DependencyError:  # the client reconnects and continues after the last event
                 return
             if feed.is_over:
                 return
-            await asyncio.sleep(_POLL)
+            await asyncio.sleep(_POLL_S)
 
 
-def _sent(last_seen: str, job: Job) -> int:
-    if last_seen == END:  # and a retry has opened the job again
-        return job.total
-    if not last_seen.isascii() or not last_seen.isdecimal() or len(last_seen) > _MAX_DIGITS:
-        raise unprocessable("Last-Event-ID must be the id of an event of this job")
-    return int(last_seen)
+def _last_seen(request: web.Request, query: EventsQuery) -> str:
+    header = request.headers.get("Last-Event-ID")
+    try:
+        return EventId.parse(header) if header else query.last_event_id or "0"
+    except ValueError as error:
+        raise unprocessable(f"invalid value for the header `Last-Event-ID`: {error}") from error

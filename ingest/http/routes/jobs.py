@@ -1,25 +1,32 @@
-"""The routes about jobs: read, wait, list, retry, cancel."""
+"""The routes of jobs: read, wait, list, retry, cancel."""
 
 import asyncio
-import uuid
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from ingest.http.deadline import DEADLINE
-from ingest.http.queries import duration_query, integer_query, status_query
 from ingest.jobs.control import JobControl
-from ingest.jobs.store import JobFilter, JobPage, JobStore
+from ingest.jobs.store import JobFilter, JobList, JobPage, JobStore
 from shared.jobs.operations import OperationLog
 from shared.runtime.recorder import report_job
 from shared.service.http import ProblemError, json_response
+from shared.service.parameters import JobId
+from shared.service.routes import route
+from shared.service.settings import Seconds
 
 T = TypeVar("T")
 
-MAX_RESULTS = 1000
-MAX_WAIT = 60.0
-_SHORTEST_POLL, _LONGEST_POLL = 0.02, 0.1  # seconds; in between a twentieth of what was waited already
+MAX_WAIT_S = 60.0
+_SHORTEST_POLL_S, _LONGEST_POLL_S = 0.02, 0.1  # in between, a twentieth of the time waited so far
+
+
+class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
+    wait: Seconds | None = None
+    offset: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0  # a position is an int4
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
 
 
 class Retried(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,45 +48,27 @@ class JobsApi:
         self._operations = operations
         self._stop = stop
 
-    def add_routes(self, app: web.Application) -> None:
-        app.router.add_get("/api/jobs", self.get_jobs)
-        app.router.add_get("/api/jobs/{job_id}", self.get_job)
-        app.router.add_post("/api/jobs/{job_id}/retry", self.post_retry)
-        app.router.add_delete("/api/jobs/{job_id}", self.delete_job)
-
-    async def get_jobs(self, request: web.Request) -> web.Response:
+    @route("GET /api/jobs", "List jobs", {200: JobList})
+    async def get_jobs(self, _request: web.Request, query: JobFilter) -> web.Response:
         """A list of jobs, newest first."""
-        wanted = JobFilter(
-            status=status_query(request, "status"),
-            older_than=duration_query(request, "older_than"),
-            crawl_id=request.query.get("crawl_id"),
-            after=request.query.get("after"),
-            limit=integer_query(request, "limit", default=100, highest=MAX_RESULTS),
-        )
-        try:
-            return json_response(await self._store.list(wanted))
-        except ValueError as error:
-            raise ProblemError(422, "Unprocessable Content", "after must be `next` of the page before") from error
+        return json_response(await self._store.list(query))
 
-    async def get_job(self, request: web.Request) -> web.Response:
-        """One job with a page of its results; `wait` seconds at most until it is terminal."""
-        job_id = job_id_of(request)
-        offset = integer_query(request, "offset", default=0, highest=2**31 - 1)
-        limit = integer_query(request, "limit", default=MAX_RESULTS, highest=MAX_RESULTS, lowest=1)
-        wait = min(duration_query(request, "wait") or 0.0, MAX_WAIT)
-        await self._wait_until_terminal(request, job_id, wait)
-        page: JobPage = found(await self._store.page(job_id, offset, limit), job_id)
+    @route("GET /api/jobs/{job_id}", "One job with its results", {200: JobPage})
+    async def get_job(self, request: web.Request, job_id: JobId, query: JobQuery) -> web.Response:
+        """One job with a page of its results, at most `wait` seconds later, or as soon as it has ended."""
+        await self._wait_until_terminal(request, job_id, min(query.wait or 0.0, MAX_WAIT_S))
+        page = found(await self._store.page(job_id, query.offset, query.limit), job_id)
         return json_response(page)
 
-    async def post_retry(self, request: web.Request) -> web.Response:
-        """Queue again what failed and can still succeed."""
-        job_id = job_id_of(request)
+    @route("POST /api/jobs/{job_id}/retry", "Retry the failed documents of a job", {202: Retried})
+    async def post_retry(self, _request: web.Request, job_id: JobId) -> web.Response:
+        """Queue every failed document that can still succeed."""
         found(await self._store.get(job_id), job_id)
         return json_response(Retried(job_id=job_id, retried=await self._control.retry_failed(job_id)), 202)
 
-    async def delete_job(self, request: web.Request) -> web.Response:
-        """Cancel what has not started; what is in the streams goes on."""
-        job_id = job_id_of(request)
+    @route("DELETE /api/jobs/{job_id}", "Cancel the queued documents of a job", {200: Cancelled})
+    async def delete_job(self, _request: web.Request, job_id: JobId) -> web.Response:
+        """Cancel every queued document; those in the streams continue."""
         found(await self._store.get(job_id), job_id)
         cancellation = await self._control.cancel(job_id)
         for job in cancellation.jobs:
@@ -94,17 +83,8 @@ class JobsApi:
             if job.status.is_terminal:
                 return
             request[DEADLINE].lift()
-            await asyncio.sleep(min(_LONGEST_POLL, max(_SHORTEST_POLL, (loop.time() - started) / 20)))
+            await asyncio.sleep(min(_LONGEST_POLL_S, max(_SHORTEST_POLL_S, (loop.time() - started) / 20)))
             request[DEADLINE].start()
-
-
-def job_id_of(request: web.Request) -> str:
-    """The id in the path; what can be none is 404."""
-    text = request.match_info["job_id"]
-    try:
-        return str(uuid.UUID(text))
-    except ValueError as error:
-        raise ProblemError(404, "Not Found", f"there is no job {text[:64]!r}") from error
 
 
 def found(job: T | None, job_id: str) -> T:

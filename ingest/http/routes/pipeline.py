@@ -1,4 +1,4 @@
-"""The routes that show the pipeline as a whole: now, live, and over the last hour."""
+"""The routes of the pipeline as a whole: now, live, and over the last hour."""
 
 import asyncio
 import contextlib
@@ -10,11 +10,12 @@ from aiohttp_sse import sse_response
 
 from ingest.http.deadline import DEADLINE, LONG
 from ingest.inspection.history import History, last_hour
-from ingest.inspection.watch import INTERVAL, PipelineWatch
+from ingest.inspection.watch import INTERVAL, Overview, PipelineWatch
 from shared.service.clients import PostgresPool
 from shared.service.http import json_response
+from shared.service.routes import route
 
-_HISTORY_SECONDS = 5.0  # for which one reading serves all who look
+_HISTORY_SECONDS = 5.0  # for which one reading answers all requests
 
 
 class PipelineApi:
@@ -28,17 +29,13 @@ class PipelineApi:
         self._history_until = 0.0
         self._reading = asyncio.Lock()
 
-    def add_routes(self, app: web.Application) -> None:
-        app.router.add_get("/api/pipeline", self.get_pipeline)
-        app.router.add_get("/api/pipeline/history", self.get_history)
-        app.router.add_get("/api/pipeline/events", self.get_events)
-
+    @route("GET /api/pipeline", "The state of the pipeline", {200: Overview})
     async def get_pipeline(self, _request: web.Request) -> web.Response:
-        """Streams, backlog and dead letters, as they were seen within the last seconds."""
+        """Streams, backlog and dead letters, as read within the last seconds."""
         return json_response(self._watch.latest)
 
+    @route("GET /api/pipeline/history", "The last hour by minutes", {200: History})
     async def get_history(self, request: web.Request) -> web.Response:
-        """The last hour by minutes."""
         request[DEADLINE].start(LONG)
         async with self._reading:
             if self._history is None or time.monotonic() > self._history_until:
@@ -46,10 +43,11 @@ class PipelineApi:
                 self._history_until = time.monotonic() + _HISTORY_SECONDS
         return json_response(self._history)
 
+    @route("GET /api/pipeline/events", "The state of the pipeline, as it changes", {200: str}, is_described=False)
     async def get_events(self, request: web.Request) -> web.StreamResponse:
-        """What get_pipeline shows as a server-sent event every two seconds, until the client leaves."""
+        """The answer of get_pipeline as a server-sent event every two seconds, until the client disconnects."""
         async with sse_response(request) as response:
-            with contextlib.suppress(ConnectionError, TimeoutError):  # the client went, or takes nothing any more
+            with contextlib.suppress(ConnectionError, TimeoutError):  # the client disconnected, or reads nothing
                 while response.is_connected() and not self._stop.is_set():
                     await response.send(msgspec.json.encode(self._watch.latest).decode(), event="overview")
                     with contextlib.suppress(TimeoutError):

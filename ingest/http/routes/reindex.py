@@ -1,5 +1,6 @@
-"""The routes that change a collection's model or chunking: start, follow, roll back, give up. The work is done by the
-elected dispatcher (ingest/dispatch/reindexing.py), so whoever asked may leave.
+"""The routes that change the model or the chunking of a collection: start, follow, roll back, cancel.
+
+The elected dispatcher does the work (`ingest/dispatch/reindexing.py`), so no client has to wait.
 """
 
 import asyncpg
@@ -7,33 +8,40 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from ingest.documents.decoding import decode
 from ingest.http.deadline import DEADLINE, LONG
-from ingest.http.new_targets import NewTargets
-from ingest.http.queries import collection_query, required_collection
+from ingest.http.parameters import CollectionQuery
 from ingest.jobs.control import JobControl
+from ingest.jobs.new_targets import NewTargets
 from ingest.jobs.reindexes import Reindexes, ReindexState
 from shared.jobs.operations import OperationLog
 from shared.jobs.targets import Targets, TargetSettings, TeiUrls
 from shared.runtime.recorder import report_job
 from shared.service.clients import PostgresPool
 from shared.service.http import ProblemError, json_response
+from shared.service.parameters import CollectionName
+from shared.service.routes import route
 
 log = structlog.get_logger()
 
+_NOT_NOW = (404, 409)
+
 
 class ReindexRequest(TargetSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the new target is to have; what is not given stays as it is."""
+    """The settings of the new target; those not given stay as they are."""
 
-    collection: str
-    defaults: bool = False  # what is not given is as the services are set, not as the collection has it
+    collection: CollectionName
+    defaults: bool = False  # settings not given are those of the services, not those of the collection
     skip_failed: bool = False  # switch although documents could not be transferred
 
 
 class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    collection: str
-    tei_url: TeiUrls | None = None  # where the earlier model is served now
+    collection: CollectionName
+    tei_url: TeiUrls | None = None  # the present servers of the earlier model
     skip_failed: bool = False
+
+
+class ReindexesQuery(msgspec.Struct, frozen=True, kw_only=True):
+    collection: CollectionName | None = None
 
 
 class ReindexList(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,82 +68,78 @@ class ReindexApi:
         self._control = JobControl(pool)
         self._operations = operations
 
-    def add_routes(self, app: web.Application) -> None:
-        app.router.add_get("/api/reindex", self.get_reindexes)
-        app.router.add_post("/api/reindex", self.post_reindex)
-        app.router.add_delete("/api/reindex", self.delete_reindex)
-        app.router.add_post("/api/reindex/rollback", self.post_rollback)
-        app.router.add_post("/api/reindex/skip-failed", self.post_skip_failed)
-        app.router.add_delete("/api/reindex/retired", self.delete_retired)
-
-    async def get_reindexes(self, request: web.Request) -> web.Response:
-        """How far the last reindex of each collection is."""
+    @route("GET /api/reindex", "Progress of reindexes", {200: ReindexList})
+    async def get_reindexes(self, request: web.Request, query: ReindexesQuery) -> web.Response:
+        """The last reindex of each collection."""
         request[DEADLINE].start(LONG)
-        return json_response(ReindexList(reindexes=await self._reindexes.states(collection_query(request))))
+        return json_response(ReindexList(reindexes=await self._reindexes.states(query.collection)))
 
-    async def post_reindex(self, request: web.Request) -> web.Response:
-        """Make a new target for a collection, and begin to fill it."""
-        wanted = decode(_reindex_decoder, await request.read())
+    @route("POST /api/reindex", "Change the model or the chunking of a collection", {202: ReindexState},
+           errors=_NOT_NOW)  # fmt: skip
+    async def post_reindex(self, request: web.Request, body: ReindexRequest) -> web.Response:
+        """Create a new target for a collection and start to fill it."""
         request[DEADLINE].start(LONG)
-        collection = required_collection(wanted.collection)
-        live = await self._targets.live(collection)
+        live = await self._targets.live(body.collection)
         if live is None:
-            raise _no_collection(collection)
-        self._check_free(await self._reindexes.states(collection))
-        settings = merged(TargetSettings() if wanted.defaults else live, wanted)
+            raise _no_collection(body.collection)
+        self._check_free(await self._reindexes.states(body.collection))
+        settings = merged(TargetSettings() if body.defaults else live, body)
         try:
-            target = await self._new_targets.create(collection, settings, live=False)
-            return await self._start(collection, target.target, is_rollback=False, skip_failed=wanted.skip_failed)
+            target = await self._new_targets.create(body.collection, settings, live=False)
+            return await self._start(
+                body.collection, target.target, is_rollback=False, skip_failed=body.skip_failed
+            )  # fmt: skip
         except asyncpg.UniqueViolationError as error:
-            raise _under_way(collection) from error
+            raise _in_progress(body.collection) from error
 
-    async def post_rollback(self, request: web.Request) -> web.Response:
-        """Bring the target that served the collection before up to date, and go back to it."""
-        wanted = decode(_rollback_decoder, await request.read())
+    @route("POST /api/reindex/rollback", "Return to the previous target of a collection", {202: ReindexState},
+           errors=_NOT_NOW)  # fmt: skip
+    async def post_rollback(self, request: web.Request, body: RollbackRequest) -> web.Response:
+        """Bring the target that served the collection before up to date, then switch back to it."""
         request[DEADLINE].start(LONG)
-        collection = required_collection(wanted.collection)
-        if wanted.tei_url is not None:
-            await self._new_targets.ask(wanted.tei_url)
-        target = await self._reindexes.last_retired(collection, wanted.tei_url)
+        if body.tei_url is not None:
+            await self._new_targets.ask(body.tei_url)
+        target = await self._reindexes.last_retired(body.collection, body.tei_url)
         if target is None:
-            raise ProblemError(404, "Not Found", f"nothing is kept that {collection!r} could go back to")
+            raise ProblemError(404, "Not Found", f"no previous target of {body.collection!r} is kept")
         try:
-            return await self._start(collection, target, is_rollback=True, skip_failed=wanted.skip_failed)
+            return await self._start(body.collection, target, is_rollback=True, skip_failed=body.skip_failed)
         except asyncpg.UniqueViolationError as error:
-            raise _under_way(collection) from error
+            raise _in_progress(body.collection) from error
 
-    async def post_skip_failed(self, request: web.Request) -> web.Response:
-        """Have a reindex switch although documents could not be transferred."""
-        collection = required_collection(request.query.get("collection"))
-        if not await self._reindexes.skip_failed(collection):
-            raise _no_reindex(collection)
-        return await self._answer(collection)
+    @route("POST /api/reindex/skip-failed", "Switch without the documents that cannot be transferred",
+           {200: ReindexState}, errors=(404,))  # fmt: skip
+    async def post_skip_failed(self, _request: web.Request, query: CollectionQuery) -> web.Response:
+        """Let a reindex switch although documents could not be transferred."""
+        if not await self._reindexes.skip_failed(query.collection):
+            raise _no_reindex(query.collection)
+        return await self._answer(query.collection)
 
-    async def delete_reindex(self, request: web.Request) -> web.Response:
-        """Give a reindex up; the collection stays as it is."""
-        collection = required_collection(request.query.get("collection"))
+    @route("DELETE /api/reindex", "Cancel a reindex", {200: CancelledReindex}, errors=(404,))
+    async def delete_reindex(self, request: web.Request, query: CollectionQuery) -> web.Response:
+        """Cancel a reindex; the collection stays as it is."""
         request[DEADLINE].start(LONG)
-        jobs = await self._reindexes.cancel(collection)
+        jobs = await self._reindexes.cancel(query.collection)
         if jobs is None:
-            raise _no_reindex(collection)
+            raise _no_reindex(query.collection)
         cancelled = 0
         for job_id in jobs:
             cancellation = await self._control.cancel(job_id)
             cancelled += cancellation.cancelled
             for job in cancellation.jobs:
                 report_job(job, self._operations)
-        log.info("Reindex cancelled", collection=collection, transfers=cancelled)
-        return json_response(CancelledReindex(collection=collection, cancelled=cancelled))
+        log.info("Reindex cancelled", collection=query.collection, transfers=cancelled)
+        return json_response(CancelledReindex(collection=query.collection, cancelled=cancelled))
 
-    async def delete_retired(self, request: web.Request) -> web.Response:
-        """Give up what is kept for a rollback; indexers delete its points within seconds."""
-        collection = required_collection(request.query.get("collection"))
-        dropped = await self._targets.drop_retired(collection)
-        return json_response(DroppedTargets(collection=collection, dropped=list(dropped)))
+    @route("DELETE /api/reindex/retired", "Drop the targets kept for a rollback", {200: DroppedTargets})
+    async def delete_retired(self, _request: web.Request, query: CollectionQuery) -> web.Response:
+        """Drop the targets kept for a rollback; indexers delete their points within seconds."""
+        dropped = await self._targets.drop_retired(query.collection)
+        return json_response(DroppedTargets(collection=query.collection, dropped=list(dropped)))
 
     async def _start(self, collection: str, target: str, *, is_rollback: bool, skip_failed: bool) -> web.Response:
         if not await self._reindexes.start(target, is_rollback=is_rollback, skip_failed=skip_failed):
-            raise _under_way(collection)
+            raise _in_progress(collection)
         log.info("Reindex started", collection=collection, target=target, is_rollback=is_rollback)
         return await self._answer(collection, 202)
 
@@ -144,18 +148,14 @@ class ReindexApi:
         return json_response(state, status)
 
     def _check_free(self, states: list[ReindexState]) -> None:
-        """So that no target is made for nothing; what comes in between meets the unique index."""
+        """Avoid a useless target; a concurrent request is still caught by the unique index."""
         for state in states:
             if state.finished_at is None:
-                raise _under_way(state.collection)
-
-
-_reindex_decoder = msgspec.json.Decoder(ReindexRequest)
-_rollback_decoder = msgspec.json.Decoder(RollbackRequest)
+                raise _in_progress(state.collection)
 
 
 def merged(base: TargetSettings, wanted: TargetSettings) -> TargetSettings:
-    """The settings of a target: those that are wanted, and for the others those of `base`."""
+    """The settings of a target: those of `wanted` that are set, and those of `base` for the others."""
     names = TargetSettings.__struct_fields__
     given = {name: value for name in names if (value := getattr(wanted, name)) is not None}
     return TargetSettings(**{name: getattr(base, name) for name in names} | given)
@@ -166,8 +166,8 @@ def _no_collection(collection: str) -> ProblemError:
 
 
 def _no_reindex(collection: str) -> ProblemError:
-    return ProblemError(404, "Not Found", f"no reindex of {collection!r} is under way")
+    return ProblemError(404, "Not Found", f"no reindex of {collection!r} is in progress")
 
 
-def _under_way(collection: str) -> ProblemError:
-    return ProblemError(409, "Conflict", f"a reindex of {collection!r} is under way already")
+def _in_progress(collection: str) -> ProblemError:
+    return ProblemError(409, "Conflict", f"a reindex of {collection!r} is already in progress")

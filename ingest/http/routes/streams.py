@@ -1,20 +1,42 @@
-"""The routes about the streams: how full every stage is, who holds which entry, and what an operator does about it."""
+"""The routes of the streams: the load of every stage, its pending entries, and an operator's actions on them."""
 
-import re
 from collections.abc import Mapping
+from typing import Annotated
 
+import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from ingest.http.deadline import DEADLINE, LONG
-from ingest.http.queries import duration_query, integer_query, lane_query, unprocessable
-from ingest.inspection.operator import NotPendingError, Operator, WantedEntry
-from ingest.inspection.streams import ENTRY_ID, StreamInspector
+from ingest.inspection.operator import Claimed, DeadLettered, Operator, Taken, WantedEntry
+from ingest.inspection.streams import EntryId, PendingCursor, PendingPage, StreamInspector, StreamStates
+from shared.pipeline.lanes import Lane
 from shared.pipeline.stages import StageName
 from shared.runtime.faults.policy import storable
-from shared.service.http import ProblemError, json_response
+from shared.service.http import json_response
+from shared.service.parameters import Text
+from shared.service.routes import route
+from shared.service.settings import Seconds
 
-MAX_ENTRIES = 1000
 _NO_REASON = "an operator gave it up"
+_CONFLICT = (409,)
+
+
+class PendingQuery(msgspec.Struct, frozen=True, kw_only=True):
+    idle_over: Seconds | None = None
+    after: PendingCursor | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
+class EntryQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Conditions on the entry of the path, see WantedEntry."""
+
+    lane: Lane | None = None
+    consumer: Text | None = None
+
+
+class DeadLetterQuery(EntryQuery, frozen=True, kw_only=True):
+    reason: Text = ""
 
 
 class StreamsApi:
@@ -24,56 +46,45 @@ class StreamsApi:
         self._inspector = inspector
         self._operators = operators
 
-    def add_routes(self, app: web.Application) -> None:
-        app.router.add_get("/api/streams", self.get_streams)
-        app.router.add_get("/api/streams/{stage}/pending", self.get_pending)
-        app.router.add_post("/api/streams/{stage}/pending/{entry_id}/claim", self.post_claim)
-        app.router.add_post("/api/streams/{stage}/pending/{entry_id}/release", self.post_release)
-        app.router.add_post("/api/streams/{stage}/pending/{entry_id}/dead-letter", self.post_dead_letter)
-
+    @route("GET /api/streams", "The streams of all stages", {200: StreamStates})
     async def get_streams(self, _request: web.Request) -> web.Response:
         """Depth, lag, pending entries and consumers of every stage and lane."""
         return json_response(await self._inspector.streams())
 
-    async def get_pending(self, request: web.Request) -> web.Response:
-        """The entries that consumers of a stage hold, with their jobs and urls."""
-        stage = _stage(request)
-        idle_over = duration_query(request, "idle_over") or 0.0
-        limit = integer_query(request, "limit", default=100, highest=MAX_ENTRIES, lowest=1)
-        try:
-            page = await self._inspector.pending(
-                stage, idle_over=idle_over, after=request.query.get("after"), limit=limit
-            )
-        except ValueError as error:
-            raise unprocessable("after must be `next` of the page before") from error
+    @route("GET /api/streams/{stage}/pending", "The pending entries of a stage", {200: PendingPage})
+    async def get_pending(self, _request: web.Request, stage: StageName, query: PendingQuery) -> web.Response:
+        """Each entry with its consumer, its jobs and its URLs."""
+        page = await self._inspector.pending(
+            stage, idle_over=query.idle_over or 0.0, after=query.after, limit=query.limit
+        )
         return json_response(page)
 
-    async def post_claim(self, request: web.Request) -> web.Response:
-        """Hold an entry for one lease, so that nobody works on it."""
-        return json_response(await self._operators[_stage(request)].claim(_wanted(request)))
+    @route("POST /api/streams/{stage}/pending/{entry_id}/claim", "Hold an entry for one lease", {200: Claimed},
+           errors=_CONFLICT)  # fmt: skip
+    async def post_claim(
+        self, _request: web.Request, stage: StageName, entry_id: EntryId, query: EntryQuery
+    ) -> web.Response:
+        """Keep all workers from the entry for one lease."""
+        return json_response(await self._operators[stage].claim(_wanted(entry_id, query)))
 
-    async def post_release(self, request: web.Request) -> web.Response:
-        """Give an entry to the next worker that asks."""
-        return json_response(await self._operators[_stage(request)].release(_wanted(request)))
+    @route("POST /api/streams/{stage}/pending/{entry_id}/release", "Release an entry to the next worker",
+           {200: Taken}, errors=_CONFLICT)  # fmt: skip
+    async def post_release(
+        self, _request: web.Request, stage: StageName, entry_id: EntryId, query: EntryQuery
+    ) -> web.Response:
+        """Let the next worker that asks have the entry."""
+        return json_response(await self._operators[stage].release(_wanted(entry_id, query)))
 
-    async def post_dead_letter(self, request: web.Request) -> web.Response:
-        """Give up the documents of an entry: they become dead letters."""
+    @route("POST /api/streams/{stage}/pending/{entry_id}/dead-letter", "Dead-letter the documents of an entry",
+           {200: DeadLettered}, errors=_CONFLICT)  # fmt: skip
+    async def post_dead_letter(
+        self, request: web.Request, stage: StageName, entry_id: EntryId, query: DeadLetterQuery
+    ) -> web.Response:
+        """Write a dead letter for each document of the entry, then remove the entry."""
         request[DEADLINE].start(LONG)
-        reason = storable(request.query.get("reason", "")) or _NO_REASON
-        return json_response(await self._operators[_stage(request)].dead_letter(_wanted(request), reason))
+        reason = storable(query.reason) or _NO_REASON
+        return json_response(await self._operators[stage].dead_letter(_wanted(entry_id, query), reason))
 
 
-def _wanted(request: web.Request) -> WantedEntry:
-    entry_id = request.match_info["entry_id"]
-    if not re.fullmatch(ENTRY_ID, entry_id):
-        raise NotPendingError(f"there is no entry {entry_id[:64]!r}")
-    return WantedEntry(id=entry_id, lane=lane_query(request), consumer=request.query.get("consumer"))
-
-
-def _stage(request: web.Request) -> StageName:
-    text = request.match_info["stage"]
-    try:
-        return StageName(text)
-    except ValueError as error:
-        detail = f"there is no stage {text[:64]!r}; the stages are {', '.join(StageName)}"
-        raise ProblemError(404, "Not Found", detail) from error
+def _wanted(entry_id: str, query: EntryQuery) -> WantedEntry:
+    return WantedEntry(id=entry_id, lane=query.lane, consumer=query.consumer)

@@ -21,7 +21,7 @@ from cli.doctor.servers import (
     unreachable,
 )
 from shared.jobs.targets import Target
-from shared.service.http import HealthReport
+from shared.service.health import HealthReport
 
 MIB = 2**20
 REDIS = RedisSeen(redis_version="8.2.3", aof_enabled=1, round_trip_ms=0.2)

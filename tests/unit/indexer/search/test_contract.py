@@ -4,8 +4,9 @@ import pytest
 from qdrant_client import models
 
 from indexer.qdrant.collection import PAYLOAD_INDEXES
-from indexer.search.contract import Collapse, InvalidSearchError, Mode, SearchFilters, SearchRequest, decode_request
+from indexer.search.contract import InvalidSearchError, decode_request
 from indexer.search.filters import qdrant_filter
+from shared.service.search_contract import Collapse, Mode, SearchFilters, SearchRequest
 
 
 def test_a_query_is_all_that_is_needed() -> None:
@@ -38,16 +39,16 @@ def test_the_query_is_brought_to_the_normal_form_of_stored_texts() -> None:
         (b'{"query": "\\ud800 is half a character"}', "surrogate"),
         (b'{"query": "\xff"}', "utf-8"),
         (b"{}", "query"),
-        (b'{"query": ""}', "$.query"),
-        (b'{"query": " \\n"}', "$.query"),
-        (b'{"query": "%s"}' % (b"x" * 8001), "$.query"),
-        (b'{"query": "q", "limit": 0}', "$.limit"),
-        (b'{"query": "q", "limit": 101}', "$.limit"),
-        (b'{"query": "q", "limit": "7"}', "$.limit"),
-        (b'{"query": "q", "offset": -1}', "$.offset"),
+        (b'{"query": ""}', "`query`"),
+        (b'{"query": " \\n"}', "`query`"),
+        (b'{"query": "%s"}' % (b"x" * 8001), "`query`"),
+        (b'{"query": "q", "limit": 0}', "`limit`"),
+        (b'{"query": "q", "limit": 101}', "`limit`"),
+        (b'{"query": "q", "limit": "7"}', "`limit`"),
+        (b'{"query": "q", "offset": -1}', "`offset`"),
         (b'{"query": "q", "offset": 191}', "200"),
-        (b'{"query": "q", "mode": "magic"}', "$.mode"),
-        (b'{"query": "q", "collapse": "none"}', "$.collapse"),
+        (b'{"query": "q", "mode": "magic"}', "`mode`"),
+        (b'{"query": "q", "collapse": "none"}', "`collapse`"),
         (b'{"query": "q", "filter": {}}', "filter"),
         (b'{"query": "q", "filters": {"domian": "a"}}', "domian"),
         (b'{"query": "q", "filters": {"indexed_after": "yesterday"}}', "$.filters.indexed_after"),

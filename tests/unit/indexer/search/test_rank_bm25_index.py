@@ -10,13 +10,13 @@ from indexer.keyword import KeywordEncoder, KeywordParameters
 from indexer.qdrant.collection import ensure_collection
 from indexer.qdrant.store import PointStore, StoredVersion
 from indexer.search import rank_bm25_index
-from indexer.search.contract import Mode, SearchFilters, SearchRequest
 from indexer.search.keyword_index import KeywordQuestion
 from indexer.search.rank_bm25_index import OVERLAP, RankBm25Index
 from indexer.search.service import SearchEngine, SearchOptions
 from indexer.search.window import Sources
 from shared.pipeline import ids
 from shared.service.errors import DependencyError
+from shared.service.search_contract import Mode, SearchFilters, SearchRequest
 from tests.support.documents import DIMENSION, points
 from tests.support.qdrant_memory import MemoryQdrant
 from tests.support.search_fakes import FakeTei

@@ -9,13 +9,13 @@ from indexer.keyword import KeywordParameters
 from indexer.qdrant.client import RefusedError
 from indexer.qdrant.collection import ensure_collection
 from indexer.qdrant.store import PointStore
-from indexer.search.contract import Collapse, Mode, SearchFilters, SearchRequest, SearchResponse
 from indexer.search.keyword_index import KeywordQuestion, QdrantKeywordIndex
 from indexer.search.ranking import Hit
 from indexer.search.service import MAX_ROUNDS, SearchEngine, SearchOptions
 from indexer.search.window import Sources
 from shared.pipeline import ids
 from shared.service.errors import DependencyError, RejectedError
+from shared.service.search_contract import Collapse, Mode, SearchFilters, SearchRequest, SearchResponse
 from tests.support.documents import DIMENSION, points
 from tests.support.qdrant_memory import MemoryQdrant
 from tests.support.search_fakes import FakeRegistry, FakeTei, sources_of

@@ -98,40 +98,30 @@ def test_the_number_of_documents_is_bounded() -> None:
     limits = Limits(max_documents=3)
     three = [page(number, tags="a,b,[c],d,e,f") for number in range(3)]
     assert len(parse_batch(batch(*three), limits).documents) == 3
-    assert len(parse_ndjson(lines(*three), {}, limits).documents) == 3
+    assert len(parse_ndjson(lines(*three), limits).documents) == 3
     with pytest.raises(UnprocessableBodyError, match="4 documents, at most 3"):
         parse_batch(batch(*three, page()), limits)
     with pytest.raises(UnprocessableBodyError, match="more than 3 documents"):
-        parse_ndjson(lines(*three, page()), {}, limits)
+        parse_ndjson(lines(*three, page()), limits)
 
 
 def test_ndjson_is_a_document_a_line_and_a_bad_line_fails_alone() -> None:
     body = b"\xef\xbb\xbf\n \r\n" + lines(page(0)).replace(b"\n", b"\r\n") + b'{"url":\n\n5\n' + lines(page(3))[:-1]
-    bulk = parse_ndjson(body, {"lane": "low", "collection": " books ", "callback_url": "https://example.com/done"})
+    bulk = parse_ndjson(body)
     assert codes(bulk.documents) == ["ok", "malformed", "malformed", "ok"]
     assert [document.position for document in bulk.documents if isinstance(document, RejectedDocument)] == [1, 2]
-    assert (bulk.lane, bulk.collection, bulk.callback_url) == (Lane.LOW, "books", "https://example.com/done")
+    assert (bulk.lane, bulk.collection, bulk.callback_url) == (None, None, None)
 
 
-@pytest.mark.parametrize(
-    ("body", "query", "reason"),
-    [
-        (b"", {}, "no documents"),
-        (b"\n \n", {}, "no documents"),
-        (lines(page()), {"lane": "x"}, "lane must be one of"),
-        (lines(page()), {"collection": "x y"}, "collection must be"),
-        (lines(page()), {"callback_url": "nowhere"}, "callback_url: the URL has no scheme"),
-        (lines(page()), {"callback_url": "https://example.com/\ud800"}, "callback_url: the URL has control"),
-    ],
-)
-def test_ndjson_of_a_wrong_shape_says_what_is_wrong(body: bytes, query: dict[str, str], reason: str) -> None:
-    with pytest.raises(UnprocessableBodyError, match=reason):
-        parse_ndjson(body, query)
+@pytest.mark.parametrize("body", [b"", b"\n \n"])
+def test_ndjson_without_documents_is_refused(body: bytes) -> None:
+    with pytest.raises(UnprocessableBodyError, match="no documents"):
+        parse_ndjson(body)
 
 
 def test_batch_and_ndjson_read_a_document_alike() -> None:
     documents = [page(1, isMobile=True, metadata={"a": 1}), page(2, url=7), {}]
-    assert parse_batch(batch(*documents)).documents == parse_ndjson(lines(*documents), {}).documents
+    assert parse_batch(batch(*documents)).documents == parse_ndjson(lines(*documents)).documents
 
 
 json_values = st.recursive(
@@ -148,7 +138,7 @@ envelopes = st.dictionaries(
 @given(st.binary() | envelopes.map(lambda envelope: json.dumps(envelope).encode()))
 @example(b'{"documents":[' + b"[" * 3000 + b"]" * 3000 + b"]}")
 def test_no_body_raises_anything_else(body: bytes) -> None:
-    for parse in (parse_single, parse_batch, lambda body: parse_ndjson(body, {})):
+    for parse in (parse_single, parse_batch, parse_ndjson):
         try:
             result = parse(body)
         except (MalformedBodyError, UnprocessableBodyError, RejectedError) as error:

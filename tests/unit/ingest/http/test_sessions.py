@@ -12,6 +12,7 @@ from ingest.http.routes.dashboard import Dashboard
 from ingest.http.sessions import LIFETIME, Sessions
 from shared.service.auth import Authenticator
 from shared.service.http import problem_middleware
+from shared.service.routes import add_routes
 from shared.service.settings import Secret
 
 SECRET = Secret("s" * 32)
@@ -40,7 +41,7 @@ async def client() -> AsyncIterator[Client]:
     authenticator = Authenticator(SECRET, Secret())
     app = make_app(authenticator, sessions, 1024)
     app.middlewares.insert(0, problem_middleware)
-    Dashboard(authenticator, sessions).add_routes(app)
+    add_routes(app, Dashboard(authenticator, sessions))
     app.router.add_route("*", "/api/thing", touch)
     async with TestClient(TestServer(app)) as running:
         yield running
