@@ -26,9 +26,9 @@ from cli.sample import pages
 from cli.sample_run import post_crawl, wait_for_crawl
 from cli.serve import apply_migrations
 from embedder.batcher import EmbeddingBatcher
-from embedder.isolation import Practice
-from embedder.packing import Capacity, TextInput, capacity_of
-from embedder.servers import Common, Server, Servers
+from embedder.sending.isolation import SendingRules
+from embedder.sending.packing import Capacity, TextInput, capacity_of
+from embedder.sending.servers import Server, Servers, Shared
 from local.services import Services
 from local.stack import API_SECRET, WEBHOOK_SECRET, Stack
 from shared.pipeline.messages import Chunk
@@ -75,11 +75,11 @@ async def embed_alone(url: str, documents: list[tuple[Chunk, ...]]) -> float:
         client = TeiClient(session, url)
         dimension = await client.probe()
 
-        async def introduce() -> Capacity:
+        async def handshake() -> Capacity:
             return capacity_of(await client.info(), 80)
 
-        common = Common(practice=Practice(dimension=dimension), metrics=Metrics(), observe=lambda _call: None)
-        server = Server(client.name, client, introduce, common)
+        shared = Shared(rules=SendingRules(dimension=dimension), metrics=Metrics(), observe=lambda _call: None)
+        server = Server(client.name, client, handshake, shared)
         async with Servers([server], dimension) as servers, EmbeddingBatcher(servers) as batcher:
             started = time.monotonic()
             texts = [[TextInput(chunk.embedded_text, chunk.tokens) for chunk in chunks] for chunks in documents]

@@ -6,17 +6,18 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import aiohttp
+import msgspec
 import stamina
 import structlog
 from aiohttp import web
 
 from embedder.batcher import EmbeddingBatcher
 from embedder.cache import EmbeddingCache, Recipe
-from embedder.compatibility import ChunkShape, Served, check_compatible, check_same, check_targets, introduce
-from embedder.isolation import EmbeddingCall, Practice
+from embedder.compatibility import ChunkShape, Served, check_compatible, check_same, check_targets, handshake
 from embedder.models import Model, Models
-from embedder.packing import Capacity, capacity_of
-from embedder.servers import Common, Introduce, Server, Servers
+from embedder.sending.isolation import EmbeddingCall, SendingRules
+from embedder.sending.packing import Capacity, capacity_of
+from embedder.sending.servers import Handshake, Server, Servers, Shared
 from embedder.settings import Settings
 from embedder.stage import EmbedStage
 from embedder.vectors import VectorSource
@@ -26,13 +27,15 @@ from shared.runtime.assembly import run_stage
 from shared.runtime.process import Port, Process, run_process
 from shared.service.errors import DependencyError
 from shared.service.http import UNCOMPRESSED
-from shared.service.settings import TeiSettings
+from shared.service.settings import Seconds, TeiSettings
 from shared.tei.client import TeiClient
 from shared.tei.servers import check_any, first_success, tei_clients
 
 log = structlog.get_logger()
 
-_INTRODUCTION_S = 10.0  # a model that is still loading is asked again
+_HANDSHAKE_S = 10.0  # a model that is still loading is asked again
+_LONGEST_SILENCES = 5  # TEI's time limits until a request is ended although the server shows signs of life
+_UNLIMITED = Seconds(7 * 86400)
 
 
 async def serve(process: Process, settings: Settings) -> None:
@@ -52,7 +55,11 @@ async def serve(process: Process, settings: Settings) -> None:
         "Service pool initialized", model=served.info.model_id, dimension=served.dimension,
         servers=len(settings.tei.tei_urls),
     )  # fmt: skip
-    await run_stage(process, stage, settings.runtime, {"tei": opened.first.probe})
+    draining = asyncio.create_task(opened.drain(), name="tei-drain")
+    process.stack.callback(draining.cancel)
+    # A batch may take as long as TEI needs: the time limit of each document counts while nothing is answered.
+    runtime = msgspec.structs.replace(settings.runtime, indexing_job_timeout=_UNLIMITED)
+    await run_stage(process, stage, runtime, {"tei": opened.first.probe})
 
 
 @stamina.retry(on=DependencyError, attempts=None, timeout=None, wait_initial=0.2, wait_max=2.0)
@@ -72,49 +79,61 @@ class _Opened:
         self._session = session
         self._observe = observer(process)
         self._servers: list[Servers] = []
+        self._batchers: list[EmbeddingBatcher] = []
 
     @property
     def first(self) -> Servers:
         """Those of WEBHOOK_TEI_URL, which are opened first."""
         return self._servers[0]
 
+    async def drain(self) -> None:
+        """Once the process is told to stop, give up what waits: another process takes it over."""
+        await self._process.stop.wait()
+        for batcher in self._batchers:
+            batcher.drain()
+
     async def open_model(self, tei: TeiSettings, shape: ChunkShape) -> Model:
-        """Meet the servers of one model: the first to answer says which one it is."""
+        """Open the servers of one model: the first to answer says which model it is."""
         process = self._process
-        clients = tei_clients(self._session, tei)
+        clients = tei_clients(self._session, tei, embed_timeout_s=_LONGEST_SILENCES * tei.tei_timeout)
         served = await _first_served(clients)
         check_compatible(served, shape)
         shapes = {shape}
-        common = Common(practice=Practice(dimension=served.dimension), metrics=process.metrics, observe=self._observe)
+        shared = Shared(
+            rules=SendingRules(dimension=served.dimension, silence_s=tei.tei_timeout),
+            metrics=process.metrics,
+            observe=self._observe,
+        )
 
-        def introduction(client: TeiClient) -> Introduce:
-            async def meet() -> Capacity:
-                met = await introduce(client)
-                check_same(served, met)
+        def handshake_with(client: TeiClient) -> Handshake:
+            async def shake_hands() -> Capacity:
+                answer = await handshake(client)
+                check_same(served, answer)
                 for each in shapes:
-                    check_compatible(met, each)
-                return capacity_of(met.info, tei.max_concurrent_requests)
+                    check_compatible(answer, each)
+                return capacity_of(answer.info, tei.max_concurrent_requests)
 
-            return meet
+            return shake_hands
 
-        servers = Servers([Server(c.name, c, introduction(c), common) for c in clients], served.dimension)
+        servers = Servers([Server(c.name, c, handshake_with(c), shared) for c in clients], served.dimension)
         recipe = Recipe(model=served.info.model_id, revision=served.info.model_sha, dimension=served.dimension)
-        async with contextlib.AsyncExitStack() as stack:  # what was cut off half way is closed again
+        async with contextlib.AsyncExitStack() as stack:  # closes what was opened, if the rest fails
             await stack.enter_async_context(servers)
             cache = await stack.enter_async_context(EmbeddingCache(process.pool, recipe, process.metrics))
             batcher = await stack.enter_async_context(EmbeddingBatcher(servers, keep=cache.put))
             process.stack.push_async_exit(stack.pop_all())
         self._servers.append(servers)
+        self._batchers.append(batcher)
         return Model(served=served, vectors=VectorSource(batcher, cache), shapes=shapes)
 
 
 async def _first_served(clients: Sequence[TeiClient]) -> Served:
     """What the first server to answer says of itself."""
     try:
-        async with asyncio.timeout(_INTRODUCTION_S):
-            return await first_success([partial(introduce, client) for client in clients])
+        async with asyncio.timeout(_HANDSHAKE_S):
+            return await first_success([partial(handshake, client) for client in clients])
     except TimeoutError as error:
-        raise DependencyError("tei", f"no server answers within {_INTRODUCTION_S:g} s") from error
+        raise DependencyError("tei", f"no server answers within {_HANDSHAKE_S:g} s") from error
 
 
 def observer(process: Process) -> Callable[[EmbeddingCall], None]:

@@ -1,8 +1,8 @@
-"""Embeds the texts of all documents in hand together: what one document is too small to fill, several share.
+"""Embeds the texts of all documents in hand together, so that small documents share requests.
 
-Sits in the service pool; each document's handler awaits `embed`. It decides when and with whom a text
-travels: with texts of its lane; `packing` decides what fits, `servers` whose turn it is and where it goes, `isolation`
-which text is to blame. Equal texts that are under way at the same time travel once.
+Sits in the service pool; each document's handler awaits `embed`. It decides when a text is sent and with which others
+of its lane; `sending` decides how many go to which server, and which text is at fault when a request fails. Equal texts
+that are wanted at the same time are sent once.
 """
 
 import asyncio
@@ -13,17 +13,18 @@ from typing import Self
 import numpy as np
 
 from embedder.backlog import Backlog
-from embedder.limiter import Admission
-from embedder.packing import TextInput, pack
-from embedder.servers import Servers
+from embedder.sending.limiter import Admission
+from embedder.sending.packing import TextInput, fitting, in_sending_order
+from embedder.sending.servers import Servers
 from embedder.submission import Submission, Wanted
 from shared.pipeline.lanes import Lane
 from shared.runtime.time_limit import TimeLimit
-from shared.service.errors import DependencyError
+from shared.service.errors import DependencyError, DrainingError
 from shared.tei.client import Vectors
 
-LINGER_S = 0.003  # how long an idle batcher waits for company before it sends less than a full request
-PLANNED_REQUESTS = 8  # planned together, so that sorting by length pays
+LINGER_S = 0.003  # how long an idle batcher waits for more texts before it sends less than a full request
+SORTED_REQUESTS = 8  # texts of so many requests are sorted by length together
+DRAIN_S = 4.0  # for what is in flight when the process is told to stop
 
 
 class EmbeddingBatcher:
@@ -39,9 +40,10 @@ class EmbeddingBatcher:
         self._backlogs = {lane: Backlog() for lane in Lane}
         self._arrived = {lane: asyncio.Event() for lane in Lane}
         self._open: set[Submission] = set()
-        self._wanted: dict[str, Wanted] = {}  # by text: all that somebody waits for
+        self._wanted: dict[str, Wanted] = {}  # by text
         self._in_flight: dict[asyncio.Task[None], list[Wanted]] = {}
         self._runner: asyncio.Task[None] | None = None
+        self._is_draining = False
 
     async def __aenter__(self) -> Self:
         self._runner = asyncio.create_task(self._run(), name="embedding-batcher")
@@ -60,16 +62,19 @@ class EmbeddingBatcher:
     async def embed(
         self, inputs: Sequence[TextInput], lane: Lane = Lane.NORMAL, limit: TimeLimit | None = None
     ) -> Vectors:
-        """Embed one document's texts: `float32[len(inputs), dimension]`, in order. Waiting is left out of `limit`.
+        """Embed one document's texts: `float32[len(inputs), dimension]`, in order.
 
-        Raises RejectedError("tei_rejected") if TEI refuses one of them, and DependencyError if TEI does
-        not do its part; other documents are not touched. Cancelling it withdraws what is not yet sent, and
-        requests that carry nobody else's texts.
+        `limit` stands still while the document waits and starts anew with each answer: a slow TEI is no fault of
+        the document. Raises RejectedError("tei_rejected") if TEI refuses one of the texts, DependencyError if TEI
+        does not do its part, DrainingError once the process drains; other documents are not touched. Cancelling it
+        withdraws the texts that are not yet sent, and the requests that hold no other document's texts.
         """
         if not inputs:
             return np.empty((0, self.dimension), dtype=np.float32)
         if self._runner is None or self._runner.done() or self._runner.cancelling():
             raise DependencyError("tei", "the batcher is not running")
+        if self._is_draining:
+            raise DrainingError
         submission = self._submit(inputs, limit)
         if submission.waiting:
             self._backlogs[lane].add(submission)
@@ -85,14 +90,14 @@ class EmbeddingBatcher:
         self._open.add(submission)
         for index, each in enumerate(inputs):
             wanted = self._wanted.get(each.text)
-            # One that nobody waits for any more may be dropped or cancelled: it must not be joined.
+            # A text that is no longer wanted may be dropped or cancelled: it must not be joined.
             if wanted is None or not wanted.is_wanted:
                 wanted = self._wanted[each.text] = Wanted(each)
             wanted.add(submission, index)
         return submission
 
     def _withdraw(self, submission: Submission) -> None:
-        """Forget a submission, its texts that nobody else waits for, and requests that carry only such."""
+        """Forget a submission, its texts that no other one wants, and the requests that hold only such texts."""
         self._open.discard(submission)
         for wanted in submission.texts:
             wanted.withdraw(submission)
@@ -103,9 +108,20 @@ class EmbeddingBatcher:
                 task.cancel()
 
     def _forget(self, wanted: Wanted) -> None:
-        """From here on the text is a new one: who comes with it is not to wait for this request."""
+        """Later submissions of the same text start a new request."""
         if self._wanted.get(wanted.input.text) is wanted:
             del self._wanted[wanted.input.text]
+
+    def drain(self) -> None:
+        """Fail all documents with texts that are not yet sent, at once; those in flight get some seconds to end."""
+        self._is_draining = True
+        for submission in [each for each in self._open if not each.is_sent]:
+            submission.fail(DrainingError())
+        asyncio.get_running_loop().call_later(DRAIN_S, self._give_up)
+
+    def _give_up(self) -> None:
+        for submission in self._open:
+            submission.fail(DrainingError())
 
     @property
     def dimension(self) -> int:
@@ -122,37 +138,43 @@ class EmbeddingBatcher:
                 submission.fail(DependencyError("tei", "the batcher stopped"))
 
     async def _send(self, tasks: asyncio.TaskGroup, lane: Lane) -> None:
-        """Send what comes in one lane; each lane waits for permits by itself, and they are given in turns."""
+        """Send the texts of one lane; each lane waits for permits by itself, and they are given in turns."""
         while True:
             await self._gather(lane)
-            for texts in self._plan(lane):
-                await self._start(tasks, texts, lane)
+            texts = self._take(lane)
+            while texts:
+                texts = await self._send_request(tasks, texts, lane)
 
     async def _gather(self, lane: Lane) -> None:
         await self._arrived[lane].wait()
-        if len(self._backlogs[lane]) < self._servers.request_limits.max_inputs:
+        if len(self._backlogs[lane]) < self._servers.largest_request:
             await asyncio.sleep(self._linger_s)
 
-    def _plan(self, lane: Lane) -> list[list[Wanted]]:
-        limits = self._servers.request_limits
-        texts = self._backlogs[lane].take(PLANNED_REQUESTS * limits.max_inputs, turn=limits.max_inputs)
+    def _take(self, lane: Lane) -> list[Wanted]:
+        """Take texts out of the backlog, in the order in which they are to be sent."""
+        full = self._servers.largest_request
+        texts = self._backlogs[lane].take(SORTED_REQUESTS * full, turn=full)
         if not self._backlogs[lane]:
             self._arrived[lane].clear()
-        plan = pack([wanted.input for wanted in texts], limits)
-        return [[texts[index] for index in request] for request in plan]
+        return [texts[index] for index in in_sending_order([wanted.input for wanted in texts])]
 
-    async def _start(self, tasks: asyncio.TaskGroup, texts: list[Wanted], lane: Lane) -> None:
-        """Wait for permits, then send what is still wanted."""
+    async def _send_request(self, tasks: asyncio.TaskGroup, texts: list[Wanted], lane: Lane) -> list[Wanted]:
+        """Wait for a server with room and send it the first texts that are still wanted; returns the others."""
         try:
-            admission = await self._servers.admit(len(texts), lane)
+            admission, limits = await self._servers.admit(len(texts), lane)
         except DependencyError as error:
             self._fail(texts, error)
-            return
+            return []
         texts = [wanted for wanted in texts if wanted.is_wanted]
-        if not texts:
+        count = fitting([wanted.input for wanted in texts[: admission.weight]], limits)
+        if not count:
             admission.release()
-            return
-        admission.shrink(len(texts))
+            return []
+        admission.shrink(count)
+        self._start(tasks, admission, texts[:count])
+        return texts[count:]
+
+    def _start(self, tasks: asyncio.TaskGroup, admission: Admission, texts: list[Wanted]) -> None:
         task = tasks.create_task(self._serve(admission, texts), name="embedding-request")
         self._in_flight[task] = texts
         for wanted in texts:

@@ -27,8 +27,8 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     probe_ids: tuple[int, ...]  # special tokens included
 
 
-async def introduce(client: TeiClient) -> Served:
-    """Ask a server who it is. Raises DependencyError."""
+async def handshake(client: TeiClient) -> Served:
+    """Ask a server for its limits, its model and the ids of PROBE. Raises DependencyError."""
     info = await client.info()
     dimension = await client.probe()
     return Served(info=info, dimension=dimension, probe_ids=tuple(await client.tokenize(PROBE)))

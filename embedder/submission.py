@@ -1,11 +1,11 @@
-"""Texts on their way through the batcher, the documents that wait for them, and the vectors that have come back."""
+"""Texts in the batcher, the documents that wait for them, and the vectors that have come back."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from embedder.packing import TextInput
+from embedder.sending.packing import TextInput
 from shared.runtime.time_limit import TimeLimit
 from shared.tei.client import Vectors
 
@@ -16,63 +16,64 @@ class Wanted:
     def __init__(self, text_input: TextInput) -> None:
         self.input = text_input
         self.is_taken = False  # out of the backlog
-        self._is_under_way = False
-        self._places: dict[Submission, list[int]] = {}
+        self.is_sent = False
+        self._is_in_flight = False
+        self._positions: dict[Submission, list[int]] = {}
 
     @property
     def is_wanted(self) -> bool:
-        """Whether anybody still waits for the vector."""
-        return any(submission.is_open for submission in self._places)
+        """Whether any document still waits for the vector."""
+        return any(submission.is_open for submission in self._positions)
 
     def add(self, submission: "Submission", index: int) -> None:
         """Note where the vector belongs."""
-        if submission not in self._places:
-            self._places[submission] = []
+        if submission not in self._positions:
+            self._positions[submission] = []
             submission.wants(self)
-            if self._is_under_way:
+            if self._is_in_flight:
                 submission.sent()
-        self._places[submission].append(index)
+        self._positions[submission].append(index)
 
     def withdraw(self, submission: "Submission") -> None:
         """Forget this document."""
-        self._places.pop(submission, None)
+        self._positions.pop(submission, None)
 
     def take(self) -> None:
-        """It travels now: no document that waits for it is to send it again."""
+        """It is about to be sent: no other document that waits for it is to send it again."""
         self.is_taken = True
-        for submission in self._places:
+        for submission in self._positions:
             submission.waiting -= 1
 
     def sent(self) -> None:
-        """It is under way."""
-        self._is_under_way = True
-        for submission in self._places:
+        """It is in flight."""
+        self.is_sent = self._is_in_flight = True
+        for submission in self._positions:
             submission.sent()
 
     def returned(self) -> None:
-        """It is not any more, whatever came of it."""
-        self._is_under_way = False
-        for submission in self._places:
+        """Its request has ended, with or without a vector."""
+        self._is_in_flight = False
+        for submission in self._positions:
             submission.returned()
 
     def deliver(self, vector: Vectors) -> None:
-        for submission, places in self._places.items():
-            for index in places:
+        for submission, positions in self._positions.items():
+            for index in positions:
                 submission.deliver(index, vector)
 
     def fail(self, error: Exception) -> None:
-        for submission in self._places:
+        for submission in self._positions:
             submission.fail(error)
 
 
 class Submission:
     """One document's texts: hands them out in order; `result` is done when all vectors are in or one text failed.
 
-    Its document's time limit stands still while none of its texts is under way.
+    Its time limit stands still while none of its texts is in flight, and starts anew when a text returns.
     """
 
     def __init__(self, count: int, dimension: int, limit: TimeLimit | None = None) -> None:
-        """A document of `count` texts, which are then told by `Wanted.add`."""
+        """A document of `count` texts, which `Wanted.add` then adds."""
         self.result: asyncio.Future[Vectors] = asyncio.get_running_loop().create_future()
         self.texts: list[Wanted] = []  # each distinct one once
         self.waiting = 0  # texts that were not taken, by this document or another
@@ -82,20 +83,25 @@ class Submission:
         self._vectors: Vectors | None = None  # made with the first vector: waiting costs no memory
         self._limit = limit or TimeLimit(None)
         self._limit.hold()
-        self._under_way = 0
+        self._in_flight = 0
 
     @property
     def is_open(self) -> bool:
-        """Whether anybody still waits for the vectors."""
+        """Whether the document still waits for the vectors."""
         return not self.result.done()
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether all of its texts have been sent."""
+        return all(wanted.is_sent for wanted in self.texts)
+
     def wants(self, wanted: Wanted) -> None:
-        """It waits for this text, too."""
+        """Add a text."""
         self.texts.append(wanted)
         self.waiting += not wanted.is_taken
 
     def take(self, count: int) -> Sequence[Wanted]:
-        """Take the next texts that nobody took, at most `count`."""
+        """Take the next texts that no document took, at most `count`."""
         taken: list[Wanted] = []
         while self.waiting and len(taken) < count:
             wanted = next(self._next)
@@ -105,19 +111,20 @@ class Submission:
         return taken
 
     def sent(self) -> None:
-        """One of its texts is under way."""
-        self._under_way += 1
-        if self._under_way == 1:
+        """One of its texts is in flight."""
+        self._in_flight += 1
+        if self._in_flight == 1:
             self._limit.go_on()
 
     def returned(self) -> None:
-        """It is not any more, whatever came of it."""
-        self._under_way -= 1
-        if self._under_way == 0:
+        """The request of one of its texts has ended."""
+        self._in_flight -= 1
+        self._limit.renew()
+        if self._in_flight == 0:
             self._limit.hold()
 
     def deliver(self, index: int, vector: Vectors) -> None:
-        """Put a text's vector, `float32[dimension]`, in its place; once for each place."""
+        """Put a text's vector, `float32[dimension]`, in its position; once for each position."""
         if self._vectors is None:
             self._vectors = np.empty(self._shape, dtype=np.float32)
         self._vectors[index] = vector

@@ -6,7 +6,7 @@ import numpy as np
 
 from embedder.batcher import EmbeddingBatcher
 from embedder.cache import EmbeddingCache
-from embedder.packing import TextInput
+from embedder.sending.packing import TextInput
 from shared.pipeline.lanes import Lane
 from shared.pipeline.messages import ChunkedDocument
 from shared.runtime.time_limit import TimeLimit

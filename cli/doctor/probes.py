@@ -17,7 +17,7 @@ from cli.doctor.embedding import TeiSeen
 from cli.doctor.load import Load, Stay, measure
 from cli.doctor.servers import CollectionSeen, IngestSeen, PostgresSeen, QdrantSeen, RedisSeen
 from cli.doctor.work import BacklogSeen
-from embedder.compatibility import ChunkShape, check_compatible, introduce
+from embedder.compatibility import ChunkShape, check_compatible, handshake
 from ingest.inspection.operations import OperationFilter, OperationReports
 from ingest.inspection.streams import redis_errors
 from shared.jobs.migrate import check_schema
@@ -120,7 +120,7 @@ async def see_work(pool: PostgresPool, runtime: RuntimeSettings) -> WorkSeen:
 
 async def see_tei(client: TeiClient, shape: ChunkShape) -> TeiSeen:
     """Raises ConfigurationError for a server that does not fit the chunks. A busy one is asked again."""
-    served = await Backoff().run(lambda: introduce(client))
+    served = await Backoff().run(lambda: handshake(client))
     check_compatible(served, shape)
     by_metrics = await _speed_by_metrics(client)
     by_request = await Backoff().run(lambda: _speed_by_request(client, served.info)) if by_metrics is None else 0.0

@@ -14,6 +14,7 @@ from shared.runtime.faults.breaker import Breakers
 from shared.runtime.faults.failures import Failures
 from shared.runtime.stage import Batch, Document, Stage
 from shared.runtime.time_limit import TimeLimit
+from shared.service.errors import DrainingError
 from shared.service.settings import RuntimeSettings
 
 
@@ -24,7 +25,7 @@ class TargetLookup(Protocol):
 
 
 class StageRunner:
-    """Runs one stage. Only cancellation leaves `run`: every error becomes an outcome."""
+    """Runs one stage. Every error becomes an outcome; only cancellation and DrainingError leave `run`."""
 
     def __init__(
         self,
@@ -50,6 +51,8 @@ class StageRunner:
                 outcomes = await self._run(
                     Batch(entry_id=entry_id, target=target, lane=header.lane, documents=documents)
                 )
+        except DrainingError:
+            raise
         except Exception as error:
             outcomes = [self._failures.outcome_of(document, error) for document in documents]
         return await self._failures.attribute(documents, outcomes)

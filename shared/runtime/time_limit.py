@@ -14,6 +14,7 @@ class TimeLimit:
     """
 
     def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
         self._left = seconds
         self._holds = 0
         self._timeout: asyncio.Timeout | None = None  # None outside of the block
@@ -40,6 +41,11 @@ class TimeLimit:
     def go_on(self) -> None:
         """Undo one `hold`."""
         self._holds -= 1
+        self._reschedule()
+
+    def renew(self) -> None:
+        """Begin again with all of the time: there was progress."""
+        self._left = self._seconds
         self._reschedule()
 
     @contextlib.contextmanager

@@ -28,6 +28,7 @@ from shared.runtime.streams.handover import HandOver
 from shared.runtime.streams.intake import Intake
 from shared.runtime.streams.janitor import Janitor
 from shared.runtime.streams.leases import Leases
+from shared.service.errors import DrainingError
 from shared.service.metrics import Metrics
 from shared.service.settings import RuntimeSettings
 
@@ -79,6 +80,8 @@ class Worker:
                     await self._process(entry, header)
             except NewerSchemaError as error:
                 log.warning("Entry left to a newer worker", entry_id=entry.id, error=str(error))
+                await self.leases.release(entry)
+            except DrainingError:
                 await self.leases.release(entry)
             except MalformedMessageError as error:
                 await self.recorder.dead_letter(entry, str(error))

@@ -3,7 +3,8 @@
     MillstreamError
     ├── ConfigurationError   the operator: a service refuses to start and says the remedy
     ├── DependencyError      time: Redis, Postgres, TEI or Qdrant is away; costs a document no attempt
-    └── RejectedError        the document's author: a dead letter, never tried again by itself
+    ├── RejectedError        the document's author: a dead letter, never tried again by itself
+    └── DrainingError        another process: this one ends before it can do the work
 
 Anything else that leaves a handler is a bug: retried to the limit, then a dead letter with its traceback.
 """
@@ -43,6 +44,13 @@ class RejectedError(MillstreamError):
         self.code = code
         self.reason = reason
         self.service = service
+
+
+class DrainingError(MillstreamError):
+    """The process drains and does not begin this work any more; its entry goes back to the stream at once."""
+
+    def __init__(self) -> None:
+        super().__init__("the process is draining")
 
 
 # redis-py has no class for most of these: they are told apart by the word that the server's text begins with.

@@ -12,7 +12,7 @@ import asyncio
 import io
 import random
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, ClassVar, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -88,6 +88,7 @@ class TeiInfo(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     max_input_length: Positive  # tokens of one input, special tokens included
     max_batch_tokens: Positive  # of one batch on the server
+    max_batch_requests: Positive | None = None  # inputs of one batch on the server; null: as many as the tokens allow
     max_client_batch_size: Positive  # inputs of one request
     max_concurrent_requests: Positive  # permits over all clients
     auto_truncate: bool = False
@@ -97,6 +98,20 @@ class TeiInfo(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a permit is for an input (from 1.9 on) or a request; unknown means the lower limit."""
         version = re.match(r"v?(\d+)\.(\d+)", self.version)
         return version is None or (int(version[1]), int(version[2])) >= (1, 9)
+
+
+class ServerTiming(msgspec.Struct, frozen=True, kw_only=True):
+    """What TEI says of its own time in the headers of an answer: means over the inputs of the request."""
+
+    queue_s: float  # waiting in the queue of all clients
+    inference_s: float  # computing the batch that the input was part of
+
+
+class Embedded(msgspec.Struct, frozen=True):
+    """The answer to one request: `float32[inputs, dimension]`, and TEI's timing if it names it."""
+
+    vectors: Vectors
+    timing: ServerTiming | None = None
 
 
 class Backoff(msgspec.Struct, frozen=True):
@@ -134,10 +149,20 @@ class TeiClient:
     counts against `timeout_s`.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, *, api_key: str = "", timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        *,
+        api_key: str = "",
+        timeout_s: float = 30.0,
+        embed_timeout_s: float | None = None,
+    ) -> None:
+        """`embed_timeout_s` is the time limit of requests to /embed; the same as `timeout_s` if not given."""
         self._session = session
         self._url = url.rstrip("/")
         self._timeout_s = timeout_s
+        self._embed_timeout_s = embed_timeout_s or timeout_s
         self._headers = {"Content-Type": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
@@ -150,7 +175,7 @@ class TeiClient:
 
     async def info(self) -> TeiInfo:
         """Ask for limits and model. Raises DependencyError."""
-        answer = await self._exchange("GET", "/info")
+        answer = (await self._exchange("GET", "/info")).body
         try:
             return msgspec.json.decode(answer, type=TeiInfo)
         except msgspec.DecodeError as error:
@@ -162,7 +187,7 @@ class TeiClient:
 
     async def metrics(self) -> str:
         """Its Prometheus metrics, as text. Raises DependencyError."""
-        return (await self._exchange("GET", "/metrics")).decode(errors="replace")
+        return (await self._exchange("GET", "/metrics")).body.decode(errors="replace")
 
     async def probe(self) -> int:
         """Embed one fixed word and return the model's dimension; DependencyError if not even that works."""
@@ -173,7 +198,7 @@ class TeiClient:
 
     async def tokenize(self, text: str) -> list[int]:
         """The ids of a text's tokens, special ones included. Raises DependencyError."""
-        answer = await self._exchange("POST", "/tokenize", msgspec.json.encode({"inputs": [text]}))
+        answer = (await self._exchange("POST", "/tokenize", msgspec.json.encode({"inputs": [text]}))).body
         try:
             return [token.id for token in msgspec.json.decode(answer, type=list[list[_Token]])[0]]
         except (msgspec.DecodeError, IndexError) as error:
@@ -185,22 +210,29 @@ class TeiClient:
         Raises InputRejectedError, TeiOverloadedError, TeiBackendError, TeiBreakdownError, and DependencyError for
         all else, among it an answer with vectors that are missing or not of `dimension`.
         """
+        return (await self.embed_timed(texts, dimension)).vectors
+
+    async def embed_timed(self, texts: Sequence[str], dimension: int | None = None) -> Embedded:
+        """As `embed`, with the time that TEI says it took."""
         return await self._embed(texts, dimension, is_cut=False)
 
     async def embed_query(self, text: str) -> Vectors:
         """Embed one text: `float32[dimension]`; what is beyond the model's window is left out. Raises as `embed`."""
-        vectors: Vectors = (await self._embed([text], None, is_cut=True))[0]
+        vectors: Vectors = (await self._embed([text], None, is_cut=True)).vectors[0]
         return vectors
 
-    async def _embed(self, texts: Sequence[str], dimension: int | None, *, is_cut: bool) -> Vectors:
+    async def _embed(self, texts: Sequence[str], dimension: int | None, *, is_cut: bool) -> Embedded:
         try:
             body = msgspec.json.encode({"inputs": texts, "truncate": is_cut, "normalize": True})
         except UnicodeEncodeError as error:
             raise InputRejectedError("the text is not valid Unicode: it has a lone surrogate") from error
-        return decode_vectors(await self._exchange("POST", "/embed", body), len(texts), dimension)
+        answer = await self._exchange("POST", "/embed", body, self._embed_timeout_s)
+        return Embedded(decode_vectors(answer.body, len(texts), dimension), timing_of(answer.headers))
 
-    async def _exchange(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        timeout = aiohttp.ClientTimeout(total=self._timeout_s)
+    async def _exchange(
+        self, method: str, path: str, body: bytes | None = None, timeout_s: float | None = None
+    ) -> "_Response":
+        timeout = aiohttp.ClientTimeout(total=timeout_s or self._timeout_s)
         data = None if body is None else io.BytesIO(body)  # aiohttp warns about plain bytes above 1 MiB
         try:
             async with self._session.request(
@@ -208,14 +240,28 @@ class TeiClient:
             ) as response:
                 answer = await response.read()
         except TimeoutError as error:
-            raise DependencyError("tei", f"no answer to {path} within {self._timeout_s:g} s") from error
+            raise DependencyError("tei", f"no answer to {path} within {timeout.total:g} s") from error
         except aiohttp.ClientConnectorError as error:
             raise DependencyError("tei", f"{type(error).__name__}: {error}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise TeiBreakdownError(f"{type(error).__name__}: {error}") from error
         if response.status != HTTPStatus.OK:
             raise error_of(response.status, answer)
-        return answer
+        return _Response(answer, response.headers)
+
+
+class _Response(msgspec.Struct, frozen=True):
+    body: bytes
+    headers: Mapping[str, str]
+
+
+def timing_of(headers: Mapping[str, str]) -> ServerTiming | None:
+    """Read the headers by which TEI says what its time went into; None if a proxy or another server left them out."""
+    try:
+        milliseconds = [float(headers[name]) for name in ("x-queue-time", "x-inference-time")]
+    except (KeyError, ValueError):
+        return None
+    return ServerTiming(queue_s=milliseconds[0] / 1000, inference_s=milliseconds[1] / 1000)
 
 
 def decode_vectors(answer: bytes, count: int, dimension: int | None = None) -> Vectors:

@@ -1,4 +1,4 @@
-"""The TEI servers that `WEBHOOK_TEI_URL` names: a client for each, and whether any of them is well."""
+"""The TEI servers that `WEBHOOK_TEI_URL` names: a client for each, and whether any of them is available."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,10 +13,18 @@ from shared.tei.client import TeiClient
 T = TypeVar("T")
 
 
-def tei_clients(session: aiohttp.ClientSession, settings: TeiSettings) -> list[TeiClient]:
+def tei_clients(
+    session: aiohttp.ClientSession, settings: TeiSettings, embed_timeout_s: float | None = None
+) -> list[TeiClient]:
     """A client for each server, in the order of the setting."""
     return [
-        TeiClient(session, url, api_key=settings.tei_api_key, timeout_s=settings.tei_timeout)
+        TeiClient(
+            session,
+            url,
+            api_key=settings.tei_api_key,
+            timeout_s=settings.tei_timeout,
+            embed_timeout_s=embed_timeout_s,
+        )
         for url in settings.tei_urls
     ]
 

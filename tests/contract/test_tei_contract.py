@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from embedder.batcher import EmbeddingBatcher
-from embedder.isolation import EmbeddingCall
-from embedder.packing import TextInput, capacity_of
+from embedder.sending.isolation import EmbeddingCall
+from embedder.sending.packing import TextInput, capacity_of
 from shared.service.errors import DependencyError, RejectedError
 from shared.tei.client import InputRejectedError, TeiClient, TeiOverloadedError
-from tests.support.embedding import common_of, one_server
+from tests.support.embedding import one_server, shared_of
 from tests.support.tei_server import tei_server
 from tests.support.tei_stand_in import StandInSettings, TeiStandIn
 
@@ -149,7 +149,7 @@ async def test_inputs_above_the_permits_are_back_pressure(client: TeiClient) -> 
 async def test_the_batcher_stays_within_the_permits_and_isolates_bad_documents(client: TeiClient) -> None:
     calls: list[EmbeddingCall] = []
     capacity = capacity_of(await client.info(), max_requests=80)
-    common = common_of(await client.probe(), calls.append)
+    common = shared_of(await client.probe(), calls.append)
     documents = [[f"chunk {index} of page {number}" for index in range(7)] for number in range(12)]
     documents[3][5] = ""
     documents[8][0] = "word " * 600

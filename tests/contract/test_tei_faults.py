@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from embedder.batcher import EmbeddingBatcher
-from embedder.isolation import EmbeddingCall
-from embedder.packing import Capacity, TextInput, capacity_of
+from embedder.sending.isolation import EmbeddingCall
+from embedder.sending.packing import Capacity, TextInput, capacity_of
 from shared.service.errors import DependencyError, MillstreamError, RejectedError
 from shared.tei.client import (
     Backoff,
@@ -22,7 +22,7 @@ from shared.tei.client import (
     TeiOverloadedError,
     Vectors,
 )
-from tests.support.embedding import common_of, in_use, one_server
+from tests.support.embedding import in_use, one_server, shared_of
 from tests.support.tei_stand_in import Fault, StandInSettings, TeiStandIn, vectors_of
 from tests.support.waiting import wait_until
 
@@ -48,7 +48,7 @@ class Rig:
     @asynccontextmanager
     async def batcher(self, capacity: Capacity | None = None) -> AsyncIterator[EmbeddingBatcher]:
         capacity = capacity or capacity_of(await self.client.info(), max_requests=80)
-        common = common_of(DIMENSION, self.calls.append, Backoff(initial_s=0.01, cap_s=0.1))
+        common = shared_of(DIMENSION, self.calls.append, Backoff(initial_s=0.01, cap_s=0.1))
         async with one_server(self.client, capacity, common) as servers, EmbeddingBatcher(servers) as batcher:
             yield batcher
             await wait_until(lambda: not in_use(servers), description="all permits given back")

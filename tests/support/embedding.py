@@ -1,27 +1,54 @@
-"""An embedder's servers over any client, without asking it who it is."""
+"""An embedder's servers over any client, without a handshake and with a window that does not move."""
 
 from collections.abc import Callable
 
-from embedder.isolation import EmbeddingCall, Embeds, Practice
-from embedder.packing import Capacity
-from embedder.servers import Common, Introduce, Server, Servers
+import msgspec
+
+from embedder.sending.isolation import EmbeddingCall, Embeds, SendingRules
+from embedder.sending.packing import Capacity
+from embedder.sending.servers import Handshake, Server, Servers, Shared
+from embedder.sending.window import Answer
 from shared.runtime.faults.breaker import Pauses
 from shared.service.metrics import Metrics
 from shared.tei.client import Backoff
 
 
-def common_of(
-    dimension: int, observe: Callable[[EmbeddingCall], None] = lambda _: None, backoff: Backoff | None = None
-) -> Common:
-    """What servers share, with a short backoff and short pauses of their breakers."""
-    practice = Practice(dimension=dimension, backoff=backoff or Backoff(initial_s=0.01))
+class FixedWindow(msgspec.Struct, frozen=True):
+    """All that a server may be sent, from the beginning."""
+
+    inputs: int
+    request_inputs: int
+    pause_s: float = 0.0
+
+    def answered(self, answer: Answer) -> None:
+        pass
+
+    def refused(self, now: float, duration_s: float) -> None:
+        pass
+
+    def failed(self, now: float, duration_s: float) -> None:
+        pass
+
+
+def fixed_window(capacity: Capacity) -> FixedWindow:
+    return FixedWindow(capacity.window_ceiling, capacity.request.max_inputs)
+
+
+def shared_of(
+    dimension: int,
+    observe: Callable[[EmbeddingCall], None] = lambda _: None,
+    backoff: Backoff | None = None,
+) -> Shared:
+    """What servers share, with short pauses and a fixed window."""
+    rules = SendingRules(dimension=dimension, backoff=backoff or Backoff(initial_s=0.01))
     pauses = Pauses(first=0.001, longest=0.002)
-    return Common(practice=practice, metrics=Metrics(), observe=observe, pauses=pauses)
+    return Shared(rules=rules, metrics=Metrics(), observe=observe, pauses=pauses, window_of=fixed_window)
 
 
-def one_server(client: Embeds, capacity: Capacity, common: Common) -> Servers:
+def one_server(client: Embeds, capacity: Capacity, shared: Shared) -> Servers:
     """A single server that takes what `capacity` says."""
-    return Servers([Server("tei", client, always(capacity), common)], common.practice.dimension)
+    server = Server("tei", client, always(capacity), shared)
+    return Servers([server], shared.rules.dimension)
 
 
 def in_use(servers: Servers) -> int:
@@ -29,10 +56,10 @@ def in_use(servers: Servers) -> int:
     return sum(permits.in_use for permits in servers.permits)
 
 
-def always(capacity: Capacity) -> Introduce:
-    """An introduction that needs no server."""
+def always(capacity: Capacity) -> Handshake:
+    """A handshake that needs no server."""
 
-    async def introduce() -> Capacity:
+    async def handshake() -> Capacity:
         return capacity
 
-    return introduce
+    return handshake

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedder.backlog import Backlog
-from embedder.packing import TextInput
+from embedder.sending.packing import TextInput
 from embedder.submission import Submission, Wanted
 
 documents = st.lists(st.integers(1, 40), max_size=20)

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedder.batcher import PLANNED_REQUESTS, EmbeddingBatcher
-from embedder.packing import Capacity, RequestLimits, TextInput
+from embedder.batcher import SORTED_REQUESTS, EmbeddingBatcher
+from embedder.sending.packing import Capacity, RequestLimits, TextInput
 from shared.pipeline.lanes import Lane
 from shared.runtime.time_limit import TimeLimit
 from shared.service.errors import DependencyError, RejectedError
 from shared.tei.client import Backoff, Vectors
-from tests.support.embedding import common_of, one_server
+from tests.support.embedding import one_server, shared_of
 from tests.support.tei_stand_in import vectors_of
 from tests.support.waiting import wait_until
-from tests.unit.embedder.fake_tei import DIMENSION, FakeTei
+from tests.unit.embedder.sending.fake_tei import DIMENSION, FakeTei
 
 CAPACITY = Capacity(request=RequestLimits(max_inputs=4, max_tokens=1000), inputs_in_flight=12, requests_in_flight=2)
 
@@ -28,7 +28,7 @@ class Rig:
 
     def __init__(self, capacity: Capacity = CAPACITY, linger_s: float = 0.003) -> None:
         self.tei = FakeTei()
-        self.servers = one_server(self.tei, capacity, common_of(DIMENSION, backoff=Backoff(initial_s=0.0)))
+        self.servers = one_server(self.tei, capacity, shared_of(DIMENSION, backoff=Backoff(initial_s=0.0)))
         self.permits = self.servers.permits[0]
         self.batcher = EmbeddingBatcher(self.servers, linger_s=linger_s)
 
@@ -201,7 +201,7 @@ async def test_cancelling_a_document_withdraws_requests_that_are_its_own_and_tex
     assert len(rig.tei.batches) == 3
 
 
-@pytest.mark.parametrize(("lane", "overtaken_by"), [(Lane.HIGH, 1), (Lane.LOW, PLANNED_REQUESTS)])
+@pytest.mark.parametrize(("lane", "overtaken_by"), [(Lane.HIGH, 1), (Lane.LOW, SORTED_REQUESTS)])
 async def test_a_small_document_overtakes_a_big_one(rig: Rig, lane: Lane, overtaken_by: int) -> None:
     """In its lane what is not planned yet; in a lower one all that is not under way."""
     rig.tei.gate.clear()

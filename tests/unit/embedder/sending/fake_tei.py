@@ -4,7 +4,14 @@ import asyncio
 from collections.abc import Sequence
 
 from shared.service.errors import DependencyError
-from shared.tei.client import InputRejectedError, TeiBackendError, TeiBreakdownError, TeiOverloadedError, Vectors
+from shared.tei.client import (
+    Embedded,
+    InputRejectedError,
+    TeiBackendError,
+    TeiBreakdownError,
+    TeiOverloadedError,
+    Vectors,
+)
 from tests.support.tei_stand_in import vectors_of
 
 DIMENSION = 4
@@ -29,6 +36,13 @@ class FakeTei:
     async def probe(self) -> int:
         await self.embed(["canary"], DIMENSION)
         return DIMENSION
+
+    async def health(self) -> None:
+        if isinstance(self.error, DependencyError):
+            raise self.error
+
+    async def embed_timed(self, texts: Sequence[str], dimension: int | None = None) -> Embedded:
+        return Embedded(await self.embed(texts, dimension))
 
     async def embed(self, texts: Sequence[str], dimension: int | None = None) -> Vectors:
         assert dimension == DIMENSION

@@ -1,4 +1,4 @@
-"""Which texts travel together in one TEI request. Pure: no I/O, no clock; the batcher acts on it."""
+"""Which texts go into one TEI request. Pure: no I/O, no clock; the batcher acts on it."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -39,6 +39,12 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     request: RequestLimits
     inputs_in_flight: int
     requests_in_flight: int
+    batch_inputs: int | None = None  # inputs that TEI computes at once; None if only their tokens are limited
+
+    @property
+    def window_ceiling(self) -> int:
+        """The most inputs in flight that these limits allow."""
+        return min(self.inputs_in_flight, self.requests_in_flight * self.request.max_inputs)
 
 
 def capacity_of(info: TeiInfo, max_requests: int) -> Capacity:
@@ -49,25 +55,28 @@ def capacity_of(info: TeiInfo, max_requests: int) -> Capacity:
         request=RequestLimits(max_inputs=min(info.max_client_batch_size, inputs), max_tokens=info.max_batch_tokens),
         inputs_in_flight=inputs,
         requests_in_flight=min(max_requests, permits),
+        batch_inputs=info.max_batch_requests,
     )
 
 
-def pack(inputs: Sequence[TextInput], limits: RequestLimits) -> list[list[int]]:
-    """Plan requests as lists of indexes into `inputs`, longest texts first, every index exactly once.
+def in_sending_order(inputs: Sequence[TextInput]) -> list[int]:
+    """Indexes into `inputs`, longest texts first.
 
-    Neighbours in length travel together, because a CPU backend pads to the longest of a batch (1.9 times
-    the throughput), and the longest start first, because they finish last.
+    Neighbours in length share a request, because a CPU backend pads to the longest of a batch (1.9 times the
+    throughput), and the longest start first, because they finish last.
     """
-    requests: list[list[int]] = []
-    room_inputs = room_tokens = room_bytes = 0
-    for index in sorted(range(len(inputs)), key=lambda index: -inputs[index].tokens):
-        tokens, size = inputs[index].tokens, inputs[index].encoded_bytes
-        if not room_inputs or tokens > room_tokens or size > room_bytes:
-            requests.append([])
-            room_inputs, room_tokens, room_bytes = limits.max_inputs, limits.max_tokens, limits.max_bytes
-        requests[-1].append(index)
-        room_inputs, room_tokens, room_bytes = room_inputs - 1, room_tokens - tokens, room_bytes - size
-    return requests
+    return sorted(range(len(inputs)), key=lambda index: -inputs[index].tokens)
+
+
+def fitting(inputs: Sequence[TextInput], limits: RequestLimits) -> int:
+    """How many of the first inputs fit one request: at least 1, if there is any."""
+    tokens = size = 0
+    for count, each in enumerate(inputs):
+        tokens, size = tokens + each.tokens, size + each.encoded_bytes
+        is_over = count >= limits.max_inputs or tokens > limits.max_tokens or size > limits.max_bytes
+        if count and is_over:
+            return count
+    return len(inputs)
 
 
 def middle(inputs: Sequence[TextInput]) -> int:

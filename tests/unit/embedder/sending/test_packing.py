@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedder.packing import RequestLimits, TextInput, capacity_of, middle, pack
+from embedder.sending.packing import RequestLimits, TextInput, capacity_of, fitting, in_sending_order, middle
 from shared.tei.client import TeiInfo
 
 texts = st.lists(st.builds(TextInput, st.text(max_size=60), st.integers(1, 600)), max_size=120)
@@ -27,6 +27,17 @@ def info(version: str = "1.9.3", *, permits: int = 512, batch: int = 32) -> TeiI
         max_client_batch_size=batch,
         max_concurrent_requests=permits,
     )
+
+
+def pack(inputs: list[TextInput], limits: RequestLimits) -> list[list[int]]:
+    """All requests, one after the other, as indexes into `inputs`."""
+    order = in_sending_order(inputs)
+    requests = []
+    while order:
+        count = fitting([inputs[index] for index in order], limits)
+        requests.append(order[:count])
+        order = order[count:]
+    return requests
 
 
 @settings(deadline=None)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from embedder.batcher import EmbeddingBatcher
-from embedder.packing import Capacity, RequestLimits, TextInput
-from embedder.servers import Server, Servers
+from embedder.sending.packing import Capacity, RequestLimits, TextInput
+from embedder.sending.servers import Server, Servers
 from shared.service.errors import ConfigurationError, DependencyError
 from shared.tei.client import Backoff, TeiBreakdownError
-from tests.support.embedding import common_of
+from tests.support.embedding import shared_of
 from tests.support.tei_stand_in import vectors_of
 from tests.support.waiting import wait_until
-from tests.unit.embedder.fake_tei import DIMENSION, FakeTei
+from tests.unit.embedder.sending.fake_tei import DIMENSION, FakeTei
 
 CAPACITY = Capacity(request=RequestLimits(max_inputs=4, max_tokens=1000), inputs_in_flight=8, requests_in_flight=8)
 TEXTS = [f"text {number}" for number in range(40)]
@@ -28,12 +28,12 @@ class Rig:
         self.teis = [FakeTei() for _ in range(count)]
         self.capacities = [CAPACITY] * count
         self.strangers: set[int] = set()
-        common = common_of(DIMENSION, backoff=Backoff(initial_s=0.0))
-        each = [Server(str(n), tei, lambda n=n: self._introduce(n), common) for n, tei in enumerate(self.teis)]  # type: ignore[misc]
+        common = shared_of(DIMENSION, backoff=Backoff(initial_s=0.0))
+        each = [Server(str(n), tei, lambda n=n: self._handshake(n), common) for n, tei in enumerate(self.teis)]  # type: ignore[misc]
         self.servers = Servers(each, DIMENSION)
         self.batcher = EmbeddingBatcher(self.servers)
 
-    async def _introduce(self, number: int) -> Capacity:
+    async def _handshake(self, number: int) -> Capacity:
         await self.teis[number].probe()
         if number in self.strangers:
             raise ConfigurationError("another model")
@@ -138,13 +138,13 @@ async def test_a_server_of_another_model_stops_the_start_and_is_left_out_later()
         assert rig.embedded(1) == 0
 
 
-async def test_requests_fit_the_smallest_server() -> None:
+async def test_a_request_fits_the_server_that_gets_it() -> None:
     rig = Rig(2)
     small = RequestLimits(max_inputs=2, max_tokens=500, max_bytes=100)
     rig.capacities[1] = Capacity(request=small, inputs_in_flight=8, requests_in_flight=8)
     async with running(rig):
         await rig.embed(TEXTS)
-    assert max(len(batch) for tei in rig.teis for batch in tei.batches) == 2
+    assert [max(len(batch) for batch in tei.batches) for tei in rig.teis] == [4, 2]
 
 
 async def test_a_text_that_crashes_one_server_is_not_carried_to_the_others() -> None:

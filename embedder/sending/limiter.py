@@ -7,21 +7,26 @@ from shared.pipeline.fair_queue import FairQueue
 from shared.pipeline.lanes import Lane
 from shared.service.errors import DependencyError
 
+_UNLIMITED = 1 << 30
+
 
 class Permits:
     """What is in flight at one server, and how much may be.
 
-    `limit` and `is_open` may change at any time: they hold for what is admitted from then on.
+    The limits and `is_open` may change at any time: they hold for what is admitted from then on.
     """
 
-    def __init__(self, limit: int, requests: int) -> None:
-        """At most `limit` inputs at once, in at most so many requests."""
+    def __init__(self, limit: int, requests: int, request_inputs: int = _UNLIMITED) -> None:
+        """At most `limit` inputs at once, in at most so many requests of at most `request_inputs` inputs."""
+        self._limit = limit
         self.requests_limit = requests
+        self.request_inputs = request_inputs
         self.in_use = 0  # inputs
         self.requests_in_use = 0
+        self.pause_s = 0.0  # after each request
         self.changed: Callable[[], None] = lambda: None  # called when there may be more room, or none for ever
-        self._limit = limit
         self._is_open = True
+        self._is_pausing = False
 
     @property
     def limit(self) -> int:
@@ -42,17 +47,29 @@ class Permits:
         self._is_open = is_open
         self.changed()
 
-    def has_room(self, weight: int) -> bool:
-        """Whether a request of so many inputs may go there now.
+    def room(self, weight: int) -> int:
+        """How many of `weight` inputs may be sent now in one request; 0 if it has to wait.
 
-        One above the limit may if nothing else is in use: a limit that was lowered must not block for ever.
+        One request may be in flight whatever the limit: a limit that was lowered must not block for ever.
         """
+        weight = min(weight, self.request_inputs)
         fits = not self.in_use or self.in_use + weight <= self.limit
-        return self.is_open and fits and self.requests_in_use < self.requests_limit
+        is_free = self.is_open and not self._is_pausing
+        return weight if is_free and fits and self.requests_in_use < self.requests_limit else 0
 
     def load_with(self, weight: int) -> float:
         """The share of the limit that is in use with so much more."""
         return (self.in_use + weight) / self.limit
+
+    def pause(self) -> None:
+        """Admit nothing for `pause_s` seconds."""
+        if self.pause_s:
+            self._is_pausing = True
+            asyncio.get_running_loop().call_later(self.pause_s, self._go_on)
+
+    def _go_on(self) -> None:
+        self._is_pausing = False
+        self.changed()
 
 
 class Admission:
@@ -78,13 +95,14 @@ class Admission:
             self._is_held = False
             self.permits.in_use -= self.weight
             self.permits.requests_in_use -= 1
+            self.permits.pause()
             self.permits.changed()
 
 
 class Limiter:
     """Admits requests, each at the least loaded place that has room for it: in turns between the lanes, by inputs.
 
-    First come, first served within a lane, so that small requests do not starve a big one.
+    First come, first served within a lane.
     """
 
     def __init__(self, places: Sequence[Permits]) -> None:
@@ -99,9 +117,10 @@ class Limiter:
         return len(self._queue)
 
     async def acquire(self, weight: int, lane: Lane = Lane.NORMAL) -> Admission:
-        """Wait until a request of `weight` inputs is admitted; the caller owes a `release`. If cancelled, nothing.
+        """Wait until a request of up to `weight` inputs is admitted: as many as the place takes in one request.
 
-        Raises DependencyError as soon as all places are closed.
+        The caller must call `release`, unless the wait was cancelled. Raises DependencyError as soon as all
+        places are closed.
         """
         turn: asyncio.Future[Admission] = asyncio.get_running_loop().create_future()
         self._queue.add(lane, (turn, weight))
@@ -121,17 +140,19 @@ class Limiter:
             lane, (turn, weight) = waiting
             if turn.cancelled():
                 self._queue.discard(lane, (turn, weight))
-            elif self._settle(turn, weight, lane):
-                self._queue.serve(lane, weight)
-            else:
+            elif (served := self._settle(turn, weight, lane)) is None:
                 return
+            else:
+                self._queue.serve(lane, served)
 
-    def _settle(self, turn: asyncio.Future[Admission], weight: int, lane: Lane) -> bool:
+    def _settle(self, turn: asyncio.Future[Admission], weight: int, lane: Lane) -> int | None:
+        """Admit or fail a caller and return the inputs that it got; None if it has to wait."""
         if not any(place.is_open for place in self._places):
-            turn.set_exception(DependencyError("tei", "none of its servers is well"))
-            return True
-        free = [place for place in self._places if place.has_room(weight)]
-        if not free:
-            return False
-        turn.set_result(Admission(min(free, key=lambda place: place.load_with(weight)), weight, lane))
-        return True
+            turn.set_exception(DependencyError("tei", "no server is available"))
+            return weight
+        rooms = {place: room for place in self._places if (room := place.room(weight))}
+        if not rooms:
+            return None
+        place = min(rooms, key=lambda place: place.load_with(rooms[place]))
+        turn.set_result(Admission(place, rooms[place], lane))
+        return rooms[place]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from embedder.limiter import Admission, Limiter, Permits
+from embedder.sending.limiter import Admission, Limiter, Permits
 from shared.pipeline.lanes import Lane
 from shared.service.errors import DependencyError
 
@@ -55,7 +55,7 @@ async def test_small_weights_do_not_overtake_a_big_one() -> None:
     await cancel(tasks[2])
 
 
-async def test_a_higher_lane_is_admitted_before_who_waits_in_a_lower_one() -> None:
+async def test_a_higher_lane_is_admitted_before_a_lower_one_that_waits_longer() -> None:
     _, limiter = one_place(10)
     [held] = await start(limiter, [10])
     low = asyncio.create_task(limiter.acquire(10, Lane.LOW))
@@ -91,6 +91,23 @@ async def test_a_raised_limit_admits_at_once_and_a_lowered_one_takes_nothing_awa
     assert not tasks[0].done()
     second.result().release()
     await tasks[0]
+
+
+async def test_a_request_gets_as_many_inputs_as_its_place_takes() -> None:
+    small, large = Permits(6, requests=9, request_inputs=3), Permits(100, requests=9, request_inputs=20)
+    tasks = await start(Limiter([small, large]), [30, 30, 30])
+    granted = {(task.result().permits, task.result().weight) for task in tasks}
+    assert granted == {(small, 3), (large, 20)}
+
+
+async def test_a_place_that_pauses_after_a_request_admits_the_next_one_later() -> None:
+    permits, limiter = one_place(1)
+    permits.pause_s = 0.01
+    first, second = await start(limiter, [1, 1])
+    first.result().release()
+    await settle()
+    assert not second.done()
+    await asyncio.wait_for(second, 1)
 
 
 async def test_requests_are_bounded_whatever_they_weigh() -> None:
@@ -129,11 +146,11 @@ async def test_a_full_place_and_a_closed_one_get_nothing_and_the_others_go_on() 
     assert [task.result().permits for task in tasks] == [free, free]
 
 
-async def test_who_waits_fails_once_all_places_are_closed_and_is_admitted_when_one_opens() -> None:
+async def test_a_waiting_caller_fails_once_all_places_are_closed_and_is_admitted_when_one_opens() -> None:
     permits, limiter = one_place(1)
     _, waiting = await start(limiter, [1, 1])
     permits.is_open = False
-    with pytest.raises(DependencyError, match="none of its servers is well"):
+    with pytest.raises(DependencyError, match="no server is available"):
         await waiting
     with pytest.raises(DependencyError):
         await limiter.acquire(1)

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedder.isolation import EmbeddingCall, IsolatingEmbedder, Practice
-from embedder.packing import TextInput
+from embedder.sending.isolation import EmbeddingCall, IsolatingEmbedder, SendingRules
+from embedder.sending.packing import TextInput
 from shared.service.errors import DependencyError, MillstreamError, RejectedError
 from shared.tei.client import Backoff, BreakingTextError, TeiBackendError, TeiBreakdownError, TeiOverloadedError
 from tests.support.tei_stand_in import vector_of
 from tests.support.waiting import wait_until
-from tests.unit.embedder.fake_tei import DIMENSION, FakeTei
+from tests.unit.embedder.sending.fake_tei import DIMENSION, FakeTei
 
 
 class Rig:
@@ -27,7 +27,7 @@ class Rig:
         ticks = iter(range(1_000_000))
         self.embedder = IsolatingEmbedder(
             self.tei,
-            Practice(dimension=DIMENSION, backoff=Backoff(jitter=lambda low, high: high, sleep=self.sleep())),
+            SendingRules(dimension=DIMENSION, backoff=Backoff(jitter=lambda low, high: high, sleep=self.sleep())),
             observe=self.calls.append,
             clock=lambda: float(next(ticks)),
         )
