@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from shared.service.errors import DrainingError
+
 D = TypeVar("D")
 R = TypeVar("R")
 
@@ -29,10 +31,16 @@ class BatchWorker(Generic[D, R]):
         self._timeout = timeout
 
     async def process_batch(self, documents: Sequence[D]) -> list[R]:
-        """One result per document, in the order of `documents`. Only cancellation leaves it."""
+        """One result per document, in the order of `documents`.
+
+        Only cancellation leaves it, and DrainingError: then the whole batch is given back.
+        """
         slots = asyncio.Semaphore(self._limit)
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._process(document, slots)) for document in documents]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._process(document, slots)) for document in documents]
+        except* DrainingError:
+            raise DrainingError from None
         return [task.result() for task in tasks]
 
     def process_batch_sync(self, documents: Sequence[D]) -> list[R]:
@@ -44,5 +52,7 @@ class BatchWorker(Generic[D, R]):
             try:
                 async with asyncio.timeout(self._timeout):
                     return await self._handle_document(document)
+            except DrainingError:
+                raise
             except Exception as error:
                 return self._on_error(document, error)

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedder import batcher
 from embedder.batcher import SORTED_REQUESTS, EmbeddingBatcher
 from embedder.sending.packing import Capacity, RequestLimits, TextInput
 from shared.pipeline.lanes import Lane
 from shared.runtime.time_limit import TimeLimit
-from shared.service.errors import DependencyError, RejectedError
+from shared.service.errors import DependencyError, DrainingError, RejectedError
 from shared.tei.client import Backoff, Vectors
 from tests.support.embedding import one_server, shared_of
 from tests.support.tei_stand_in import vectors_of
@@ -239,6 +240,52 @@ async def test_leaving_the_context_fails_who_still_waits_and_cancels_requests() 
         with pytest.raises(DependencyError, match="stopped"):
             await task
     assert rig.tei.in_flight == []
+
+
+async def test_a_drain_gives_up_what_waits_at_once_and_finishes_what_is_in_flight(rig: Rig) -> None:
+    rig.tei.gate.clear()
+    in_flight = rig.start(*"abcd")
+    await rig.started(1)
+    partly_sent, waiting = rig.start(*"efghijkl"), rig.start("z")
+    await rig.started(2)
+    rig.batcher.drain()
+    for task in (partly_sent, waiting, rig.start("new")):
+        with pytest.raises(DrainingError):
+            await task
+    rig.tei.gate.set()
+    check(await in_flight, *"abcd")
+
+
+async def test_a_drain_waits_for_what_is_in_flight_for_some_seconds_only(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batcher, "DRAIN_S", 0.01)
+    rig.tei.gate.clear()
+    in_flight = rig.start("a")
+    await rig.started(1)
+    rig.batcher.drain()
+    with pytest.raises(DrainingError):
+        await in_flight
+    assert rig.tei.cancelled == 1
+
+
+async def test_a_document_that_gets_answers_is_within_its_time_limit() -> None:
+    one_at_a_time = Capacity(request=CAPACITY.request, inputs_in_flight=4, requests_in_flight=1)
+    async with running(one_at_a_time) as rig:
+        rig.tei.gate.clear()
+
+        async def embed() -> Vectors:
+            async with TimeLimit(0.2) as limit:
+                texts = [TextInput(str(number), 5) for number in range(40)]
+                return await rig.batcher.embed(texts, Lane.NORMAL, limit)
+
+        document = asyncio.create_task(embed())
+        for request in range(10):
+            await wait_until(lambda n=request: len(rig.tei.batches) == n + 1, description="it is sent")  # type: ignore[misc]
+            await asyncio.sleep(0.05)
+            rig.tei.gate.set()
+            rig.tei.gate.clear()
+        check(await document, *map(str, range(40)))
 
 
 @pytest.mark.parametrize("entered", [False, True])
