@@ -13,7 +13,7 @@ from shared.runtime.stage import Document
 from shared.runtime.streams.groups import create_groups
 from shared.runtime.streams.janitor import Janitor
 from shared.service.clients import check_redis
-from shared.service.errors import ConfigurationError, DependencyError, RejectedError
+from shared.service.errors import ConfigurationError, DependencyError, DrainingError, RejectedError
 from shared.tei.client import BreakingTextError, InputRejectedError
 from tests.support.stage_harness import (
     Servers,
@@ -370,6 +370,23 @@ async def test_a_drain_that_takes_too_long_gives_back_without_penalty(servers: S
 
     async with running_worker(servers, done, consumer="w2"):
         await wait_until(lambda: job_status(servers, job), description="the job's end")
+
+
+async def test_work_that_a_draining_stage_does_not_begin_is_given_back_at_once(servers: Servers) -> None:
+    job = await accept_documents(servers, 3)
+    await release_all(servers)
+    tried = asyncio.Event()
+
+    async def handle(_document: Document) -> Outcome:
+        tried.set()
+        raise DrainingError
+
+    async with running_worker(servers, handle, max_deliveries=1):
+        await asyncio.wait_for(tried.wait(), 10)
+    assert [row["times_delivered"] for row in await pending(servers)] == [0]
+    async with running_worker(servers, done, consumer="w2", max_deliveries=1):
+        await eventually(lambda: job_status(servers, job), "the job's end")
+    assert await states(servers, job) == ["indexed"] * 3
 
 
 async def test_a_destroyed_group_is_made_again_and_its_work_is_released_again(servers: Servers) -> None:

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from shared.runtime.batch import BatchWorker
+from shared.service.errors import DrainingError
 
 
 def failure_text(_document: str, error: Exception) -> str:
@@ -77,3 +78,14 @@ def test_scripts_need_no_event_loop() -> None:
 
     worker = BatchWorker(handle, 2, on_error=lambda _document, _error: -1)
     assert worker.process_batch_sync([1, 2, 3]) == [2, 4, 6]
+
+
+async def test_a_batch_that_is_not_begun_while_draining_is_given_back_whole() -> None:
+    async def handle(document: str) -> str:
+        if document == "waiting":
+            raise DrainingError
+        await asyncio.Event().wait()
+        return document
+
+    with pytest.raises(DrainingError):
+        await BatchWorker(handle, 2, on_error=failure_text).process_batch(["in flight", "waiting"])
