@@ -385,7 +385,7 @@ async def test_work_that_a_draining_stage_does_not_begin_is_given_back_at_once(s
         await asyncio.wait_for(tried.wait(), 10)
     assert [row["times_delivered"] for row in await pending(servers)] == [0]
     async with running_worker(servers, done, consumer="w2", max_deliveries=1):
-        await eventually(lambda: job_status(servers, job), "the job's end")
+        await wait_until(lambda: job_status(servers, job), description="the job's end")
     assert await states(servers, job) == ["indexed"] * 3
 
 
