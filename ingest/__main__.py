@@ -6,6 +6,7 @@ import aiohttp
 import structlog
 
 from ingest.dispatch.dispatcher import Dispatcher
+from ingest.dispatch.election import Election
 from ingest.documents.acceptance import Acceptance
 from ingest.documents.document import Limits
 from ingest.http.app import make_app
@@ -83,9 +84,10 @@ async def serve(process: Process, settings: Settings) -> None:
     sender = await _callback_sender(process, settings.ingest)
     log.info("Service pool initialized", search_url=ingest.search_url)
     process.health.is_ready = True
+    election = Election(process.pool, "dispatcher", process.instance)
     async with asyncio.TaskGroup() as group:  # a bug in one of them ends the process, which is then restarted
         tasks = [
-            group.create_task(_dispatcher(process, settings).run(), name="dispatcher"),
+            group.create_task(_dispatcher(process, settings).run(election), name="dispatcher"),
             group.create_task(_housekeeper(process, settings).run(), name="housekeeper"),
             group.create_task(throughput.run(), name="throughput"),
             group.create_task(watch.run(), name="watch"),

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ingest.dispatch.batching import Room, may_overtake, messages_of, room_for
+from ingest.dispatch.election import Election, LostElectionError
 from ingest.dispatch.reindexing import Reindexer
 from ingest.dispatch.release import Pick, Released, Releases, Which
 from ingest.dispatch.rescue import Rescue
@@ -33,7 +34,6 @@ from shared.service.metrics import Metrics
 
 log = structlog.get_logger()
 
-_ELECTION_LOCK = 0x6D696C6D
 _ELECTION_INTERVAL = 1.0
 _IDLE_POLL = 0.05
 _CHECK_INTERVAL = 1.0
@@ -48,14 +48,13 @@ class RefusedReleaseError(Exception):
 
 
 class Dispatcher:
-    """Releases items as long as it holds the election lock."""
+    """Releases items as long as it is elected."""
 
     def __init__(
         self, pool: PostgresPool, redis: Redis, gates: Mapping[Action, Gate], metrics: Metrics, *,
         size: str, stage_timeout: float,
     ) -> None:  # fmt: skip
         """`gates` of the streams that documents, and deletes, are released to."""
-        self._pool = pool
         self._redis = redis
         self._gates = gates
         self._releases = Releases(pool)
@@ -74,12 +73,12 @@ class Dispatcher:
         self._marker = 0
         self._number: int | None = None  # drawn, but nothing was released under it yet
 
-    async def run(self) -> None:
+    async def run(self, election: Election) -> None:
         """Stand for election again and again, and dispatch while elected, until cancelled."""
         while True:
             try:
-                await self._stand_for_election()
-            except (RedisError, OSError, RefusedReleaseError) as error:
+                await self._dispatch_if_elected(election)
+            except (RedisError, OSError, RefusedReleaseError, LostElectionError) as error:
                 log.warning("Dispatch interrupted", error=str(error))
             except Exception as error:
                 if not is_postgres_away(error):
@@ -87,21 +86,21 @@ class Dispatcher:
                 log.warning("Dispatch interrupted", error=str(error))
             await asyncio.sleep(_ELECTION_INTERVAL)
 
-    async def _stand_for_election(self) -> None:
-        async with self._pool.acquire() as connection:
-            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _ELECTION_LOCK):
-                return
-            try:
-                log.info("Dispatcher elected")
-                self._pauses = frozenset()  # whoever was elected in between may have released
-                for stage in StageName:  # before the first entry, so that no stage takes a missing group for a loss
-                    await create_groups(self._redis, stage)
-                while True:
-                    # The lock lives with this connection: while that answers, nobody else is elected.
-                    await connection.fetchval("SELECT 1")
-                    await self._dispatch_for(_CHECK_INTERVAL)
-            finally:
-                await _unlock(connection)
+    async def _dispatch_if_elected(self, election: Election) -> None:
+        if not await election.win():
+            return
+        log.info("Dispatcher elected")
+        self._pauses = frozenset()  # another process may have released since
+        renewal = asyncio.create_task(election.keep(), name="election")
+        try:
+            for stage in StageName:  # before the first entry, so that no stage takes a missing group for a loss
+                await create_groups(self._redis, stage)
+            while not renewal.done():
+                await self._dispatch_for(_CHECK_INTERVAL)
+            raise LostElectionError("the lease was lost: another process may dispatch now")
+        finally:
+            renewal.cancel()
+            await election.resign()
 
     async def _dispatch_for(self, seconds: float) -> None:
         """Check for losses, take reindexes a step further, then release until the time is over."""
@@ -238,12 +237,3 @@ class Dispatcher:
         if lost:
             log.warning("Released items were not in the streams, queued again", items=lost, marker=self._marker)
         await self._rescue.requeue_stuck()
-
-
-async def _unlock(connection: object) -> None:
-    """Give up the election; a connection that is dead has given it up already."""
-    try:
-        await connection.execute("SELECT pg_advisory_unlock($1)", _ELECTION_LOCK)  # type: ignore[attr-defined]
-    except Exception as error:
-        if not is_postgres_away(error):
-            raise

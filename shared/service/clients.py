@@ -198,6 +198,15 @@ def postgres_errors() -> Iterator[None]:
         raise
 
 
+# A client that is frozen or cut off must not keep its locks: the server ends its transaction after 15 s, and its
+# connection after about 25 s. Not sent at the connect: a pooler refuses settings there that it does not know.
+_SESSION = """
+SET idle_in_transaction_session_timeout = '15s';
+SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
+SET tcp_user_timeout = '15s';
+"""
+
+
 async def postgres_pool(url: str, *, name: str, max_size: int = 10) -> PostgresPool:
     """Open a pool; `name` shows in pg_stat_activity. Raises OSError or asyncpg errors if it cannot connect."""
 
@@ -208,6 +217,7 @@ async def postgres_pool(url: str, *, name: str, max_size: int = 10) -> PostgresP
 
     async def prepare(connection: Any) -> None:
         await use_json_codec(connection)
+        await connection.execute(_SESSION)
         connection.add_query_logger(leave_demoted)
 
     pool = PostgresPool(

@@ -9,16 +9,19 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+import pytest_asyncio
 from redis.asyncio import Redis
 from redis.exceptions import ReadOnlyError, RedisError
 
 from local.ports import free_port
 from local.redis import find_redis_server
-from shared.service.clients import check_redis, is_redis_away, postgres_pool, redis_command
+from shared.service.clients import check_redis, is_postgres_away, is_redis_away, postgres_pool, redis_command
 from shared.service.errors import ConfigurationError, DependencyError
 from tests.support.stage_harness import Servers
 from tests.support.waiting import wait_until
 from tests.torture.proxy import Proxy
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 HOST = "127.0.0.1"
 
@@ -74,7 +77,7 @@ def pair(tmp_path: Path) -> Iterator[tuple[RedisServer, RedisServer]]:
         server.end()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def switched(pair: tuple[RedisServer, RedisServer]) -> AsyncIterator[Proxy]:
     """A Service whose connections stay open while new ones go elsewhere."""
     proxy = Proxy(HOST, pair[0].port, seed=1)
@@ -171,3 +174,20 @@ async def test_a_transaction_on_a_read_only_postgres_closes_its_connection(serve
         assert await pool.fetchval("SHOW transaction_read_only") == "off"
     finally:
         await pool.close()
+
+
+async def test_a_connection_that_the_server_ended_counts_as_unavailable(servers: Servers) -> None:
+    async with servers.pool.acquire() as connection:
+        me = await connection.fetchval("SELECT pg_backend_pid()")
+        await servers.pool.execute("SELECT pg_terminate_backend($1)", me)
+        await wait_until(lambda: _is_lost(connection), timeout=15, description="the pool closes the connection")
+        with pytest.raises(asyncpg.InterfaceError) as failure:
+            await connection.execute("SELECT 1")
+        assert is_postgres_away(failure.value)
+
+
+def _is_lost(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
