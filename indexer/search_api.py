@@ -6,8 +6,9 @@ import aiohttp
 from aiohttp import web
 from qdrant_client import AsyncQdrantClient
 
-from indexer.qdrant.client import check_qdrant, make_client
+from indexer.qdrant.client import check_qdrant, handshake, make_client
 from indexer.search.keyword_index import KeywordIndex, QdrantKeywordIndex
+from indexer.search.point_reader import PointReader
 from indexer.search.query_cache import QueryCache
 from indexer.search.query_embedding import QueryEmbedder
 from indexer.search.rank_bm25_index import RankBm25Index
@@ -31,6 +32,7 @@ async def listen(process: Process, settings: Settings) -> AsyncQdrantClient:
     check_secret("WEBHOOK_API_SECRET", settings.search.api_secret, test_mode=settings.process.test_mode)
     client = make_client(settings.qdrant, process.metrics.request_observer("qdrant"))
     process.stack.push_async_callback(client.close)
+    await handshake(client)
     process.health.checks["qdrant"] = check_qdrant(client)
     app = await _make_app(process, client, settings)
     await process.listen(app, settings.process.host, Port(DEFAULT_PORT, settings.indexer.indexer_port))
@@ -54,7 +56,7 @@ async def _make_app(process: Process, client: AsyncQdrantClient, settings: Setti
         return QueryCache(QueryEmbedder(tei_clients(session, tei), observe))
 
     sources = Sources(
-        client=client,
+        points=PointReader(client),
         keyword=_keyword_index(process, client, visibility, settings.search),
         embed_query=TargetEmbedder(visibility.seen, embedder, settings.tei),
     )
@@ -74,7 +76,7 @@ def _keyword_index(
     process: Process, client: AsyncQdrantClient, visibility: RegistryVisibility, settings: SearchSettings
 ) -> KeywordIndex:
     if settings.keyword_index is KeywordEngine.QDRANT:
-        return QdrantKeywordIndex(client)
+        return QdrantKeywordIndex(PointReader(client))
     index = RankBm25Index(client, visibility, k1=settings.bm25_k1, b=settings.bm25_b)
     process.stack.callback(asyncio.create_task(index.run(), name="keyword index").cancel)
     return index

@@ -6,6 +6,7 @@ from collections.abc import Collection
 import msgspec
 
 from cli.doctor.finding import Finding, Findings, fail, ok, refusal, warn
+from indexer.qdrant.release import RECOMMENDED, parse_release, refusal_of, shortcoming_of
 from local.servers import URL_VARIABLES
 from shared.jobs.targets import Target
 from shared.service.health import HealthReport
@@ -13,7 +14,6 @@ from shared.service.health import HealthReport
 # More than that is another data centre, a busy machine, or a proxy that thinks. Qdrant is asked once a batch message.
 SLOW_ROUND_TRIP_MS = {"redis": 5.0, "postgres": 5.0, "tei": 5.0, "qdrant": 20.0}
 _FULL = 0.8  # share of a limit from where somebody should look
-_QDRANT_VERSION = (1, 19)  # before, a replay of its log could bring deleted points back
 
 _NAMES_A_SETTING = re.compile(r"(.*) \(check (\w+)\)", re.DOTALL)
 _VARIABLES = {**URL_VARIABLES, "ingest": "MILLSTREAM_URL"}
@@ -119,18 +119,11 @@ def judge_postgres(seen: PostgresSeen) -> Findings:
 
 def judge_qdrant(seen: QdrantSeen, filled: Collection[str]) -> Findings:
     """Version, round trip and the collections; `filled` are the targets with documents that search shows."""
-    version = _version(seen.version)
-    older = ".".join(map(str, _QDRANT_VERSION))
-    first = (
-        ok("qdrant.version", f"version {seen.version}")
-        if version >= _QDRANT_VERSION
-        else warn("qdrant.version", f"version {seen.version} is older than {older}", f"upgrade it to {older} or later")
-    )
     trips = [round_trip("qdrant", seen.round_trip_ms)]
     if seen.read_ms is not None:
         trips.append(_read(seen.read_ms))
     return [
-        first,
+        _qdrant_version(seen.version),
         *trips,
         *(_collection(each, has_documents=each.target.target in filled) for each in seen.collections),
     ]
@@ -185,6 +178,17 @@ def _memory(seen: RedisSeen) -> Finding:
     return (fail if share >= 1 else warn)("redis.memory", found, remedy, "memory")
 
 
+def _qdrant_version(version: str) -> Finding:
+    check, remedy = "qdrant.version", f"upgrade it to {RECOMMENDED} or later"
+    if reason := refusal_of(version):
+        return fail(check, reason, remedy)
+    if reason := shortcoming_of(version):
+        return warn(check, reason, remedy)
+    if parse_release(version) is None:
+        return warn(check, f"version {version!r} cannot be read", remedy)
+    return ok(check, f"version {version}")
+
+
 def _read(milliseconds: float) -> Finding:
     check, found = "qdrant.read_round_trip", f"a read over a kept connection takes {milliseconds:.1f} ms"
     limit = SLOW_ROUND_TRIP_MS["qdrant"]
@@ -234,8 +238,3 @@ def _collection(seen: CollectionSeen, *, has_documents: bool) -> Finding:
     if seen.status == "red":
         return fail(check, f"{name} is red: Qdrant cannot work on it", "read Qdrant's log; its disk may be full")
     return ok(check, f"{name} is {seen.status}, {seen.dimension} dimensions")
-
-
-def _version(text: str) -> tuple[int, ...]:
-    """The first two numbers; what has none is as old as can be."""
-    return tuple(int(number) for number in re.findall(r"\d+", text)[:2])

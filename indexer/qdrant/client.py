@@ -1,24 +1,30 @@
-"""The Qdrant client, and what its exceptions mean to the rest of the code. No queries here.
+"""The Qdrant client, the handshake, and what exceptions mean to the rest of the code. No queries here.
 
-Qdrant's HTTP statuses fall into three kinds: Qdrant is away (wait), the collection is away (the store was
-lost, or nothing was ever indexed), or it refuses this very request (bisect it).
+Qdrant's HTTP statuses fall into three kinds: Qdrant is unavailable (wait), the collection is missing (the store
+was lost, or nothing was ever indexed), or it refuses this very request (bisect it).
 """
 
+import asyncio
 import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
 
 import httpx
+import structlog
 from qdrant_client import AsyncQdrantClient
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from shared.service.errors import DependencyError, MillstreamError
+from indexer.qdrant.release import Release, parse_release, refusal_of, shortcoming_of
+from shared.service.errors import ConfigurationError, DependencyError, MillstreamError
 from shared.service.http import UNCOMPRESSED
 from shared.service.settings import QdrantSettings
 
+log = structlog.get_logger()
+
 MAX_CONNECTIONS = 20
+_HANDSHAKE_S = 5.0  # then the process starts without; it waits for Qdrant while it runs
 MAX_REASON_CHARACTERS = 500
 
 # Statuses that say nothing about the request's content: wrong key, time-out, too many requests.
@@ -26,14 +32,21 @@ _NOT_THE_REQUEST = frozenset({401, 403, 408, 429})
 
 
 class MissingCollectionError(DependencyError):
-    """The collection is not there. For a reader nothing is indexed yet; for a writer the store was lost."""
+    """The collection does not exist. For a reader nothing is indexed yet; for a writer the store was lost."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("qdrant", reason)
+
+
+class UnsupportedReleaseError(DependencyError):
+    """The server is too old to be used."""
 
     def __init__(self, reason: str) -> None:
         super().__init__("qdrant", reason)
 
 
 class RefusedError(MillstreamError):
-    """Qdrant is well and refuses this request for its content (400, 413, 422 ...); a part of it may pass."""
+    """Qdrant is healthy and refuses this request for its content (400, 413, 422 ...); a part of it may pass."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(f"qdrant refused the request with {status}: {reason}")
@@ -110,12 +123,41 @@ def qdrant_errors() -> Iterator[None]:
         raise DependencyError("qdrant", str(error)) from error
 
 
+async def read_release(client: AsyncQdrantClient) -> Release | None:
+    """The server's release, None if its version cannot be read.
+
+    Raises DependencyError if Qdrant is unavailable, UnsupportedReleaseError (one of them) if it is too old.
+    """
+    with qdrant_errors():
+        version = (await client.info()).version
+    if refusal := refusal_of(version):
+        raise UnsupportedReleaseError(refusal)
+    return parse_release(version)
+
+
+async def handshake(client: AsyncQdrantClient) -> None:
+    """Look at the server before the process starts. Raises ConfigurationError for one that is too old.
+
+    A server that does not answer within 5 s is not an error: documents wait for it.
+    """
+    try:
+        async with asyncio.timeout(_HANDSHAKE_S):
+            with qdrant_errors():
+                version = (await client.info()).version
+    except (DependencyError, TimeoutError) as error:
+        log.warning("Qdrant not reached at the start", error=str(error) or f"no answer within {_HANDSHAKE_S:g} s")
+        return
+    if refusal := refusal_of(version):
+        raise ConfigurationError(f"{refusal}, or point WEBHOOK_QDRANT_URL to another server")
+    if shortcoming := shortcoming_of(version):
+        log.warning("Qdrant release is old", version=version, reason=shortcoming)
+
+
 def check_qdrant(client: AsyncQdrantClient) -> Callable[[], Awaitable[None]]:
-    """A health check: raises DependencyError when Qdrant is away."""
+    """A health check: raises DependencyError if Qdrant is unavailable or too old."""
 
     async def check() -> None:
-        with qdrant_errors():
-            await client.info()
+        await read_release(client)
 
     return check
 

@@ -10,7 +10,8 @@ import msgspec
 from qdrant_client import AsyncQdrantClient, models
 
 from indexer.keyword import KeywordParameters
-from indexer.qdrant.client import MissingCollectionError, RefusedError, qdrant_errors
+from indexer.qdrant.client import MissingCollectionError, RefusedError, qdrant_errors, read_release
+from indexer.qdrant.release import PREFIX, Release
 from shared.service.errors import ConfigurationError
 
 DENSE = "dense"
@@ -85,15 +86,16 @@ async def ensure_collection(
     """Make the collection and its payload indexes unless they are there; safe to call from many processes.
 
     Raises DimensionMismatchError or GenerationMismatchError for a collection that must not be written to,
-    DependencyError when Qdrant is away.
+    DependencyError if Qdrant is unavailable or too old.
     """
     wanted = CollectionMetadata(generation=generation, keyword=keyword)
+    release = await read_release(client)
     info = await _find(client, name)
     is_new = info is None and await _create(client, name, dimension, wanted)
     if info is None:
         info = await _get(client, name)
     metadata = _check(name, info, dimension, wanted)
-    await _create_indexes(client, name, info)
+    await _create_indexes(client, name, info, release)
     return Collection(name=name, dimension=dimension, generation=generation, keyword=metadata.keyword, is_new=is_new)
 
 
@@ -153,11 +155,21 @@ async def _create(client: AsyncQdrantClient, name: str, dimension: int, metadata
     return True
 
 
-async def _create_indexes(client: AsyncQdrantClient, name: str, info: models.CollectionInfo) -> None:
+async def _create_indexes(
+    client: AsyncQdrantClient, name: str, info: models.CollectionInfo, release: Release | None
+) -> None:
     for field, schema in PAYLOAD_INDEXES.items():
-        if field not in info.payload_schema:
+        stored = info.payload_schema.get(field)
+        if stored is None or _can_be_better(stored, schema, release):
             with qdrant_errors():
                 await client.create_payload_index(name, field, schema, wait=True)
+
+
+def _can_be_better(stored: models.PayloadIndexInfo, wanted: models.PayloadFieldSchema, release: Release | None) -> bool:
+    """Whether the index was made by a release without prefixes, which ignored the option. Qdrant builds it anew."""
+    needs_prefix = isinstance(wanted, models.KeywordIndexParams) and bool(wanted.prefix)
+    has_prefix = isinstance(stored.params, models.KeywordIndexParams) and bool(stored.params.prefix)
+    return needs_prefix and not has_prefix and release is not None and release >= PREFIX
 
 
 def _check(name: str, info: models.CollectionInfo, dimension: int, wanted: CollectionMetadata) -> CollectionMetadata:

@@ -7,16 +7,12 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
-from qdrant_client import AsyncQdrantClient
-from qdrant_client.models import ScoredPoint, SparseVector
+from qdrant_client.models import SparseVector
 
-from indexer.qdrant.client import qdrant_errors
 from indexer.qdrant.collection import SPARSE
-from indexer.search.filters import qdrant_filter
-from indexer.search.ranking import WINDOW, Hit
+from indexer.search.point_reader import PointReader
+from indexer.search.ranking import Hit
 from shared.service.search_contract import SearchFilters
-
-RANKED_BY = ["document_id", "version", "chunk_index"]  # texts are fetched for one page only
 
 
 class KeywordQuestion(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,29 +37,8 @@ class KeywordIndex(Protocol):
 class QdrantKeywordIndex:
     """BM25 over the sparse vectors that are written with every point; Qdrant knows how rare a term is."""
 
-    def __init__(self, client: AsyncQdrantClient) -> None:
-        self._client = client
+    def __init__(self, points: PointReader) -> None:
+        self._points = points
 
     async def search(self, question: KeywordQuestion) -> Sequence[Hit]:
-        with qdrant_errors():
-            found = await self._client.query_points(
-                question.target,
-                query=question.terms,
-                using=SPARSE,
-                query_filter=qdrant_filter(question.filters),
-                limit=WINDOW,
-                with_payload=RANKED_BY,
-            )
-        return [hit_of(point) for point in found.points]
-
-
-def hit_of(point: ScoredPoint) -> Hit:
-    """What ranking needs of a point that was queried with RANKED_BY."""
-    payload = point.payload or {}
-    return Hit(
-        id=str(point.id),
-        document_id=payload["document_id"],
-        version=payload["version"],
-        chunk_index=payload["chunk_index"],
-        score=point.score,
-    )
+        return await self._points.hits(question.target, SPARSE, question.terms, question.filters)

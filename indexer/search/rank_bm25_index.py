@@ -17,8 +17,9 @@ from qdrant_client.models import FieldCondition, Filter, MatchAny, SparseVector
 from indexer.keyword import KeywordEncoder, KeywordParameters
 from indexer.qdrant.client import qdrant_errors
 from indexer.search.filters import Filtered, matches
-from indexer.search.keyword_index import RANKED_BY, KeywordQuestion
+from indexer.search.keyword_index import KeywordQuestion
 from indexer.search.okapi import ChangingBm25
+from indexer.search.point_reader import RANKED_BY
 from indexer.search.ranking import WINDOW, Hit, order
 from shared.service.errors import DependencyError
 from shared.service.search_contract import SearchFilters

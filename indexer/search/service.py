@@ -5,14 +5,15 @@ reader. The two are read one after the other, so a document that changes in betw
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 from qdrant_client.models import SparseVector
 
 from indexer.keyword import KeywordEncoder, KeywordParameters
-from indexer.qdrant.client import MissingCollectionError, qdrant_errors
+from indexer.qdrant.client import MissingCollectionError
 from indexer.search import ranking
+from indexer.search.point_reader import Payload
 from indexer.search.ranking import Hit
 from indexer.search.timing import Part, SearchTiming
 from indexer.search.window import Question, Sources, Window, WindowReader
@@ -20,8 +21,6 @@ from shared.service.errors import DependencyError
 from shared.service.search_contract import Collapse, Mode, SearchRequest, SearchResponse, SearchResult
 
 MAX_ROUNDS = 5  # of one search; more than two are seen only while one page changes many times a second
-
-Payload = Mapping[str, Any]
 
 
 class Visibility(Protocol):
@@ -126,7 +125,7 @@ class SearchEngine:
         ranked = self._ranked([ranking.live_hits(side, live) for side in window.sides], request)
         page = ranked[request.offset : request.offset + request.limit]
         with timing.of(Part.TEXTS):
-            payloads = await self._payloads(target, page)
+            payloads = await self._sources.points.payloads(target, [hit.id for hit in page])
         return _Page(
             hits=page,
             payloads=payloads,
@@ -157,14 +156,6 @@ class SearchEngine:
             return await self._visibility.live_versions(target, document_ids), False
         except DependencyError:
             return ranking.newest_versions(hits), True
-
-    async def _payloads(self, target: str, hits: Sequence[Hit]) -> dict[str, Payload]:
-        """Payload by point id; a point that was deleted since the window was read is missing."""
-        if not hits:
-            return {}
-        with qdrant_errors():
-            records = await self._sources.client.retrieve(target, [hit.id for hit in hits], with_payload=True)
-        return {str(record.id): record.payload or {} for record in records}
 
 
 _NOTHING = _Page(hits=(), payloads={}, total=0, is_degraded=False, is_whole=True, overtaken={})

@@ -6,14 +6,12 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from qdrant_client import AsyncQdrantClient
 from qdrant_client.models import SparseVector
 
-from indexer.qdrant.client import qdrant_errors
 from indexer.qdrant.collection import DENSE
-from indexer.search.filters import qdrant_filter
-from indexer.search.keyword_index import RANKED_BY, KeywordIndex, KeywordQuestion, hit_of
-from indexer.search.ranking import WINDOW, Hit
+from indexer.search.keyword_index import KeywordIndex, KeywordQuestion
+from indexer.search.point_reader import PointReader
+from indexer.search.ranking import Hit
 from indexer.search.timing import Part, SearchTiming
 from shared.service.errors import DependencyError, RejectedError
 from shared.service.search_contract import Mode, SearchFilters
@@ -43,7 +41,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 class Sources(msgspec.Struct, frozen=True, kw_only=True):
     """Where hits come from."""
 
-    client: AsyncQdrantClient
+    points: PointReader
     keyword: KeywordIndex
     embed_query: EmbedQuery
     embed_timeout_s: float = 5.0  # then the keyword side answers alone; a person waits for this
@@ -78,16 +76,17 @@ class WindowReader:
         return Window(sides=tuple(task.result() for task in tasks), is_degraded=self._is_degraded)
 
     async def _dense(self) -> Sequence[Hit]:
-        if not self._is_degraded:
+        if self._is_degraded:
+            return []
+        if self._embedding is None:
             try:
-                self._embedding = self._embedding or await self._embed()
-                return await self._nearest(self._embedding)
-            except (DependencyError, RejectedError) as error:
-                is_tei = isinstance(error, RejectedError) or error.service == "tei"
-                if self._question.mode is not Mode.HYBRID or not is_tei:
+                self._embedding = await self._embed()
+            except (DependencyError, RejectedError):
+                if self._question.mode is not Mode.HYBRID:
                     raise
                 self._is_degraded = True
-        return []
+                return []
+        return await self._nearest(self._embedding)
 
     async def _keyword(self) -> Sequence[Hit]:
         if not self._question.terms.indices:
@@ -109,13 +108,5 @@ class WindowReader:
             raise DependencyError("tei", f"no embedding within {limit} s") from error
 
     async def _nearest(self, vector: list[float]) -> list[Hit]:
-        with self._timing.of(Part.DENSE), qdrant_errors():
-            found = await self._sources.client.query_points(
-                self._question.target,
-                query=vector,
-                using=DENSE,
-                query_filter=qdrant_filter(self._question.filters),
-                limit=WINDOW,
-                with_payload=RANKED_BY,
-            )
-        return [hit_of(point) for point in found.points]
+        with self._timing.of(Part.DENSE):
+            return await self._sources.points.hits(self._question.target, DENSE, vector, self._question.filters)

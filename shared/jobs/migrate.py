@@ -13,6 +13,8 @@ from shared.service.errors import ConfigurationError
 # Any constant will do, as long as nothing else in this database uses it: "mill" in ASCII.
 _LOCK = 0x6D696C6C
 
+OLDEST_POSTGRES = 14  # date_bin
+
 _BOOTSTRAP = """
 CREATE SCHEMA IF NOT EXISTS webhook;
 CREATE TABLE IF NOT EXISTS webhook.schema_migrations (
@@ -35,7 +37,11 @@ def migrations() -> list[Migration]:
 
 
 async def migrate(connection: asyncpg.Connection) -> list[Migration]:
-    """Apply what is missing and return it. Safe to call from many processes at once."""
+    """Apply what is missing and return it. Safe to call from many processes at once.
+
+    Raises ConfigurationError for a server that is too old.
+    """
+    await _check_release(connection)
     await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
     try:
         await connection.execute(_BOOTSTRAP)
@@ -55,7 +61,8 @@ async def migrate(connection: asyncpg.Connection) -> list[Migration]:
 
 
 async def check_schema(pool: asyncpg.Pool) -> None:
-    """Raise ConfigurationError unless the database has exactly this release's schema."""
+    """Raise ConfigurationError unless the database has exactly this release's schema, on a server that is supported."""
+    await _check_release(pool)
     wanted = migrations()[-1].version
     try:
         found = await _current_version(pool)
@@ -68,6 +75,15 @@ async def check_schema(pool: asyncpg.Pool) -> None:
     if found > wanted:
         raise ConfigurationError(
             f"the database has schema {found}, newer than this release's {wanted}: upgrade millstream"
+        )
+
+
+async def _check_release(connection: asyncpg.Connection | asyncpg.Pool) -> None:
+    major = int(await connection.fetchval("SHOW server_version_num")) // 10_000
+    if major < OLDEST_POSTGRES:
+        raise ConfigurationError(
+            f"Postgres {major} is too old: upgrade it to {OLDEST_POSTGRES} or later, or point WEBHOOK_DATABASE_URL to "
+            "another server"
         )
 
 

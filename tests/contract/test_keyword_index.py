@@ -15,6 +15,7 @@ from indexer.qdrant.collection import ensure_collection
 from indexer.qdrant.points import points_of
 from indexer.qdrant.store import PointStore
 from indexer.search.keyword_index import KeywordIndex, KeywordQuestion, QdrantKeywordIndex
+from indexer.search.point_reader import PointReader
 from indexer.search.rank_bm25_index import RankBm25Index
 from indexer.search.ranking import WINDOW, Hit, live_hits
 from shared.pipeline import ids
@@ -61,7 +62,7 @@ class Corpus:
         self.unwritten: list[PointStruct] = []
         self.parameters = KeywordParameters(k1=K1, b=B, avg_len=ORACLE.avgdl)
         self.index: KeywordIndex = (
-            QdrantKeywordIndex(self.client)
+            QdrantKeywordIndex(PointReader(self.client))
             if engine == "qdrant"
             else RankBm25Index(self.client, self.registry, k1=K1, b=B)
         )

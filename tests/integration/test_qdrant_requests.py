@@ -17,6 +17,7 @@ from indexer.qdrant.collection import ensure_collection, point_alias
 from indexer.qdrant.store import PointStore
 from indexer.scrubber import Scrubber
 from indexer.search.keyword_index import KeywordIndex, QdrantKeywordIndex
+from indexer.search.point_reader import PointReader
 from indexer.search.rank_bm25_index import RankBm25Index
 from indexer.search.service import SearchEngine, SearchOptions
 from indexer.search.visibility import RegistryVisibility
@@ -73,7 +74,7 @@ async def index(servers: Servers, client: AsyncQdrantClient, version: int, *text
 
 
 def engine_of(servers: Servers, client: AsyncQdrantClient, keyword: KeywordIndex) -> SearchEngine:
-    sources = Sources(client=client, keyword=keyword, embed_query=FakeTei().embed_for)
+    sources = Sources(points=PointReader(client), keyword=keyword, embed_query=FakeTei().embed_for)
     return SearchEngine(sources, RegistryVisibility(servers.pool), SearchOptions(default_collection=COLLECTION))
 
 
@@ -84,7 +85,7 @@ async def test_no_request_asks_for_a_compressed_answer(
     for version in (1, 2):
         await index(servers, client, version, "a heron rests", "and waits")
     in_memory = RankBm25Index(client, RegistryVisibility(servers.pool))
-    for keyword in (QdrantKeywordIndex(client), in_memory):
+    for keyword in (QdrantKeywordIndex(PointReader(client)), in_memory):
         found = await engine_of(servers, client, keyword).search(SearchRequest(query="heron"))
         assert [result.text for result in found.results] == ["a heron rests"]
     await Scrubber(Registry(servers.pool), PointStore(client)).scrub(TARGET)
@@ -123,7 +124,7 @@ async def test_a_hybrid_search_makes_three_requests(
 ) -> None:
     seen, _ = recorder
     await index(servers, client, 1, "a heron rests")
-    engine = engine_of(servers, client, QdrantKeywordIndex(client))
+    engine = engine_of(servers, client, QdrantKeywordIndex(PointReader(client)))
     seen.requests.clear()
     assert (await engine.search(SearchRequest(query="heron"))).total == 1
     assert Counter(request.path.rpartition("/")[2] for request in seen.requests) == {"query": 2, "points": 1}

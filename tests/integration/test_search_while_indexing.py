@@ -15,6 +15,7 @@ from qdrant_client import AsyncQdrantClient
 from indexer.fence import Candidate, Fence
 from indexer.qdrant.store import PointStore
 from indexer.search.keyword_index import KeywordIndex, QdrantKeywordIndex
+from indexer.search.point_reader import PointReader
 from indexer.search.rank_bm25_index import RankBm25Index
 from indexer.search.service import SearchEngine, SearchOptions
 from indexer.search.visibility import RegistryVisibility
@@ -96,14 +97,12 @@ async def indexer(servers: Servers, qdrant: AsyncQdrantClient) -> Indexer:
 @pytest.fixture
 def searchers(servers: Servers, qdrant: AsyncQdrantClient) -> list[Searcher]:
     visibility = RegistryVisibility(servers.pool, answer_s=60)
-    keyword: list[KeywordIndex] = [QdrantKeywordIndex(qdrant), RankBm25Index(qdrant, visibility)]
+    keyword: list[KeywordIndex] = [QdrantKeywordIndex(PointReader(qdrant)), RankBm25Index(qdrant, visibility)]
     options = SearchOptions(default_collection=COLLECTION)
+    sources = [Sources(points=PointReader(qdrant), keyword=index, embed_query=FakeTei().embed_for) for index in keyword]
     return [
-        Searcher(
-            SearchEngine(Sources(client=qdrant, keyword=index, embed_query=FakeTei().embed_for), visibility, options),
-            mode,
-        )
-        for index, mode in itertools.product(keyword, (Mode.HYBRID, Mode.KEYWORD))
+        Searcher(SearchEngine(source, visibility, options), mode)
+        for source, mode in itertools.product(sources, (Mode.HYBRID, Mode.KEYWORD))
     ]
 
 

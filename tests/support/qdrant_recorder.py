@@ -1,4 +1,4 @@
-"""A proxy before a Qdrant server that records each request, and may hold some of them back."""
+"""A proxy before a Qdrant server that records each request, may hold some back, or makes the server look older."""
 
 import asyncio
 import contextlib
@@ -28,6 +28,8 @@ class QdrantRecorder:
     """Forwards to the server at `url`; `requests` is what was answered, in order.
 
     `delays` has the seconds that a request is held back before it is forwarded, by the last part of its path.
+    With `release`, a version before 1.19, the server answers as that release does (seen on 1.16.3). With
+    `refuses_scans` it also refuses filters on a field without a fitting index, as a server in strict mode does.
     """
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
@@ -35,15 +37,28 @@ class QdrantRecorder:
         self._session = session
         self.requests: list[Recorded] = []
         self.delays: dict[str, float] = {}
+        self.release: str | None = None
+        self.refuses_scans = False
 
     async def forward(self, request: web.Request) -> web.Response:
         await asyncio.sleep(self.delays.get(request.path.rpartition("/")[2], 0.0))
+        body = await request.read()
+        if self.release:
+            if request.path == "/":
+                return web.json_response({"title": "qdrant", "version": self.release, "commit": ""})
+            if b'"match":{"prefix"' in body:
+                return _refused("Format error in JSON body: Expected some form of condition")
+            if self.refuses_scans and b'"match":{"text"' in body:
+                return _refused('Bad request: Index required but not found for "url" of one of the following types')
+            # On a field without a full-text index, `text` finds substrings before 1.19.1. Payload indexes of keywords
+            # ignore the option `prefix`.
+            body = body.replace(b'"match":{"text"', b'"match":{"substring"').replace(b',"prefix":true}', b"}")
         headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
         async with self._session.request(
-            request.method, self._url + request.raw_path, data=await request.read(), headers=headers,
+            request.method, self._url + request.raw_path, data=body, headers=headers,
             skip_auto_headers=("Accept-Encoding",),
         ) as answer:  # fmt: skip
-            body = await answer.read()
+            content = await answer.read()
             self.requests.append(
                 Recorded(
                     method=request.method,
@@ -53,7 +68,11 @@ class QdrantRecorder:
                     is_chunked="Transfer-Encoding" in answer.headers,
                 )
             )
-            return web.Response(status=answer.status, body=body, content_type="application/json")
+            return web.Response(status=answer.status, body=content, content_type="application/json")
+
+
+def _refused(reason: str) -> web.Response:
+    return web.json_response({"status": {"error": reason}, "time": 0}, status=400)
 
 
 _PASSED_ON = ("Accept-Encoding", "api-key", "Content-Type")

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from qdrant_client import AsyncQdrantClient
 
 from indexer.search.keyword_index import QdrantKeywordIndex
+from indexer.search.point_reader import PointReader
 from indexer.search.window import Sources
 from shared.pipeline import ids
 from shared.service.errors import DependencyError
@@ -57,4 +58,5 @@ class FakeTei:
 
 def sources_of(client: AsyncQdrantClient, tei: FakeTei) -> Sources:
     """Both sides from the client, with Qdrant's keyword index."""
-    return Sources(client=client, keyword=QdrantKeywordIndex(client), embed_query=tei.embed_for, embed_timeout_s=0.05)
+    points = PointReader(client)
+    return Sources(points=points, keyword=QdrantKeywordIndex(points), embed_query=tei.embed_for, embed_timeout_s=0.05)

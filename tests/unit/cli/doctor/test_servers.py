@@ -115,10 +115,13 @@ def test_a_collection_without_documents_need_not_be_there() -> None:
     )
 
 
-@pytest.mark.parametrize("version", ["1.18.4", "unknown"])
-def test_a_qdrant_that_is_too_old_or_unknown_is_to_be_upgraded(version: str) -> None:
+@pytest.mark.parametrize(
+    ("version", "verdict"), [("1.15.5", Verdict.FAIL), ("1.16.3", Verdict.WARN), ("unknown", Verdict.WARN)]
+)
+def test_a_qdrant_that_is_old_or_unknown_is_to_be_upgraded(version: str, verdict: Verdict) -> None:
     [finding] = troubles(judge_qdrant(QdrantSeen(version=version, round_trip_ms=0.2, collections=[]), filled=()))
-    assert (finding.check, finding.remedy) == ("qdrant.version", "upgrade it to 1.19 or later")
+    assert (finding.check, finding.verdict) == ("qdrant.version", verdict)
+    assert finding.remedy == "upgrade it to 1.19 or later"
 
 
 def test_qdrant_may_be_farther_away_than_the_others() -> None:

@@ -94,3 +94,24 @@ def test_every_filter_becomes_a_condition() -> None:
         "indexed_at": models.DatetimeRange(gt=dt.datetime(2024, 5, 1, tzinfo=dt.UTC)),
     }
     assert conditions.keys() <= PAYLOAD_INDEXES.keys(), "a filter on a field without an index scans the collection"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "host"),
+    [
+        ("https://Docs.example.org/a", "docs.example.org"),
+        ("http://docs.example.org:8080/a", "docs.example.org"),
+        ("https://docs.example.org", None),  # of .organic, too
+        ("https://user@docs.example.org/", None),
+        ("https://[::1]/", None),
+        ("https://b\u00fccher.example/", None),  # stored as xn--...
+        ("file:///srv/", None),
+    ],
+)
+def test_a_scan_for_a_prefix_is_narrowed_to_its_host_where_that_is_known(prefix: str, host: str | None) -> None:
+    found = qdrant_filter(SearchFilters(url_prefix=prefix), is_prefix_scanned=True)
+    assert found is not None
+    assert isinstance(found.must, list)
+    conditions = {c.key: c.match for c in found.must if isinstance(c, models.FieldCondition)}
+    narrowed = {"domain": models.MatchAny(any=[host, ""])} if host else {}
+    assert conditions == {"url": models.MatchText(text=prefix), **narrowed}

@@ -11,6 +11,7 @@ from indexer.qdrant.collection import ensure_collection
 from indexer.qdrant.store import PointStore, StoredVersion
 from indexer.search import rank_bm25_index
 from indexer.search.keyword_index import KeywordQuestion
+from indexer.search.point_reader import PointReader
 from indexer.search.rank_bm25_index import OVERLAP, RankBm25Index
 from indexer.search.service import SearchEngine, SearchOptions
 from indexer.search.window import Sources
@@ -162,7 +163,8 @@ async def test_a_page_that_changes_at_each_look_is_found_by_every_search(start: 
     revisions = Revisions(client, registry)
     await revisions.advance(start)
     client.write = partial(revisions.advance, steps)
-    sources = Sources(client=client, keyword=RankBm25Index(client, registry), embed_query=FakeTei().embed_for)
+    index = RankBm25Index(client, registry)
+    sources = Sources(points=PointReader(client), keyword=index, embed_query=FakeTei().embed_for)
     engine = SearchEngine(sources, registry, SearchOptions(default_collection="docs"))
     for _ in range(6):
         answer = await engine.search(SearchRequest(query="fox", mode=Mode.KEYWORD))

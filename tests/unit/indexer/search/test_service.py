@@ -10,6 +10,7 @@ from indexer.qdrant.client import RefusedError
 from indexer.qdrant.collection import ensure_collection
 from indexer.qdrant.store import PointStore
 from indexer.search.keyword_index import KeywordQuestion, QdrantKeywordIndex
+from indexer.search.point_reader import PointReader
 from indexer.search.ranking import Hit
 from indexer.search.service import MAX_ROUNDS, SearchEngine, SearchOptions
 from indexer.search.window import Sources
@@ -152,7 +153,7 @@ async def test_a_document_that_only_one_side_saw_change_is_asked_for_again(clien
         return await tei.embed_query(text)
 
     keyword = Noticing(client)
-    sources = Sources(client=client, keyword=keyword, embed_query=embed_late)
+    sources = Sources(points=PointReader(client), keyword=keyword, embed_query=embed_late)
     search = SearchEngine(sources, FakeRegistry(TARGET, {A: 2}), SearchOptions(default_collection="docs"))
     response = await search.search(SearchRequest(query="fox"))
     assert texts_of(response) == ["a new fox"]
@@ -163,7 +164,7 @@ class Noticing(QdrantKeywordIndex):
     """Says when it has been read."""
 
     def __init__(self, client: MemoryQdrant) -> None:
-        super().__init__(client)
+        super().__init__(PointReader(client))
         self.read = asyncio.Event()
 
     async def search(self, question: KeywordQuestion) -> Sequence[Hit]:
@@ -212,7 +213,8 @@ async def test_a_slow_tei_is_not_waited_for(client: MemoryQdrant) -> None:
         return []
 
     await put(client, A, ["fox"])
-    sources = Sources(client=client, keyword=QdrantKeywordIndex(client), embed_query=never, embed_timeout_s=0.01)
+    reader = PointReader(client)
+    sources = Sources(points=reader, keyword=QdrantKeywordIndex(reader), embed_query=never, embed_timeout_s=0.01)
     options = SearchOptions(default_collection="docs")
     response = await SearchEngine(sources, FakeRegistry(TARGET, {A: 1}), options).search(SearchRequest(query="fox"))
     assert (texts_of(response), response.degraded) == (["fox"], True)
