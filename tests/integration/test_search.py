@@ -169,7 +169,7 @@ async def test_a_missing_collection_is_empty(http: Http) -> None:
 
 @pytest.mark.parametrize(
     ("body", "named"),
-    [("{", "truncated"), ("{}", "query"), ('{"query": "q", "limit": 500}', "$.limit"), ('{"query": " "}', "blank")],
+    [("{", "truncated"), ("{}", "query"), ('{"query": "q", "limit": 500}', "`limit`"), ('{"query": " "}', "blank")],
 )
 async def test_a_bad_request_is_a_problem_with_a_clear_text(http: Http, body: str, named: str) -> None:
     response = await http.post("/api/search", data=body, headers={"X-Request-ID": "r1"})
