@@ -44,15 +44,10 @@ def points_of(
         "version": ref.version,
         "url": ref.url,
         "domain": domain,
-        "title": page.title,
-        "description": page.description,
-        "language": page.language,
-        "country": page.country,
-        "is_mobile": page.is_mobile,
+        **msgspec.structs.asdict(page),
         "crawl_id": ref.crawl_id,
         "collection": collection,
         "indexed_at": indexed_at.isoformat(),
-        "metadata": page.metadata,
     }
     return [
         PointStruct(

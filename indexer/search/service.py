@@ -162,17 +162,6 @@ _NOTHING = _Page(hits=(), payloads={}, total=0, is_degraded=False, is_whole=True
 
 
 def _result(hit: Hit, payload: Payload, highlights: Sequence[tuple[int, int]]) -> SearchResult:
-    return SearchResult(
-        id=hit.id,
-        url=payload["url"],
-        title=payload["title"],
-        description=payload["description"],
-        text=payload["text"],
-        score=hit.score,
-        chunk_index=hit.chunk_index,
-        start=payload["start"],
-        end=payload["end"],
-        headings=tuple(payload["headings"]),
-        highlights=tuple(highlights),
-        metadata=payload["metadata"],
-    )
+    """Every field that is not of this search has the name of a payload field."""
+    found = {"id": hit.id, "score": hit.score, "highlights": highlights}
+    return msgspec.convert({**payload, **found}, SearchResult)

@@ -14,7 +14,7 @@ from shared.jobs.payloads import encode_payload
 from shared.jobs.targets import Targets
 from shared.pipeline.ids import document_id
 from shared.pipeline.lanes import Lane
-from shared.pipeline.messages import Action, Page, StoredDocument
+from shared.pipeline.messages import Action, StoredDocument
 from shared.pipeline.tracing import OFF, Tracing
 from shared.service.clients import PostgresPool, is_postgres_away
 from shared.service.errors import DependencyError
@@ -126,7 +126,7 @@ class Acceptance:
             collection=collection,
             document_id=document_id(collection, document.canonical_url),
             domain=domain_of(document.canonical_url),
-            body=encode_payload(StoredDocument(markdown=document.markdown, page=_page(document))),
+            body=encode_payload(StoredDocument(markdown=document.markdown, page=document.page)),
         )
 
     async def _commit(
@@ -152,13 +152,6 @@ class Acceptance:
             "Job accepted", job_id=job.job_id, crawl_id=job.crawl_id, kind=job.kind, lane=job.lane,
             documents=len(items), rejected=sum(item.error is not None for item in items),
         )  # fmt: skip
-
-
-def _page(document: Document) -> Page:
-    return Page(
-        title=document.title, description=document.description, language=document.language, country=document.country,
-        is_mobile=document.is_mobile, metadata=document.metadata,
-    )  # fmt: skip
 
 
 def _accepted(job_id: str, documents: int, rejected: list[RejectedDocument]) -> Accepted:

@@ -17,6 +17,7 @@ from ingest.documents.draft import Draft, first_text, is_given, is_object, raw_s
 from ingest.documents.metadata import keep_metadata
 from ingest.documents.override import read_collection, read_lane
 from shared.pipeline.lanes import Lane
+from shared.pipeline.messages import Page
 from shared.service.errors import RejectedError
 
 # Stored beside every chunk, so that their length costs as often: the rest is cut off.
@@ -43,12 +44,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     url: str  # as sent, but for blanks around it
     canonical_url: str
     markdown: str
-    title: str = ""
-    description: str = ""
-    language: str | None = None
-    country: str | None = None
-    is_mobile: bool | None = None
-    metadata: dict[str, Any] = {}  # bounded, see ingest.metadata
+    page: Page = Page()  # its metadata is bounded (metadata.py)
     metadata_omitted: int = 0  # entries that were too large or nested too deep
     lane: Lane | None = None  # None: as the request says
     collection: str | None = None  # None: as the request says
@@ -86,7 +82,7 @@ def build_api_document(draft: Draft, limits: Limits) -> Document:
 
 def build_document(draft: Draft, limits: Limits, leave_out: AbstractSet[str] = frozenset()) -> Document:
     """Judge a draft and decode what is kept; `leave_out` names metadata that is not. Raises RejectedError."""
-    fields, known = draft.fields, draft.known
+    fields = draft.fields
     url = require_url(draft)
     canonical = canonical_url(url)
     with rejecting_malformed():
@@ -95,17 +91,24 @@ def build_document(draft: Draft, limits: Limits, leave_out: AbstractSet[str] = f
             url=url,
             canonical_url=canonical,
             markdown=_read_markdown(fields.markdown, limits.max_document_bytes),
-            title=_cut(MAX_TITLE_CHARACTERS, fields.title, known.title, known.og_title, known.og_title_snake),
-            description=_cut(
-                MAX_DESCRIPTION_CHARACTERS,
-                *(fields.description, known.description, known.og_description, known.og_description_snake),
-            ),
-            language=_read_tag(fields.language, known.language),
-            country=_read_tag(fields.country),
-            is_mobile=_read_boolean(fields.is_mobile or fields.is_mobile_camel),
-            metadata=metadata,
+            page=_read_page(draft, metadata),
             metadata_omitted=omitted,
         )
+
+
+def _read_page(draft: Draft, metadata: dict[str, Any]) -> Page:
+    fields, known = draft.fields, draft.known
+    return Page(
+        title=_cut(MAX_TITLE_CHARACTERS, fields.title, known.title, known.og_title, known.og_title_snake),
+        description=_cut(
+            MAX_DESCRIPTION_CHARACTERS,
+            *(fields.description, known.description, known.og_description, known.og_description_snake),
+        ),
+        language=_read_tag(fields.language, known.language),
+        country=_read_tag(fields.country),
+        is_mobile=_read_boolean(fields.is_mobile or fields.is_mobile_camel),
+        metadata=metadata,
+    )
 
 
 def require_url(draft: Draft) -> str:

@@ -53,7 +53,10 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is stored beside every chunk of a document, as its author gave it."""
+    """What a document's author says of it. Ingest reads it, every chunk's payload and every search result has it.
+
+    The names are those of the payload; a field that is added has a default.
+    """
 
     title: str = ""
     description: str = ""

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ingest.documents.document import MAX_DESCRIPTION_CHARACTERS, MAX_TITLE_CHARACTERS, Document, Limits, parse_document
 from shared.pipeline.lanes import Lane
+from shared.pipeline.messages import Page
 from shared.service.errors import RejectedError
 
 URL = "https://example.com/docs/?utm_source=x"
@@ -34,8 +35,10 @@ def test_every_field_is_read() -> None:
         collection="books",
     )  # fmt: skip
     assert document == Document(
-        url=URL, canonical_url="https://example.com/docs", markdown="# Hello", title="T", description="D",
-        language="en-GB", country="GB", is_mobile=True, metadata={"a": [1]}, lane=Lane.LOW, collection="books",
+        url=URL, canonical_url="https://example.com/docs", markdown="# Hello", lane=Lane.LOW, collection="books",
+        page=Page(
+            title="T", description="D", language="en-GB", country="GB", is_mobile=True, metadata={"a": [1]}
+        ),
     )  # fmt: skip
 
 
@@ -57,7 +60,7 @@ def test_what_the_original_service_took_besides_is_accepted() -> None:
     ],
 )
 def test_is_mobile_is_a_boolean_or_unknown(fields: dict[str, Any], is_mobile: bool | None) -> None:
-    assert parse(**fields).is_mobile is is_mobile
+    assert parse(**fields).page.is_mobile is is_mobile
 
 
 @pytest.mark.parametrize(
@@ -80,16 +83,16 @@ def test_the_url_of_the_document_goes_before_its_metadata() -> None:
 
 def test_title_description_and_language_come_from_the_metadata_if_need_be() -> None:
     metadata = {"title": ["", "T1", "T2"], "ogDescription": "D", "language": "de"}
-    document = parse(metadata=metadata, title="  ")
-    assert (document.title, document.description, document.language) == ("T1", "D", "de")
-    assert document.metadata == metadata
+    page = parse(metadata=metadata, title="  ").page
+    assert (page.title, page.description, page.language) == ("T1", "D", "de")
+    assert page.metadata == metadata
 
 
 def test_titles_and_descriptions_are_cut_and_tags_that_are_none_dropped() -> None:
-    document = parse(title="t" * 600, description="d" * 3000, language="x" * 36, country={"code": "DE"})
-    assert document.title == "t" * MAX_TITLE_CHARACTERS
-    assert document.description == "d" * MAX_DESCRIPTION_CHARACTERS
-    assert (document.language, document.country) == (None, None)
+    page = parse(title="t" * 600, description="d" * 3000, language="x" * 36, country={"code": "DE"}).page
+    assert page.title == "t" * MAX_TITLE_CHARACTERS
+    assert page.description == "d" * MAX_DESCRIPTION_CHARACTERS
+    assert (page.language, page.country) == (None, None)
 
 
 def test_nul_is_removed_and_lone_surrogates_are_replaced_everywhere() -> None:
@@ -97,8 +100,8 @@ def test_nul_is_removed_and_lone_surrogates_are_replaced_everywhere() -> None:
         url="https://example.com/a\0", markdown="a\0b\ud83dc", title="\ude00T\0", metadata={"k\0\ud83d": ["v\0\ude00"]}
     )
     assert document.url == "https://example.com/a"
-    assert (document.markdown, document.title) == ("ab\ufffdc", "\ufffdT")
-    assert document.metadata == {"k\ufffd": ["v\ufffd"]}
+    assert (document.markdown, document.page.title) == ("ab\ufffdc", "\ufffdT")
+    assert document.page.metadata == {"k\ufffd": ["v\ufffd"]}
 
 
 def test_a_surrogate_in_a_field_that_is_not_kept_harms_nothing() -> None:
@@ -110,7 +113,7 @@ def test_deep_nesting_in_a_field_that_is_not_kept_harms_nothing(levels: int) -> 
     deep = b"[" * levels + b"]" * levels
     body = b'{"json":' + deep + b',"url":"https://example.com/","markdown":"a","metadata":{"x":' + deep + b',"y":1}}'
     document = parse_document(body)
-    assert (document.metadata, document.metadata_omitted) == ({"y": 1}, 1)
+    assert (document.page.metadata, document.metadata_omitted) == ({"y": 1}, 1)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +176,9 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=8,
 )
-names = st.sampled_from([*msgspec.structs.asdict(Document(url="", canonical_url="", markdown="")), "isMobile", "html"])
+names = st.sampled_from(
+    [*Document.__struct_fields__, *Page.__struct_fields__, "isMobile", "html"],
+)
 
 
 @settings(deadline=None)

@@ -19,6 +19,7 @@ from ingest.documents.firecrawl import (
     parse_webhook,
 )
 from shared.pipeline.lanes import Lane
+from shared.pipeline.messages import Page
 
 CRAWL = "550e8400-e29b-41d4-a716-446655440000"
 SCRAPE = "550e8400-e29b-41d4-a716-446655440001"
@@ -74,11 +75,14 @@ def test_a_page_of_v1_and_v2_is_one_document(kind: str) -> None:
     (document,) = accepted(found)
     assert (found.kind, found.type, found.crawl_id, found.ending) == (EventKind.DOCUMENTS, kind, CRAWL, None)
     assert document == Document(
-        url=URL, canonical_url=URL, markdown="# Guide\n\nHow to begin.", title="Guide", description="How to begin",
-        language="en", metadata={
-            "title": "Guide", "description": "How to begin", "language": "en", "url": URL, "sourceURL": URL,
-            "statusCode": 200, "contentType": "text/html",
-        },
+        url=URL, canonical_url=URL, markdown="# Guide\n\nHow to begin.",
+        page=Page(
+            title="Guide", description="How to begin", language="en",
+            metadata={
+                "title": "Guide", "description": "How to begin", "language": "en", "url": URL, "sourceURL": URL,
+                "statusCode": 200, "contentType": "text/html",
+            },
+        ),
     )  # fmt: skip
 
 
