@@ -5,39 +5,48 @@ import datetime as dt
 import asyncpg
 import msgspec
 
-_MINUTES = """
+from shared.pipeline.stages import STAGES, StageName
+
+_TIMES = "".join(
+    f""",
+       percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms)
+         FILTER (WHERE operation_type = '{row.operation_type}') AS {stage}_ms"""
+    for stage, row in STAGES.items()
+)
+
+_MINUTES = f"""
 SELECT date_bin('1 minute', timestamp, 'epoch') AS minute,
        count(*) FILTER (WHERE operation_type = 'document_indexing' AND success) AS succeeded,
-       count(*) FILTER (WHERE operation_type = 'document_indexing' AND NOT success) AS failed,
-       percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms)
-         FILTER (WHERE operation_type = 'chunking') AS chunker_ms,
-       percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms)
-         FILTER (WHERE operation_type = 'embedding') AS embedder_ms,
-       percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms)
-         FILTER (WHERE operation_type = 'qdrant') AS indexer_ms
+       count(*) FILTER (WHERE operation_type = 'document_indexing' AND NOT success) AS failed{_TIMES}
 FROM webhook.operation_metrics
 WHERE timestamp > now() - interval '1 hour'
-  AND operation_type IN ('document_indexing', 'chunking', 'embedding', 'qdrant')
+  AND operation_type = ANY ($1::text[])
 GROUP BY minute ORDER BY minute
 """
 
 
-class Minute(msgspec.Struct, frozen=True, kw_only=True):
-    """One minute; 95% of the operations in it took less than the times, which are None where there was none."""
-
+class _Documents(msgspec.Struct, frozen=True, kw_only=True):
     minute: dt.datetime  # its begin
     succeeded: int  # documents
     failed: int
-    chunker_ms: float | None  # to split one document
-    embedder_ms: float | None  # one request to TEI
-    indexer_ms: float | None  # to bring one batch into Qdrant
+
+
+Minute = msgspec.defstruct(
+    "Minute",
+    [(f"{stage}_ms", float | None) for stage in StageName],
+    bases=(_Documents,),
+    namespace={"__doc__": "One minute. 95% of a stage's operations in it took less than its time; null without any."},
+    frozen=True,
+    kw_only=True,
+)
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
-    minutes: list[Minute]  # oldest first; a minute in which nothing happened is left out
+    minutes: list[Minute]  # type: ignore[valid-type]  # oldest first; without minutes in which nothing happened
 
 
 async def last_hour(pool: asyncpg.Pool) -> History:
-    """Read the last hour; about 0.1 s for 100,000 rows. Raises DependencyError when Postgres is away."""
-    rows = await pool.fetch(_MINUTES)
+    """Read the last hour; about 0.1 s for 100,000 rows. Raises DependencyError when Postgres is unavailable."""
+    types = ["document_indexing", *(row.operation_type for row in STAGES.values())]
+    rows = await pool.fetch(_MINUTES, types)
     return History(minutes=[msgspec.convert(dict(row), Minute) for row in rows])

@@ -17,6 +17,7 @@ from ingest.inspection.throughput import Throughput
 from shared.pipeline.lanes import Lane
 from shared.pipeline.messages import Header, MalformedMessageError, NewerSchemaError, decode_header
 from shared.pipeline.stages import OPERATOR, StageName
+from shared.runtime.streams.lua import script
 from shared.service.errors import DependencyError, is_missing_group
 
 _ENTRY_ID = "[0-9]{1,19}-[0-9]{1,19}"  # Redis takes numbers of 64 bits
@@ -25,33 +26,6 @@ EntryId = Annotated[str, Meta(pattern=rf"\A{_ENTRY_ID}\Z", description="the id o
 _MAX_PENDING_SCANNED = 10_000  # of one stream; the gates keep it far below
 _HEADERS_AT_ONCE = 16  # the script copies whole entries, with their bodies, before it picks the headers
 _CURSOR = re.compile(rf"(high|normal|low)_({_ENTRY_ID})")
-
-# KEYS: the stream; ARGV: entry ids. Returns the field `h` of each, false where the entry or the field is missing.
-_HEADERS = """#!lua flags=no-writes
-local headers = {}
-for i, id in ipairs(ARGV) do
-  headers[i] = false
-  local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
-  local fields = entry and entry[2] or {}
-  for j = 1, #fields, 2 do
-    if fields[j] == 'h' then headers[i] = fields[j + 1] end
-  end
-end
-return headers
-"""
-
-
-# KEYS: streams. Returns the milliseconds since the oldest entry of each was added, false where there is none.
-_AGES = """#!lua flags=no-writes
-local now = redis.call('TIME')
-local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
-local ages = {}
-for i, stream in ipairs(KEYS) do
-  local entry = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
-  ages[i] = entry and math.max(0, now_ms - tonumber(string.match(entry[1], '^%d+'))) or false
-end
-return ages
-"""
 
 
 class ConsumerState(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,8 +106,8 @@ class StreamInspector:
     def __init__(self, redis: Redis, throughput: Throughput) -> None:
         self._redis = redis
         self._throughput = throughput
-        self._headers = redis.register_script(_HEADERS)
-        self._ages = redis.register_script(_AGES)
+        self._headers = redis.register_script(script("headers"))
+        self._ages = redis.register_script(script("oldest"))
 
     async def streams(self) -> StreamStates:
         """Every stage and lane; a stream or group that does not exist is an empty one."""
@@ -149,7 +123,10 @@ class StreamInspector:
             answers = await pipeline.execute(raise_on_error=False)
             ages: Any = await self._ages(keys=[stage.stream(lane) for stage, lane in places])
             lanes = [
-                msgspec.structs.replace(_lane_state(stage, lane, *answers[4 * i : 4 * i + 4]), oldest_age_ms=ages[i])
+                msgspec.structs.replace(
+                    _lane_state(stage, lane, *answers[4 * i : 4 * i + 4]),
+                    oldest_age_ms=ages[i] if ages[i] >= 0 else None,
+                )
                 for i, (stage, lane) in enumerate(places)
             ]
         size = len(Lane)

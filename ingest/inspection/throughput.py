@@ -1,6 +1,6 @@
-"""How fast the stages get on: batch messages that left each stage's streams, over the last minute.
+"""Throughput of the stages: batch messages that left each stage's streams over the last minute.
 
-Counted in Redis, where every stage leaves the same trace; Postgres has no cheap one of the embedder.
+Counted in Redis, since Postgres has no row that tells cheaply what left the embedder.
 """
 
 import asyncio
@@ -14,29 +14,14 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from shared.pipeline.stages import StageName
+from shared.runtime.streams.lua import script
 
 WINDOW = 60.0  # seconds
 _INTERVAL = 5.0
 
-# KEYS: streams. Returns how many entries ever left each of them. A script, since the reply of XINFO STREAM itself
-# carries the stream's first and last entry, which may be megabytes of vectors.
-_ENTRIES_LEFT = """#!lua flags=no-writes
-local left = {}
-for i, stream in ipairs(KEYS) do
-  left[i] = 0
-  if redis.call('EXISTS', stream) == 1 then
-    local info = redis.call('XINFO', 'STREAM', stream)
-    local fields = {}
-    for j = 1, #info, 2 do fields[info[j]] = info[j + 1] end
-    left[i] = fields['entries-added'] - fields['length']
-  end
-end
-return left
-"""
-
 
 class RateWindow:
-    """The rate of a counter over the last minute. Knows no clock."""
+    """The rate of a counter over the last minute; its caller has the clock."""
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, int]] = deque()
@@ -62,7 +47,7 @@ class Throughput:
     """Samples what left the streams of every stage, in every process that shows it."""
 
     def __init__(self, redis: Redis, clock: Callable[[], float] = time.monotonic) -> None:
-        self._entries_left = redis.register_script(_ENTRIES_LEFT)
+        self._entries_left = redis.register_script(script("entries_left"))
         self._clock = clock
         self._windows = {stage: RateWindow() for stage in StageName}
 

@@ -7,6 +7,7 @@ from importlib.resources import files
 from aiohttp import web
 
 from ingest.http.sessions import COOKIE, LIFETIME, Sessions, comes_from_here
+from ingest.http.stage_table import MODULE_NAME, tables_module
 from shared.service.auth import Authenticator, Verdict
 from shared.service.http import ProblemError
 from shared.service.routes import route
@@ -35,6 +36,7 @@ class Dashboard:
         self._sessions = sessions
         folder = files("ingest.http") / "static"
         self._files = {each.name: each.read_bytes() for each in folder.iterdir() if each.is_file()}
+        self._files[MODULE_NAME] = tables_module()
         self._page, self._sign_in = (self._files.pop(name).decode() for name in _PAGES)
 
     @route("GET /", "The page", {200: str}, is_lenient=True, is_described=False)

@@ -4,15 +4,14 @@ import { call } from "/static/api.js";
 import { byId, h, reconcile, setText } from "/static/dom.js";
 import { count, duration, plural } from "/static/format.js";
 import { act, say } from "/static/notice.js";
+import { OPERATOR, STAGES } from "/static/tables.js";
 
-const STAGES = ["chunker", "embedder", "indexer"];
 const SHOWN = 50; // of each stage; the gates keep what is in work far below a thousand
-const OPERATOR = "operator:";
 
 export class Pending {
   /** Read the lists again. Throws ApiError. */
   async refresh() {
-    const pages = await Promise.all(STAGES.map((stage) => call("GET", `/api/streams/${stage}/pending?limit=${SHOWN}`)));
+    const pages = await Promise.all(STAGES.map(({ name }) => call("GET", `/api/streams/${name}/pending?limit=${SHOWN}`)));
     const entries = pages.flatMap((page) => page.entries.map((entry) => ({ ...entry, stage: page.stage })));
     entries.sort((one, other) => other.idle_ms - one.idle_ms);
     reconcile(byId("pending-list"), entries, (entry) => `${entry.stage} ${entry.lane} ${entry.id}`, (entry) => this.row(entry));

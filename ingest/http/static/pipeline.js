@@ -2,9 +2,8 @@
 
 import { byId, h, setText } from "/static/dom.js";
 import { bounded, count, duration, perSecond, plural } from "/static/format.js";
+import { LANES, STAGES } from "/static/tables.js";
 
-const LANES = ["high", "normal", "low"];
-const TITLES = { chunker: "Chunker", embedder: "Embedder", indexer: "Indexer" };
 const FULL_BAR = 64; // messages; the mark at which a gate closes
 
 class Card {
@@ -44,7 +43,7 @@ class LaneBar {
 export class Pipeline {
   constructor() {
     this.waiting = new Card("waiting", "Waiting", "documents in Postgres", ["in stages"], LANES);
-    this.stages = Object.fromEntries(Object.entries(TITLES).map(([name, title]) => [
+    this.stages = Object.fromEntries(STAGES.map(({ name, title }) => [
       name, new Card(name, title, "messages", ["rate", "oldest", "in work", "workers"], LANES)]));
     this.done = new Card("done", "Searchable", "documents a minute",
       ["last hour", "failed", "failure rate", "dead letters"], []);

@@ -2,11 +2,11 @@
 
 import { byId, h, svg } from "/static/dom.js";
 import { clock, count, duration } from "/static/format.js";
+import { STAGES } from "/static/tables.js";
 
 const MINUTES = 60;
 const HEIGHT = 168;
 const MARGIN = { top: 10, right: 8, bottom: 22, left: 46 };
-const STAGES = { chunker: "chunk a document", embedder: "request to TEI", indexer: "write a batch" };
 
 /** Every minute of the last hour, those without rows too. */
 export function completeHour(minutes, now = Date.now()) {
@@ -15,7 +15,7 @@ export function completeHour(minutes, now = Date.now()) {
   return Array.from({ length: MINUTES }, (_, n) => {
     const time = last - (MINUTES - 1 - n) * 60_000;
     return known.get(time) ?? { minute: new Date(time).toISOString(), succeeded: 0, failed: 0,
-      chunker_ms: null, embedder_ms: null, indexer_ms: null };
+      ...Object.fromEntries(STAGES.map(({ name }) => [`${name}_ms`, null])) };
   });
 }
 
@@ -29,6 +29,8 @@ export class Plots {
   constructor() {
     this.rates = new Plot(byId("plot-rates"), drawRates, describeRates);
     this.times = new Plot(byId("plot-times"), drawTimes, describeTimes);
+    byId("legend-times").replaceChildren(...STAGES.map(({ name, operation }) =>
+      h("li", {}, h("i", { class: `key ${name}` }), operation)));
   }
 
   show(minutes) {
@@ -78,7 +80,7 @@ class Plot {
   lines(minute) {
     if (this.draw === drawRates)
       return [h("span", {}, `${count(minute.succeeded)} done`), h("span", {}, `${count(minute.failed)} failed`)];
-    return Object.entries(STAGES).map(([stage, what]) => h("span", {}, `${what} ${duration(minute[`${stage}_ms`])}`));
+    return STAGES.map(({ name, operation }) => h("span", {}, `${operation} ${duration(minute[`${name}_ms`])}`));
   }
 }
 
@@ -120,10 +122,10 @@ function drawRates(area, minutes) {
 
 function drawTimes(area, minutes) {
   const { left, right, top, bottom } = area;
-  const values = minutes.flatMap((minute) => Object.keys(STAGES).map((stage) => minute[`${stage}_ms`])).filter(Boolean);
+  const values = minutes.flatMap((minute) => STAGES.map(({ name }) => minute[`${name}_ms`])).filter(Boolean);
   const end = roundUp(Math.max(10, ...values));
   const step = (right - left) / MINUTES;
-  const lines = Object.keys(STAGES).flatMap((stage) => {
+  const lines = STAGES.flatMap(({ name: stage }) => {
     const points = minutes.map((minute, n) => [left + (n + 0.5) * step, minute[`${stage}_ms`]]);
     const y = (value) => bottom - (value / end) * (bottom - top);
     const dots = points.filter(([, value], n) => value !== null && points[n - 1]?.[1] == null && points[n + 1]?.[1] == null);
@@ -156,9 +158,9 @@ function describeRates(minutes) {
 }
 
 function describeTimes(minutes) {
-  const parts = Object.entries(STAGES).map(([stage, what]) => {
-    const values = minutes.map((minute) => minute[`${stage}_ms`]).filter((value) => value !== null);
-    return values.length ? `${what} up to ${duration(Math.max(...values))}` : `${what}: nothing`;
+  const parts = STAGES.map(({ name, operation }) => {
+    const values = minutes.map((minute) => minute[`${name}_ms`]).filter((value) => value !== null);
+    return values.length ? `${operation} up to ${duration(Math.max(...values))}` : `${operation}: nothing`;
   });
   return `95 percent of operations take less, by minute of the last hour: ${parts.join("; ")}.`;
 }
