@@ -14,7 +14,7 @@ from tests.support.documented import code_blocks
 from tests.support.pipeline import Pipeline
 from tests.support.waiting import block_until
 
-FILTERS = re.compile(r"^jq (-n?R) '(.+)'(?: \| tail -n \d+)?$", re.MULTILINE)
+FILTERS = re.compile(r"^jq (-n?R) '([^']+)'(?: \| tail -n \d+)?$", re.MULTILINE)
 [QUESTIONS] = [block for block in code_blocks("logging.md", "sh") if block.startswith("# ")]
 [GREPS] = [block for block in code_blocks("logging.md", "sh") if block.startswith("grep ")]
 KNOWN_EVENTS = (

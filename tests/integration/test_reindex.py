@@ -317,7 +317,7 @@ def test_the_documented_commands_do_what_the_page_says(
     first, second = teis
     collection = f"reindex-{uuid.uuid4().hex[:8]}"
     words = {"NAME": collection, "...": first.url, "http://bge:8080": second.url}
-    words["/models/bge-m3/tokenizer.json"] = TOKENIZER
+    words["/models/bge.json"] = TOKENIZER
     page = Documented(pipeline, collection, words)
     page.run("collections create")
     page.run("collections list")

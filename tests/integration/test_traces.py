@@ -67,7 +67,7 @@ def stages_of(collector: Collector, job_id: str) -> list[CollectedSpan]:
 
 def logged(pipeline: Pipeline, trace_id: str) -> list[dict[str, str]]:
     """What the filter of docs/tracing.md finds in the logs of all services."""
-    [(program, example)] = re.findall(r"""^jq -R '(.+"([0-9a-f]{32})".+)'$""", DOCUMENTED, re.MULTILINE)
+    [(program, example)] = re.findall(r"""^jq -R '([^']+"([0-9a-f]{32})"[^']+)'$""", DOCUMENTED, re.MULTILINE)
     wanted = jq.compile(program.replace(example, trace_id))
     files = [path for service in SERVICES for path in (pipeline.data_dir / "logs").glob(f"{service}*.log")]
     lines = [line for path in files for line in path.read_text().splitlines()]

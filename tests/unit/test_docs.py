@@ -196,19 +196,41 @@ def test_every_schema_that_the_openapi_document_names_is_in_it() -> None:
     assert {"JobPage", "Problem", "StreamStates"} <= named
 
 
-def test_links_between_pages_lead_somewhere() -> None:
-    broken = [
-        (page.name, link)
-        for page in [
-            *ROOT.glob("*.md"),
-            *ROOT.glob("docs/**/*.md"),
-            *ROOT.glob("cli/**/*.md"),
-            *ROOT.glob("deploy/*.md"),
-        ]
-        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
-        if "://" not in link and not (page.parent / link).exists()
-    ]
+PAGES = [path for pattern in ("*.md", "docs/**/*.md", "cli/**/*.md", "deploy/*.md", "examples/*.md")
+         for path in ROOT.glob(pattern)]  # fmt: skip
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)]*))?\)")
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_between_pages_lead_to_a_file_and_a_heading() -> None:
+    broken = []
+    for page in PAGES:
+        for name, anchor in LINK.findall(page.read_text()):
+            if "://" in name or name.startswith("mailto:"):
+                continue
+            target = page.parent / name if name else page
+            if not target.exists() or (anchor and anchor not in anchors(target)):
+                broken.append((page.name, f"{name}#{anchor}"))
     assert not broken
+
+
+def test_every_page_is_reached_from_the_index() -> None:
+    reached: set[Path] = set()
+    left = [ROOT / "README.md"]
+    while left:
+        page = left.pop()
+        if page in reached:
+            continue
+        reached.add(page)
+        links = [(page.parent / name).resolve() for name, _ in LINK.findall(page.read_text()) if name.endswith(".md")]
+        left += links
+    decisions = ROOT / "docs/decisions"
+    assert {page.resolve() for page in ROOT.glob("docs/**/*.md") if page.parent != decisions} <= reached
 
 
 RUNBOOKS = sorted(path for path in (ROOT / "docs/runbooks").glob("*.md") if path.name != "README.md")

@@ -1,0 +1,61 @@
+"""Lines fit into 100 columns, except rows of Markdown tables and lines that a URL makes long.
+
+`COVERED` names what is clean. To cover another folder, wrap its lines and add it there.
+"""
+
+import re
+
+import pytest
+
+from tests.unit.test_words import ROOT, sources
+
+MAX_COLUMNS = 100
+URL = re.compile(r"https?://\S{20,}|\]\([^)]+\)")
+
+COVERED = (
+    "README.md",
+    "deploy/README.md",
+    "deploy/kubernetes",
+    "docs/README.md",
+    "docs/architecture.md",
+    "docs/logging.md",
+    "docs/operations.md",
+    "docs/reindex.md",
+    "docs/reliability.md",
+    "docs/settings.md",
+    "docs/tracing.md",
+    "examples",
+)
+
+
+def too_long(text: str, *, is_markdown: bool) -> list[str]:
+    """The lines over the limit, with their numbers."""
+    return [
+        f"line {number} has {len(line)} columns"
+        for number, line in enumerate(text.splitlines(), start=1)
+        if len(line) > MAX_COLUMNS and not (is_markdown and line.startswith("|")) and not URL.search(line)
+    ]
+
+
+@pytest.mark.parametrize("covered", COVERED)
+def test_a_covered_path_has_no_long_line(covered: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {each}"
+        for path in sources(covered)
+        for each in too_long(path.read_text(), is_markdown=path.suffix == ".md")
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("line", "is_markdown", "is_found"),
+    [
+        ("x" * 100, False, False),
+        ("x" * 101, False, True),
+        ("| " + "x" * 101, True, False),
+        ("| " + "x" * 101, False, True),
+        ("# see https://example.com/a/long/address/of/an/upstream/issue " + "x" * 60, False, False),
+    ],
+)
+def test_a_line_is_measured(line: str, is_markdown: bool, is_found: bool) -> None:
+    assert bool(too_long(line, is_markdown=is_markdown)) == is_found
