@@ -15,7 +15,7 @@ START = 1.0  # inputs, before anything is known: with 64 processes at 1 input/s 
 SMALLEST = 1 / 64  # below one input the process pauses between requests
 GAIN = 0.35  # share of the way to the target that one round trip goes
 
-EMPTY = 0.1  # of the scale below: a shorter delay means that there is no queue, and the window doubles in a round trip
+EMPTY = 0.1  # of scale and service time: with less delay there is no queue, and the window doubles in a round trip
 
 # The target delay grows with the square root of the latency: a fixed time would idle slow servers and flood fast ones.
 SHORTEST_DELAY_S = 0.1
@@ -114,8 +114,7 @@ class Window:
         if ahead >= 0:
             # Unless the window was full, the delay says nothing about a larger one.
             if self._size < 1 or answer.in_flight > self._size - self.request_inputs:
-                is_empty = delay < EMPTY * scale
-                self._grow(2**share if is_empty else math.exp(share * gain * ahead), share)
+                self._grow(2**share if self._is_queue_empty else math.exp(share * gain * ahead), share)
             return
         shrunk = self._size * math.exp(share * max(ahead, gain * ahead * (1 - 0.3 * ahead)))
         if self._delay.is_unavoidable:
@@ -130,6 +129,10 @@ class Window:
     def _scale_s(self) -> float:
         latency_s, service_s = self._delay.latency_s, self._delay.service_s
         return max(SHORTEST_DELAY_S, math.sqrt(SCALE_S * latency_s), service_s)
+
+    @property
+    def _is_queue_empty(self) -> bool:
+        return self._delay.seconds < EMPTY * (self._scale_s() + self._delay.service_s)
 
     def _grow(self, factor: float, share: float) -> None:
         grown = self._size * factor
@@ -147,6 +150,8 @@ class Window:
     def _fit_request(self, answer: Answer, share: float) -> None:
         """Let requests be as large as TEI does in about half a second."""
         fitting = answer.inputs * REQUEST_S / max(1e-6, self._delay.own_s)
+        if fitting >= answer.inputs:  # where a batch has a fixed cost, more inputs take hardly longer
+            fitting = max(fitting, answer.inputs + 1, answer.inputs * 1.25)
         if fitting <= self._request:
             self._request = max(1.0, self._request + share * (fitting - self._request) / 2)
         elif answer.inputs >= self.request_inputs - 1:
@@ -157,20 +162,20 @@ class Window:
         if self._rests:
             self._rests -= answer.in_flight <= self.request_inputs
             return True
-        self._round_trips += share
+        self._round_trips = 0.0 if self._is_queue_empty else self._round_trips + share
         if self._round_trips >= _ROUND_TRIPS_TO_REST:
             self._round_trips, self._rests = 0.0, _RESTS
         return False
 
 
 class _Delay:
-    """What an answer says of the queue: how much longer it took than an input alone would take."""
+    """What an answer says of the queue: how much longer it took than the request would take alone."""
 
     def __init__(self, batch_inputs: int | None) -> None:
         self._batch_inputs = batch_inputs
-        self._shortest: dict[int, tuple[float, float]] = {}  # by size class of tokens: seconds, tokens
+        self._shortest: dict[int, tuple[float, int]] = {}  # by size class of tokens: seconds, tokens
         self.latency_s = 0.0  # waiting and computing, mean of the last round trips
-        self.service_s = 0.0  # computing, as short as it was ever seen for such inputs
+        self.service_s = 0.0  # computing, as short as it was ever seen for a request of this size
         self.seconds = 0.0  # of the last answer: all that is above that
         self.own_s = 0.0  # of the last answer: from the start of its first input to the end of its last
         self.is_unavoidable = False  # it is the time of one input: a smaller window would not shorten it
@@ -189,11 +194,13 @@ class _Delay:
         # The header is a mean over the request's inputs, and those of one request wait behind each other.
         batches = answer.inputs / self._batch_inputs if self._batch_inputs else 0.0
         waited = max(0.0, timing.queue_s - timing.inference_s * max(0.0, batches - 1) / 2)
-        self.service_s = self._shortest_of(answer.tokens / answer.inputs, timing.inference_s, share)
+        self.service_s = self._shortest_of(answer.tokens // answer.inputs, timing.inference_s, share)
         # All that is in the queue once the request has joined it, whatever the size of the request.
         joined = waited + timing.inference_s * batches
         latency = joined + timing.inference_s
-        self.seconds = latency - self.service_s
+        # A server that computes requests side by side has no queue, however long a large request takes.
+        has_queue = waited > EMPTY * timing.inference_s or timing.inference_s > REQUEST_S
+        self.seconds = latency - self.service_s if has_queue else 0.0
         self.is_unavoidable = waited < 0.3 * timing.inference_s
         return waited, latency
 
@@ -203,9 +210,9 @@ class _Delay:
         self.is_unavoidable = self.seconds < 0.3 * self.service_s
         return self.seconds, answer.duration_s
 
-    def _shortest_of(self, tokens: float, seconds: float, share: float) -> float:
-        """The shortest time that inputs of so many tokens took; a larger size takes at most its multiple."""
-        size = int(tokens).bit_length()
+    def _shortest_of(self, tokens: int, seconds: float, share: float) -> float:
+        """The shortest time that requests of so many tokens took; a larger size takes at most its multiple."""
+        size = tokens.bit_length()
         known, of_tokens = self._shortest.get(size, (math.inf, tokens))
         aged = known * (1 + _FORGET * share)
         self._shortest[size] = (seconds, tokens) if seconds < aged else (aged, of_tokens)

@@ -18,6 +18,7 @@ import numpy as np
 from aiohttp import web
 from numpy.typing import NDArray
 
+from bench.stand_ins.tei_queue import BatchCost, BatchQueue, Timing
 from shared.tei.tokenizer import load_tokenizer
 
 SPECIAL_TOKENS = 2
@@ -54,6 +55,8 @@ class StandInSettings(msgspec.Struct, frozen=True, kw_only=True):
     payload_limit: int = 2_000_000
     api_key: str = ""
     latency_s: float = 0.0
+    max_batch_requests: int | None = None  # inputs of one batch
+    batch_cost: BatchCost | None = None  # requests wait in one queue, and batches take this time
 
     @property
     def is_modern(self) -> bool:
@@ -123,6 +126,9 @@ class TeiStandIn:
         self._open_gate.set()
         self._recovered = asyncio.Event()
         self._in_flight = 0
+        self.queue: BatchQueue | None = None
+        if self.settings.batch_cost is not None:
+            self.queue = BatchQueue(self.settings.max_batch_requests or 64, self.settings.batch_cost)
         self._runner: web.AppRunner | None = None
 
     @property
@@ -150,7 +156,10 @@ class TeiStandIn:
         app.router.add_post("/tokenize", self._tokenize)
         app.router.add_get("/info", self._info)
         app.router.add_get("/health", self._health)
+        app.router.add_get("/metrics", self._metrics)
         # Cancelled handlers are how an abandoned request becomes visible.
+        if self.queue:
+            self.queue.start()
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port)
@@ -162,6 +171,8 @@ class TeiStandIn:
         self.heal()
         if self._runner is not None:
             await self._runner.cleanup()
+        if self.queue:
+            await self.queue.stop()
 
     def fail(self, fault: Fault, times: int = 1) -> None:
         """Let the next requests fail; orders queue up."""
@@ -203,7 +214,7 @@ class TeiStandIn:
         return answer
 
     async def _info(self, _: web.Request) -> web.Response:
-        limits = ("version", "max_input_length", "max_batch_tokens", "max_client_batch_size")
+        limits = ("version", "max_input_length", "max_batch_tokens", "max_batch_requests", "max_client_batch_size")
         answer = {name: getattr(self.settings, name) for name in (*limits, "max_concurrent_requests")}
         model = {"model_id": "stand-in", "model_sha": None, "model_type": {"embedding": {"pooling": "mean"}}}
         return web.json_response(model | answer | {"auto_truncate": self.settings.is_modern})
@@ -216,6 +227,9 @@ class TeiStandIn:
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response(status=self.health_status)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(text=self.queue.metrics() if self.queue else "")
 
     async def _embed(self, request: web.Request) -> web.StreamResponse:
         self.counts.requests += 1
@@ -256,12 +270,18 @@ class TeiStandIn:
         self.counts.permits += permits
         self.counts.peak_permits = max(self.counts.peak_permits, self.counts.permits)
         try:
-            await asyncio.sleep(self.settings.latency_s)
-            if not self._passing.issuperset(texts):
-                await self._open_gate.wait()
-            return await self._outcome(request, fault, texts)
+            timing = await self._compute(texts)
+            return await self._outcome(request, fault, texts, timing)
         finally:
             self.counts.permits -= permits
+
+    async def _compute(self, texts: list[str]) -> Timing:
+        await asyncio.sleep(self.settings.latency_s)
+        if not self._passing.issuperset(texts):
+            await self._open_gate.wait()
+        if self.queue:
+            return await self.queue.compute(len(texts))
+        return Timing(inference_s=self.settings.latency_s)
 
     def _fault_of(self, texts: list[str]) -> Fault | None:
         for is_bad, fault in self._breaks:
@@ -294,7 +314,9 @@ class TeiStandIn:
         room = self.settings.max_input_length - SPECIAL_TOKENS
         return text if len(words) <= room else " ".join(words[:room])
 
-    async def _outcome(self, request: web.Request, fault: Fault | None, texts: list[str]) -> web.StreamResponse:
+    async def _outcome(
+        self, request: web.Request, fault: Fault | None, texts: list[str], timing: Timing
+    ) -> web.StreamResponse:
         if fault is Fault.BACKEND:
             raise TeiError(424, "Inference failed: the backend did not answer", "Backend")
         if fault is Fault.REJECTED:
@@ -307,7 +329,8 @@ class TeiStandIn:
         vectors = vectors_of([self._cut(text) for text in texts], self.settings.dimension)
         if fault in {None, Fault.HANG}:
             self.counts.succeeded += 1
-            return web.Response(body=msgspec.json.encode(vectors.tolist()), content_type="application/json")
+            body = msgspec.json.encode(vectors.tolist())
+            return web.Response(body=body, content_type="application/json", headers=timing.headers)
         self.counts.failed += 1
         if fault is Fault.UNAVAILABLE:
             return web.Response(status=503, text="upstream connect error")
