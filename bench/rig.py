@@ -19,6 +19,7 @@ from bench.pages import Page
 from bench.processes import Usage, usages
 from cli.sample.webhooks import SIGNATURE_HEADER, events, sign
 from cli.serve import apply_migrations
+from local.fleet import ProcessRow
 from local.ports import PortBook
 from local.process import ChildProcess, Command
 from local.program import LOOPBACK, http_probe
@@ -49,6 +50,11 @@ class StandIn:
         async with aiohttp.ClientSession() as session, session.get(f"{self.url}/counts") as answer:
             counts: dict[str, Any] = await answer.json()
             return counts
+
+    async def slow_down(self, factor: float) -> None:
+        """Let every batch take so many times as long."""
+        async with aiohttp.ClientSession() as session, session.post(f"{self.url}/slowness?factor={factor}"):
+            pass
 
     async def reset(self) -> None:
         async with aiohttp.ClientSession() as session, session.post(f"{self.url}/reset"):
@@ -86,6 +92,10 @@ class Pipeline:
     def usage(self) -> dict[str, Usage]:
         """By service, over its replicas."""
         return usages(self.pids())
+
+    def rows(self, service: str) -> list[ProcessRow]:
+        """What runs of a service."""
+        return [row for row in self._stack.fleet.rows if row.service == service]
 
     def pids(self) -> dict[str, list[int]]:
         """By service."""
@@ -165,8 +175,8 @@ class Pipeline:
             await asyncio.sleep(_POLL_S)
 
     @contextlib.asynccontextmanager
-    async def another(self, service: str, settings: Mapping[str, str]) -> AsyncIterator[None]:
-        """One more process of a service, with settings of its own. Its usage is not counted."""
+    async def another(self, service: str, settings: Mapping[str, str]) -> AsyncIterator[str]:
+        """One more process of a service, with settings of its own; its URL. Its usage is not counted."""
         with directory() as path:
             port = str(PortBook(path / "ports.json").take(service))
             environment = {**self._environment, f"WEBHOOK_{service.upper()}_PORT": port, **settings}
@@ -174,7 +184,7 @@ class Pipeline:
             child = ChildProcess(command)
             try:
                 await child.wait_until_ready(http_probe(f"http://{LOOPBACK}:{port}/readyz"), 60.0)
-                yield
+                yield f"http://{LOOPBACK}:{port}"
             finally:
                 await child.stop()
 

@@ -48,7 +48,7 @@ async def serve(process: Process, settings: Settings) -> None:
 
 async def _make_app(process: Process, client: AsyncQdrantClient, settings: Settings) -> web.Application:
     session = await process.stack.enter_async_context(aiohttp.ClientSession(headers=UNCOMPRESSED))
-    process.health.checks["tei"] = check_any(tei_clients(session, settings.tei))
+    process.health.checks["tei"] = check_any(tei_clients(session, settings.tei.of_queries))
     visibility = RegistryVisibility(process.pool)
     observe = process.metrics.request_seconds.labels("tei", "query").observe
 
@@ -58,7 +58,7 @@ async def _make_app(process: Process, client: AsyncQdrantClient, settings: Setti
     sources = Sources(
         points=PointReader(client),
         keyword=_keyword_index(process, client, visibility, settings.search),
-        embed_query=TargetEmbedder(visibility.seen, embedder, settings.tei),
+        embed_query=TargetEmbedder(visibility.seen, embedder, settings.tei.of_queries),
     )
     options = SearchOptions(default_collection=settings.collection.qdrant_collection, rrf_k=settings.search.rrf_k)
     authenticator = Authenticator(settings.search.api_secret, Secret())

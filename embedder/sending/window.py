@@ -13,7 +13,7 @@ from shared.tei.client import ServerTiming
 
 START = 1.0  # inputs, before anything is known: with 64 processes at 1 input/s even that is a queue of a minute
 SMALLEST = 1 / 64  # below one input the process pauses between requests
-GAIN = 0.35  # share of the way to the target that one round trip goes
+GAIN = 0.5  # share of the way to the target that one round trip goes
 
 EMPTY = 0.1  # of scale and service time: with less delay there is no queue, and the window doubles in a round trip
 
@@ -21,9 +21,9 @@ EMPTY = 0.1  # of scale and service time: with less delay there is no queue, and
 SHORTEST_DELAY_S = 0.1
 SCALE_S = 0.13
 # Larger windows have lower targets (Swift's flow scaling): at the same delay they shrink while smaller ones grow.
-TARGET_FACTOR = 1.1
-LOWEST_FACTOR = 0.5
-LESS_PER_E_FOLD = 0.11
+TARGET_FACTOR = 1.2
+LOWEST_FACTOR = 0.35
+LESS_PER_E_FOLD = 0.15
 MORE_BELOW_ONE = 0.3
 GAIN_BELOW_ONE = 0.175  # there a single answer is a whole round trip
 # A request that is sent after a pause finds one input more in the queue than one that replaces an answered request.
@@ -200,7 +200,9 @@ class _Delay:
         latency = joined + timing.inference_s
         # A server that computes requests side by side has no queue, however long a large request takes.
         has_queue = waited > EMPTY * timing.inference_s or timing.inference_s > REQUEST_S
-        self.seconds = latency - self.service_s if has_queue else 0.0
+        # Embedders that joined late know only full batches: short ones must make no difference between them.
+        computing_s = max(0.0, timing.inference_s - max(self.service_s, SHORTEST_DELAY_S))
+        self.seconds = joined + computing_s if has_queue else 0.0
         self.is_unavoidable = waited < 0.3 * timing.inference_s
         return waited, latency
 

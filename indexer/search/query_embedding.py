@@ -10,13 +10,15 @@ from shared.tei.client import TeiClient, Vectors
 AVOIDED_S = 5.0  # how long a server that failed is asked last
 TRY_S = 2.0  # then the next server is asked; the search has time for two
 ONLY_TRY_S = 4.5  # where there is one server: a little less than the search waits
+ALIVE_S = 1.0  # for a server that did not embed a query in time to say whether it is only busy
 
 
 class QueryEmbedder:
-    """The embed function of searches. The permits it uses are those that embedders leave free.
+    """The embed function of searches. The permits that it uses are those that embedders leave free.
 
-    It knows no breakers: a failure costs one search a moment, and the next ones go elsewhere first. While every
-    server is silent the searches that follow do not wait at all.
+    It has no breaker: a failure costs one search a moment, and the next ones go to other servers first.
+    While every server is silent the searches that follow do not wait at all. A server that is busy is not
+    silent: the next search may be in time.
     """
 
     def __init__(
@@ -32,10 +34,14 @@ class QueryEmbedder:
         self._in_flight = dict.fromkeys(clients, 0)
         self._avoided_until = dict.fromkeys(clients, 0.0)
         self._silent_until = dict.fromkeys(clients, 0.0)
+        self._asked: dict[TeiClient, asyncio.Task[None]] = {}
         self._try_s = TRY_S if len(clients) > 1 else ONLY_TRY_S
 
     async def __call__(self, text: str) -> Vectors:
-        """The vector of a query, `float32[dimension]`. Raises DependencyError if every server failed, RejectedError."""
+        """Return the vector of a query, `float32[dimension]`.
+
+        Raises DependencyError if every server failed, and RejectedError.
+        """
         failure = DependencyError("tei", "no server is known")
         if self._clock() < min(self._silent_until.values(), default=0.0):
             raise DependencyError("tei", "no server answered a moment ago")
@@ -57,8 +63,9 @@ class QueryEmbedder:
                 return await client.embed_query(text)
         except TimeoutError as error:
             self._avoid(client)
-            self._silent_until[client] = self._avoided_until[client]
-            raise DependencyError("tei", f"no answer of {client.name} within {self._try_s:g} s") from error
+            self._ask(client)
+            reason = f"no answer of {client.name} within {self._try_s:g} s"
+            raise DependencyError("tei", reason) from error
         except (DependencyError, asyncio.CancelledError):
             self._avoid(client)
             raise
@@ -68,3 +75,19 @@ class QueryEmbedder:
 
     def _avoid(self, client: TeiClient) -> None:
         self._avoided_until[client] = self._clock() + AVOIDED_S
+
+    def _ask(self, client: TeiClient) -> None:
+        """Find out whether a server is silent or only busy. Until it has said so, it counts as silent."""
+        self._silent_until[client] = self._clock() + AVOIDED_S
+        if client not in self._asked:
+            task = asyncio.create_task(self._find_out(client), name="tei-is-alive")
+            self._asked[client] = task
+            task.add_done_callback(lambda _: self._asked.pop(client))
+
+    async def _find_out(self, client: TeiClient) -> None:
+        try:
+            async with asyncio.timeout(ALIVE_S):
+                await client.health()
+        except (DependencyError, TimeoutError):
+            return
+        self._silent_until[client] = 0.0

@@ -1,6 +1,7 @@
 """TEI's routes over an engine: authentication, parsing, limits, and errors as TEI words them."""
 
 import hmac
+import time
 from typing import TypeVar
 
 import msgspec
@@ -11,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from local.tei import batch, contract
 from local.tei.contract import EmbedRequest, ErrorBody, ErrorType, Info, Limits, TeiError, TokenizeRequest
 from local.tei.counters import Counters, Permits
-from local.tei.engine import Engine
+from local.tei.engine import Embeddings, Engine
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/ping", "/metrics"})
 
@@ -46,11 +47,14 @@ class _Service:
     async def embed(self, request: web.Request) -> web.Response:
         body = await _decode(request, self._embed_decoder)
         self._counters.requests.labels(body.method).inc()
-        answer = await self._embed(body)
+        started = time.monotonic()
+        answer, embeddings = await self._embed(body)
         self._counters.successes.labels(body.method).inc()
-        return _json(answer)
+        response = _json(answer)
+        response.headers.update(_timing(embeddings, time.monotonic() - started))
+        return response
 
-    async def _embed(self, body: EmbedRequest) -> bytes:
+    async def _embed(self, body: EmbedRequest) -> tuple[bytes, Embeddings]:
         texts = contract.input_list(body.inputs)
         self._limits.check_batch(len(texts))
         with self._permits.take(len(texts)):
@@ -60,7 +64,7 @@ class _Service:
         self._counters.embedded.inc(len(texts))
         self._counters.tokens.inc(embeddings.tokens)
         vectors = batch.finish(embeddings.vectors, body.dimensions, normalize=body.normalize)
-        return msgspec.json.encode(batch.short_floats(vectors))
+        return msgspec.json.encode(batch.short_floats(vectors)), embeddings
 
     async def tokenize(self, request: web.Request) -> web.Response:
         body = await _decode(request, self._tokenize_decoder)
@@ -122,6 +126,17 @@ async def _decode(request: web.Request, decoder: msgspec.json.Decoder[T]) -> T:
         raise web.HTTPUnprocessableEntity(text=reason) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise web.HTTPBadRequest(text=f"Failed to parse the request body as JSON: {error}") from error
+
+
+def _timing(embeddings: Embeddings, total_s: float) -> dict[str, str]:
+    """The headers by which TEI says what its time went into, in whole milliseconds."""
+    seconds = {
+        "x-total-time": total_s,
+        "x-tokenization-time": embeddings.tokenization_s,
+        "x-queue-time": embeddings.queue_s,
+        "x-inference-time": embeddings.inference_s,
+    }
+    return {name: str(round(1000 * value)) for name, value in seconds.items()}
 
 
 def _json(body: bytes, status: int = 200) -> web.Response:

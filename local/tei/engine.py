@@ -4,6 +4,7 @@ All requests in flight share the threads, one group at a time; turns.py says who
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -25,11 +26,14 @@ Backend = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int32]], Vectors]
 log = structlog.get_logger()
 
 
-class Embeddings(msgspec.Struct, frozen=True):
+class Embeddings(msgspec.Struct, frozen=True, kw_only=True):
     """`vectors` float32[n, dimension], not normalised, in input order; `tokens` is what the model saw."""
 
     vectors: Vectors
     tokens: int
+    tokenization_s: float  # of the request
+    queue_s: float  # mean over the inputs: waiting for a thread
+    inference_s: float  # mean over the inputs: the run of the model that each was part of
 
 
 class Engine:
@@ -53,11 +57,12 @@ class Engine:
     async def embed(self, texts: Sequence[str], truncation: Side | None) -> Embeddings:
         """Raises TeiError: Empty, Validation or Tokenizer for the first bad input, Backend for the model."""
         loop = asyncio.get_running_loop()
+        started = time.monotonic()
         rows = await loop.run_in_executor(
             self._tokenizing, tokenization.encode, self._tokenizer, texts, self._limits, truncation
         )
         try:
-            return await self._infer(rows)
+            return await self._infer(rows, time.monotonic() - started)
         except ExceptionGroup as group:
             error = group.exceptions[0]
             # No traceback: it ends inside onnxruntime, and drawing one takes 100 ms of the event loop.
@@ -79,23 +84,34 @@ class Engine:
             return False
         return True
 
-    async def _infer(self, rows: Sequence[list[int]]) -> Embeddings:
+    async def _infer(self, rows: Sequence[list[int]], tokenization_s: float) -> Embeddings:
         """Raises an ExceptionGroup of what the backend raised."""
         groups = batch.pack([len(row) for row in rows], min(batch.MAX_TOKENS, self._limits.max_batch_tokens))
         waiting = iter(groups)
         deadline = self._turns.deadline(sum(map(len, rows)))
         results: list[tuple[list[int], Vectors]] = []
+        arrived = time.monotonic()
+        queue_s, inference_s = [], []
 
         async def take_turns() -> None:
             for group in waiting:
                 members = [rows[index] for index in group]
                 async with self._turns.take(deadline, sum(map(len, members))):
+                    started = time.monotonic()
                     results.append((group, await self._run(members)))
+                queue_s.append((started - arrived) * len(group))
+                inference_s.append((time.monotonic() - started) * len(group))
 
         async with asyncio.TaskGroup() as tasks:
             for _ in range(min(self._threads, len(groups))):
                 tasks.create_task(take_turns(), name="embed groups")
-        return Embeddings(_in_input_order(results), sum(map(len, rows)))
+        return Embeddings(
+            vectors=_in_input_order(results),
+            tokens=sum(map(len, rows)),
+            tokenization_s=tokenization_s,
+            queue_s=sum(queue_s) / len(rows),
+            inference_s=sum(inference_s) / len(rows),
+        )
 
     async def _run(self, rows: Sequence[list[int]]) -> Vectors:
         loop = asyncio.get_running_loop()

@@ -46,6 +46,9 @@ T = TypeVar("T")
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
+Urls = Annotated[str, msgspec.Meta(pattern=r"^[^,\s]+(\s*,\s*[^,\s]+)*$")]
+
+
 class Seconds(float):
     """A duration: `30`, `120.0`, `30s`, `10m`, `24h`, `30d` or `250ms`."""
 
@@ -141,16 +144,22 @@ class ChunkerSettings(_Block, frozen=True, kw_only=True):
 
 class TeiSettings(_Block, frozen=True, kw_only=True):
     # One server or several, separated by commas, all of the same model.
-    tei_url: Annotated[str, msgspec.Meta(pattern=r"^[^,\s]+(\s*,\s*[^,\s]+)*$")] = "http://127.0.0.1:8080"
+    tei_url: Urls = "http://127.0.0.1:8080"
+    search_tei_url: Urls | None = None  # servers of the same model that embed queries; default: tei_url
     tei_api_key: Secret = Secret()
-    tei_timeout: Seconds = Seconds(30)  # one request
-    # Requests in flight from one process to one TEI; it has no prefix because the original had none.
+    tei_timeout: Seconds = Seconds(30)  # without a sign of life of a server that has a request
+    # The most requests in flight from one process to one TEI; no prefix, because the original had none.
     max_concurrent_requests: int = msgspec.field(default=80, name="TEI_MAX_CONCURRENT_REQUESTS")
 
     @property
     def tei_urls(self) -> list[str]:
         """Each server once, in the order given."""
         return list(dict.fromkeys(url.strip().rstrip("/") for url in self.tei_url.split(",")))
+
+    @property
+    def of_queries(self) -> "TeiSettings":
+        """These settings, with the servers that embed queries in `tei_url`."""
+        return msgspec.structs.replace(self, tei_url=self.search_tei_url or self.tei_url)
 
 
 class EmbedderSettings(_Block, frozen=True, kw_only=True):

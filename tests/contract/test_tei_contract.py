@@ -167,3 +167,10 @@ async def test_the_batcher_stays_within_the_permits_and_isolates_bad_documents(c
     assert not any(isinstance(call.error, DependencyError) for call in calls)
     expected = await client.embed(documents[0])
     np.testing.assert_allclose(results[0], expected, atol=1e-5)  # type: ignore[arg-type]
+
+
+async def test_answers_say_what_their_time_went_into(client: TeiClient) -> None:
+    embedded = await client.embed_timed(["one text", "another text"])
+    assert embedded.timing is not None
+    assert 0 <= embedded.timing.queue_s < 60
+    assert 0 <= embedded.timing.inference_s < 60

@@ -9,6 +9,7 @@ from indexer.search import query_embedding
 from indexer.search.query_embedding import QueryEmbedder
 from shared.service.errors import DependencyError, RejectedError
 from shared.tei.client import TeiClient, Vectors
+from tests.support.waiting import wait_until
 
 
 class Client(TeiClient):
@@ -21,6 +22,11 @@ class Client(TeiClient):
         self.gate = asyncio.Event()
         self.gate.set()
         self.asked = 0
+        self.is_alive = False  # whether it answers /health
+
+    async def health(self) -> None:
+        if not self.is_alive:
+            await asyncio.Event().wait()
 
     async def embed_query(self, text: str) -> Vectors:
         self.asked += 1
@@ -102,3 +108,17 @@ async def test_while_all_servers_are_frozen_the_next_queries_do_not_wait(monkeyp
     rig.now += query_embedding.AVOIDED_S
     rig.second.gate.set()
     assert await rig.answer("query") == rig.second.number
+
+
+async def test_servers_that_are_only_busy_are_asked_by_the_next_query(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query_embedding, "TRY_S", 0.01)
+    rig = Rig()
+    for server in (rig.first, rig.second):
+        server.gate.clear()
+        server.is_alive = True
+    with pytest.raises(DependencyError, match="within"):
+        await rig.embed("query")
+    await wait_until(lambda: not rig.embed._asked, description="both have said that they are alive")
+    for server in (rig.first, rig.second):
+        server.gate.set()
+    assert await rig.answer("query") in {1, 2}
