@@ -1,35 +1,97 @@
-"""A store that was lost is filled again: the visible documents of a target become items of a job."""
+"""Refills a collection that was lost: the visible documents of its target become items of jobs, slice by slice."""
 
 import uuid
 
 import asyncpg
+import msgspec
 
 from shared.jobs.transfers import transfers
 from shared.pipeline.lanes import Lane
 
-# Without a content hash a document is never taken for unchanged, and not found lost a second time: whoever comes
-# second, another process or the next look, waits for the row locks and then finds nothing to do.
-_REQUEUE = f"""
-WITH wanted AS MATERIALIZED (
-  SELECT document_id, fence, live_version, url, domain, crawl_id FROM webhook.documents
-  WHERE target = $1 AND live_version IS NOT NULL AND content_hash IS NOT NULL
-  ORDER BY document_id FOR UPDATE),
-forgotten AS (  -- live under that version at once, so that nobody takes its new points for hidden ones
+SLICE = 2000  # documents that one statement looks at: about .2 s, and one job
+
+# A collection that was there again during the recovery, and is missing now, was lost a second time: begin anew.
+_BEGIN = """
+INSERT INTO webhook.recoveries AS r (target)
+SELECT $1 WHERE EXISTS (
+  SELECT FROM webhook.documents WHERE target = $1 AND live_version IS NOT NULL AND content_hash IS NOT NULL)
+ON CONFLICT (target) DO UPDATE SET cursor = NULL, is_collection_back = false WHERE r.is_collection_back
+RETURNING true
+"""
+
+_COLLECTIONS_BACK = """
+UPDATE webhook.recoveries SET is_collection_back = true WHERE target = ANY ($1) AND NOT is_collection_back
+"""
+
+_OPEN = "SELECT target FROM webhook.recoveries ORDER BY begun_at"
+
+# Documents are locked in the order of their ids, as everywhere. One without a content hash is queued already: it is
+# never taken for unchanged, and not found lost a second time. $1 target, $2 job, $3 stage timeout, $4 rows.
+_SLICE = f"""
+WITH r AS MATERIALIZED (SELECT * FROM webhook.recoveries WHERE target = $1 FOR UPDATE SKIP LOCKED),
+seen AS MATERIALIZED (
+  SELECT d.document_id FROM r, LATERAL (
+    SELECT document_id FROM webhook.documents
+    WHERE target = r.target AND document_id > coalesce(r.cursor, '00000000-0000-0000-0000-000000000000')
+    ORDER BY document_id LIMIT $4) d),
+wanted AS MATERIALIZED (
+  SELECT d.document_id, d.fence, d.live_version, d.url, d.domain, d.crawl_id
+  FROM webhook.documents d JOIN seen USING (document_id)
+  WHERE d.target = $1 AND d.live_version IS NOT NULL AND d.content_hash IS NOT NULL
+  ORDER BY d.document_id FOR UPDATE OF d),
+forgotten AS (  -- live under that version at once, so that its new points are not taken for hidden ones
   UPDATE webhook.documents d SET content_hash = NULL, live_version = w.fence
   FROM wanted w WHERE d.target = $1 AND d.document_id = w.document_id),
-{transfers(Lane.NORMAL)}
-SELECT count(*) FROM transfers
+{transfers(Lane.NORMAL)},
+moved AS (
+  UPDATE webhook.recoveries u
+  SET cursor = coalesce((SELECT document_id FROM seen ORDER BY 1 DESC LIMIT 1), u.cursor),
+      documents = u.documents + (SELECT count(*) FROM wanted)
+  FROM r WHERE u.target = r.target
+  RETURNING u.documents)
+SELECT documents, (SELECT count(*) FROM seen) < $4 AS is_last FROM moved
+"""
+
+# Not if the recovery has begun anew meanwhile, whose cursor is null.
+_END = """
+DELETE FROM webhook.recoveries r WHERE target = $1 AND cursor IS NOT NULL
+  AND NOT EXISTS (SELECT FROM webhook.documents d WHERE d.target = $1 AND d.document_id > r.cursor)
 """
 
 
-class Recovery:
-    """Brings lost documents back. Raises DependencyError when Postgres is away."""
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a recovery is after a slice."""
 
-    def __init__(self, pool: asyncpg.Pool, timeout: float) -> None:
-        """`timeout` of a batch message in one stage, in seconds."""
+    documents: int  # queued so far
+    is_last: bool
+
+
+class Recovery:
+    """The recoveries in Postgres. Every call may be repeated, by any process. Raises DependencyError if it is down."""
+
+    def __init__(self, pool: asyncpg.Pool, timeout: float, rows: int = SLICE) -> None:
+        """`timeout` of a batch message in one stage, in seconds; `rows` that one slice looks at."""
         self._pool = pool
         self._timeout = timeout
+        self._rows = rows
 
-    async def requeue_lost(self, target: str) -> int:
-        """Queue the visible documents of a target whose points are lost; how many that were. Safe to repeat."""
-        return int(await self._pool.fetchval(_REQUEUE, target, str(uuid.uuid4()), self._timeout))
+    async def begin(self, target: str) -> bool:
+        """Note that a target's collection is missing. Returns whether a recovery begins, or begins anew, with that."""
+        return bool(await self._pool.fetchval(_BEGIN, target))
+
+    async def collections_back(self, targets: list[str]) -> None:
+        """Note that the collections of these targets are there."""
+        await self._pool.execute(_COLLECTIONS_BACK, targets)
+
+    async def open(self) -> list[str]:
+        """Return the targets whose documents are not all queued yet."""
+        return [row["target"] for row in await self._pool.fetch(_OPEN)]
+
+    async def queue_slice(self, target: str) -> Progress | None:
+        """Queue the next documents of a recovery; None if there is none, or another process queues a slice now."""
+        row = await self._pool.fetchrow(_SLICE, target, str(uuid.uuid4()), self._timeout, self._rows)
+        if row is None:
+            return None
+        if row["is_last"]:
+            await self._pool.execute(_END, target)
+        return Progress(documents=row["documents"], is_last=row["is_last"])

@@ -12,8 +12,9 @@ from indexer.qdrant.collection import (
     Collection,
     DimensionMismatchError,
     GenerationMismatchError,
+    alias_targets,
     ensure_collection,
-    point_alias,
+    set_alias,
 )
 from indexer.store_guard import StoreGuard
 from shared.jobs.targets import Target
@@ -59,7 +60,7 @@ class TargetCollections:
             raise DependencyError("qdrant", str(error)) from error  # a person must act; no document is at fault
         # Also if it was there: its creator may have crashed before this point.
         if target.live:
-            await point_alias(self._client, target.collection, target.target)
+            await set_alias(self._client, target.collection, target.target, await alias_targets(self._client))
         if collection.keyword != self._keyword:
             log.warning("Keyword settings differ from the collection's", collection=target.target)
         return collection

@@ -4,6 +4,7 @@ A collection carries the generation that Postgres knows for its target. Another 
 means that the store was lost or swapped, and everything that Postgres believes to be indexed is not.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -116,14 +117,29 @@ async def delete_collection(client: AsyncQdrantClient, name: str) -> bool:
         return await client.delete_collection(name)
 
 
-async def point_alias(client: AsyncQdrantClient, alias: str, name: str) -> None:
-    """Have `alias`, the collection's name for outsiders, mean this collection. Millstream itself never uses it."""
+async def collection_names(client: AsyncQdrantClient) -> frozenset[str]:
+    """Return the names of all collections. Raises DependencyError."""
+    with qdrant_errors():
+        return frozenset(found.name for found in (await client.get_collections()).collections)
+
+
+async def alias_targets(client: AsyncQdrantClient) -> Mapping[str, str]:
+    """Return the collection that each alias leads to. Raises DependencyError."""
+    with qdrant_errors():
+        return {alias.alias_name: alias.collection_name for alias in (await client.get_aliases()).aliases}
+
+
+async def set_alias(client: AsyncQdrantClient, alias: str, name: str, known: Mapping[str, str]) -> None:
+    """Make `alias`, the collection's name for outsiders, lead to this collection. Millstream itself never uses it.
+
+    `known` are the aliases that there are. Raises DependencyError.
+    """
+    if known.get(alias) == name:
+        return
     delete = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))
     create = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=name, alias_name=alias))
     with qdrant_errors():
-        known = {a.alias_name: a.collection_name for a in (await client.get_aliases()).aliases}
-        if known.get(alias) != name:
-            await client.update_collection_aliases([delete, create] if alias in known else [create])
+        await client.update_collection_aliases([delete, create] if alias in known else [create])
 
 
 async def _get(client: AsyncQdrantClient, name: str) -> models.CollectionInfo:

@@ -15,7 +15,7 @@ _UNCHANGED = """
 UPDATE webhook.documents
 SET fence = $3, seen_crawl_id = coalesce($6, seen_crawl_id), seen_at = now()
 WHERE target = $1 AND document_id = $2 AND fence < $3 AND live_version IS NOT NULL AND content_hash = $4
-  AND fingerprint = $5
+  AND fingerprint = $5 AND NOT EXISTS (SELECT FROM webhook.recoveries r WHERE r.target = $1)
 RETURNING chunks
 """
 

@@ -62,7 +62,11 @@ WHERE collection = $1 AND retired_at IS NOT NULL AND dropped_at IS NULL
 RETURNING target
 """
 
-_FORGET = "DELETE FROM webhook.documents WHERE target = $1"
+_FORGET = """
+DELETE FROM webhook.documents WHERE target = $1 AND document_id IN (
+  SELECT document_id FROM webhook.documents WHERE target = $1 LIMIT $2)
+"""
+_FORGET_ROWS = 5000  # of one statement, so that it stays far below its time limit
 
 _CLAIM_SCRUB = """
 UPDATE webhook.targets SET scrubbed_at = now()
@@ -161,7 +165,11 @@ class Targets:
 
     async def forget_documents(self, target: str) -> int:
         """Take the documents of a target out of the registry, since its points are gone; how many these were."""
-        return int((await self._pool.execute(_FORGET, target)).split()[-1])
+        forgotten, last = 0, _FORGET_ROWS
+        while last == _FORGET_ROWS:
+            last = int((await self._pool.execute(_FORGET, target, _FORGET_ROWS)).split()[-1])
+            forgotten += last
+        return forgotten
 
     async def settle(self, target: str, model: str, dimension: int) -> Target:
         """Note model and dimension if none are noted yet; returns what holds now."""

@@ -13,7 +13,7 @@ from cli.doctor.probes import see_qdrant
 from indexer.fence import Candidate, Fence
 from indexer.keyword import KeywordParameters
 from indexer.qdrant.client import make_client
-from indexer.qdrant.collection import ensure_collection, point_alias
+from indexer.qdrant.collection import ensure_collection, set_alias
 from indexer.qdrant.store import PointStore
 from indexer.scrubber import Scrubber
 from indexer.search.keyword_index import KeywordIndex, QdrantKeywordIndex
@@ -58,7 +58,7 @@ async def client(recorder: tuple[QdrantRecorder, QdrantSettings]) -> AsyncIterat
     client = make_client(recorder[1])
     await client.delete_collection(TARGET)
     await ensure_collection(client, TARGET, dimension=DIMENSION, generation="g", keyword=KeywordParameters())
-    await point_alias(client, COLLECTION, TARGET)
+    await set_alias(client, COLLECTION, TARGET, {})
     yield client
     await client.close()
 

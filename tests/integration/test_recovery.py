@@ -44,6 +44,12 @@ async def commit(servers: Servers, document_id: str, version: int, *, is_live: b
     assert won == {document_id}
 
 
+async def recovered(recovery: Recovery) -> None:
+    """Queue slices until no recovery is open."""
+    while await recovery.open():
+        await recovery.queue_slice(TARGET)
+
+
 async def queued(servers: Servers) -> dict[str, tuple[int, str, bytes]]:
     """Version, target and text of the items of reindex jobs, by document."""
     rows = await servers.pool.fetch(
@@ -66,8 +72,10 @@ async def test_each_visible_document_comes_once_as_its_last_version_with_its_vis
     await servers.pool.execute("DELETE FROM webhook.payloads WHERE version = $1", again)  # as the chunker's result does
     await commit(servers, deleted, await accepted(servers, deleted, b""), is_live=False)
 
-    recovery = Recovery(servers.pool, timeout=60)
-    assert sorted(await asyncio.gather(*(recovery.requeue_lost(TARGET) for _ in range(4)))) == [0, 0, 0, 2]
+    recoveries = [Recovery(servers.pool, timeout=60, rows=1) for _ in range(4)]
+    assert sorted(await asyncio.gather(*(each.begin(TARGET) for each in recoveries))) == [False, False, False, True]
+    await asyncio.gather(*(recovered(each) for each in recoveries))
+    assert await recoveries[0].open() == []
     assert await queued(servers) == {
         settled: (versions[settled], TARGET, settled.encode()), unchanged: (again, TARGET, unchanged.encode()),
     }  # fmt: skip
@@ -83,7 +91,9 @@ async def test_a_cancelled_rebuild_keeps_the_texts_of_what_is_visible(servers: S
     document_id = str(uuid.uuid4())
     version = await accepted(servers, document_id, b"text")
     await commit(servers, document_id, version)
-    await Recovery(servers.pool, timeout=60).requeue_lost(TARGET)
+    recovery = Recovery(servers.pool, timeout=60)
+    assert await recovery.begin(TARGET)
+    await recovered(recovery)
     job_id = await servers.pool.fetchval("SELECT job_id::text FROM webhook.jobs WHERE kind = 'reindex_job'")
     assert (await JobControl(servers.pool).cancel(job_id)).cancelled == 1
     assert await servers.pool.fetchval("SELECT body FROM webhook.payloads WHERE version = $1", version) == b"text"
@@ -91,5 +101,47 @@ async def test_a_cancelled_rebuild_keeps_the_texts_of_what_is_visible(servers: S
 
 async def test_a_target_without_documents_has_nothing_to_queue(servers: Servers) -> None:
     await Targets(servers.pool).ensure("docs")
-    assert await Recovery(servers.pool, timeout=60).requeue_lost(TARGET) == 0
+    recovery = Recovery(servers.pool, timeout=60)
+    assert not await recovery.begin(TARGET)
+    assert await recovery.queue_slice(TARGET) is None
     assert await servers.pool.fetchval("SELECT count(*) FROM webhook.jobs") == 0
+
+
+async def stored(servers: Servers, count: int) -> list[str]:
+    """Visible documents, in the order of their ids."""
+    ids = sorted(str(uuid.uuid4()) for _ in range(count))
+    for id_ in ids:
+        await commit(servers, id_, await accepted(servers, id_, b"text"))
+    return ids
+
+
+async def test_while_a_recovery_is_open_no_document_of_the_target_counts_as_unchanged(servers: Servers) -> None:
+    await Targets(servers.pool).ensure("docs")
+    first, last = await stored(servers, 2)
+    recovery = Recovery(servers.pool, timeout=60, rows=1)
+    await recovery.begin(TARGET)
+    progress = await recovery.queue_slice(TARGET)
+    assert progress is not None
+    assert (progress.documents, progress.is_last) == (1, False)
+    assert set(await queued(servers)) == {first}
+    seen = Seen(document_id=last, version=10**6, content_hash=HASH, fingerprint=FINGERPRINT)
+    assert await Registry(servers.pool).mark_unchanged(TARGET, seen) is None, "its points are not stored yet"
+    await recovered(recovery)
+    assert set(await queued(servers)) == {first, last}
+
+
+async def test_a_collection_that_is_lost_again_during_its_recovery_comes_back_whole(servers: Servers) -> None:
+    await Targets(servers.pool).ensure("docs")
+    first, last = await stored(servers, 2)
+    recovery = Recovery(servers.pool, timeout=60, rows=1)
+    await recovery.begin(TARGET)
+    await recovery.queue_slice(TARGET)
+    assert not await recovery.begin(TARGET), "still missing, since no document has come through yet"
+    await recovery.collections_back([TARGET])
+    version: int = await servers.pool.fetchval("SELECT version FROM webhook.job_items ORDER BY version LIMIT 1")
+    await servers.pool.execute("UPDATE webhook.job_items SET state = 'indexed'")
+    await commit(servers, first, version + 100)
+    assert await recovery.begin(TARGET), "it was there, and is missing again"
+    await recovered(recovery)
+    rows = await servers.pool.fetch("SELECT document_id::text FROM webhook.job_items WHERE state = 'queued'")
+    assert sorted(row["document_id"] for row in rows) == [first, last]

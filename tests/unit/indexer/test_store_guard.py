@@ -21,6 +21,7 @@ class Registry:
         self._targets = {"in_use": in_use, "retired": retired, "dropped": dropped}
         self.forgotten: list[str] = []
         self.requeued: list[str] = []
+        self.back: list[str] = []
 
     async def in_use(self) -> list[Target]:
         return self._targets["in_use"]
@@ -35,9 +36,12 @@ class Registry:
         self.forgotten.append(name)
         return 1
 
-    async def requeue_lost(self, name: str) -> int:
+    async def collections_back(self, targets: list[str]) -> None:
+        self.back = targets
+
+    async def begin(self, name: str) -> bool:
         self.requeued.append(name)
-        return 1
+        return True
 
 
 async def looked(client: AsyncQdrantClient, registry: Registry) -> Registry:
