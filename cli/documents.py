@@ -1,4 +1,4 @@
-"""`millstream documents`, `millstream prune` and `millstream stats`: what is there, and removing it."""
+"""`millstream documents`, `stats` and `prune`: what is indexed, and removing it."""
 
 import sys
 from typing import Annotated, Any
@@ -8,89 +8,137 @@ import typer
 from cli.client import ApiClient
 from cli.output import Json, console, emit, table
 
-app = typer.Typer(help="Documents: show, delete.", no_args_is_help=True)
+app = typer.Typer(help="Find out where a page is; remove a page.", no_args_is_help=True)
 
-Url = Annotated[str, typer.Argument(help="The page's URL, as it was sent or in any form that means the same.")]
-Collection = Annotated[str | None, typer.Option(help="The collection, if it is not the default one.")]
+Url = Annotated[
+    str, typer.Argument(help="The URL of the page, as it was sent or in an equivalent form.")
+]
+Collection = Annotated[
+    str | None, typer.Option(help="The collection of the page, if it is not the default one.")
+]
 
 
 @app.command()
 def show(url: Url, collection: Collection = None, as_json: Json = False) -> None:
-    """Show where a page is: every stage, its last error, and what search shows of it."""
+    """Show how far a page is, and what search shows of it.
+
+    Prints the times of each stage, the worker, the attempts and the last error.
+    """
     document = ApiClient.from_environment().get("/api/documents", url=url, collection=collection)
     emit(document, as_json=as_json, show=lambda: _show(document))
 
 
 @app.command()
 def delete(url: Url, collection: Collection = None, as_json: Json = False) -> None:
-    """Remove a page from search."""
+    """Remove a page from search. Prints the job that does it."""
     answer = ApiClient.from_environment().delete("/api/documents", url=url, collection=collection)
-    emit(answer, as_json=as_json, show=lambda: console.print(f"job {answer['job_id']}"))
+    emit(answer, as_json=as_json, show=lambda: console().print(f"job {answer['job_id']}"))
 
 
-def prune(
-    crawl_id: Annotated[str, typer.Argument(help="A finished crawl of whole sites.")],
-    domain: Annotated[list[str] | None, typer.Option(help="Only this site of the crawl; may be repeated.")] = None,
-    url_prefix: Annotated[str | None, typer.Option(help="Only pages whose URL begins so.")] = None,
-    collection: Collection = None,
-    assume_completed: Annotated[
-        bool, typer.Option("--assume-completed", help="Though the crawl did not say that it is completed.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+def stats(
+    crawl_id: Annotated[
+        str | None, typer.Option(help="Count the documents of this crawl instead.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Remove the pages of a crawl's sites that the crawl did not see again."""
-    api = ApiClient.from_environment()
-    wanted = {
-        "crawl_id": crawl_id, "collection": collection, "domains": domain or None, "url_prefix": url_prefix,
-        "assume_completed": assume_completed,
-    }  # fmt: skip
-    if dry_run or (sys.stdin.isatty() and not yes):
-        looked = api.post("/api/prune", {**wanted, "dry_run": True})
-        emit(looked, as_json=as_json, show=lambda: _show_prune(looked))
-        if dry_run or not looked["pruned"]:
-            return
-        typer.confirm(f"Remove {looked['pruned']} pages?", abort=True, err=True)
-    answer = api.post("/api/prune", {**wanted, "dry_run": False})
-    emit(answer, as_json=as_json, show=lambda: _show_prune(answer))
+    """Count documents, chunks, jobs and queued work.
 
-
-def stats(crawl_id: Annotated[str | None, typer.Option(help="Only this crawl.")] = None, as_json: Json = False) -> None:
-    """Count documents, chunks, jobs and what waits; or the documents of one crawl."""
+    With --crawl-id, count the documents of one crawl by state.
+    """
     answer = ApiClient.from_environment().get("/api/stats", crawl_id=crawl_id)
     emit(answer, as_json=as_json, show=lambda: _show_stats(answer))
 
 
+def prune(
+    crawl_id: Annotated[str, typer.Argument(help="A completed crawl of whole sites.")],
+    domain: Annotated[
+        list[str] | None, typer.Option(help="Only this site of the crawl; may be repeated.")
+    ] = None,
+    url_prefix: Annotated[
+        str | None, typer.Option(help="Only pages whose URL begins with this.")
+    ] = None,
+    collection: Collection = None,
+    assume_completed: Annotated[
+        bool,
+        typer.Option(
+            "--assume-completed", help="Prune although the crawl did not report its completion."
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be removed, and change nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove pages that a newer crawl of their site did not find.
+
+    A page is removed if it belongs to a site of the crawl, was indexed before, and is not among the
+    pages of this crawl. On a terminal the command shows the pages and asks first.
+    """
+    api = ApiClient.from_environment()
+    request = {
+        "crawl_id": crawl_id,
+        "collection": collection,
+        "domains": domain or None,
+        "url_prefix": url_prefix,
+        "assume_completed": assume_completed,
+    }
+    if dry_run or (sys.stdin.isatty() and not yes):
+        preview = api.post("/api/prune", {**request, "dry_run": True})
+        emit(preview, as_json=as_json, show=lambda: _show_prune(preview))
+        if dry_run or not preview["pruned"]:
+            return
+        typer.confirm(f"Remove {preview['pruned']} pages?", abort=True, err=True)
+    answer = api.post("/api/prune", {**request, "dry_run": False})
+    emit(answer, as_json=as_json, show=lambda: _show_prune(answer))
+
+
 def _show(document: dict[str, Any]) -> None:
-    console.print(
-        f"{document['url']}: {document['state']}, version {document['version']}, "
-        f"visible {document['live_version'] or 'nothing'} with {document['chunks']} chunks"
+    live = document["live_version"]
+    searchable = "not searchable" if live is None else f"version {live} is searchable"
+    console().print(
+        f"{document['url']}: {document['state']}, version {document['version']}; "
+        f"{searchable}, {document['chunks']} chunks",
+        markup=False,
     )
-    console.print(
-        f"job {document['job_id']}, {document['attempts']} failed attempts, accepted {document['accepted_at']}"
+    console().print(
+        f"job {document['job_id']}, accepted {document['accepted_at']}, "
+        f"{document['attempts']} failed attempts"
     )
     columns = ("stage", "started_at", "finished_at", "attempts", "worker")
-    console.print(table(columns, [[stage[name] for name in columns] for stage in document["stages"]]))
+    rows = [[stage[name] for name in columns] for stage in document["stages"]]
+    console().print(table(columns, rows))
     if document["last_error"]:
-        console.print(f"last error: {document['last_error']}", style="red", markup=False)
+        console().print(f"last error: {document['last_error']}", style="red", markup=False)
 
 
 def _show_prune(answer: dict[str, Any]) -> None:
     columns = ("domain", "seen", "gone")
-    console.print(table(columns, [[site[name] for name in columns] for site in answer["sites"]]))
+    console().print(table(columns, [[site[name] for name in columns] for site in answer["sites"]]))
     for url in answer["urls"]:
-        console.print(f"  {url}", markup=False, highlight=False)
-    verb = "would be removed" if answer["dry_run"] else f"are being removed, job {answer['job_id']}"
-    console.print(f"{answer['pruned']} pages {verb}" if answer["pruned"] else "nothing to remove")
+        console().print(f"  {url}", markup=False, highlight=False)
+    if not answer["pruned"]:
+        console().print("Nothing to remove.")
+    elif answer["dry_run"]:
+        console().print(f"{answer['pruned']} pages would be removed.")
+    else:
+        console().print(f"{answer['pruned']} pages are being removed by job {answer['job_id']}.")
 
 
 def _show_stats(answer: dict[str, Any]) -> None:
     for name, value in answer.items():
         if isinstance(value, list):
             for row in value:
-                console.print(", ".join(f"{key} {part}" for key, part in row.items()), markup=False)
+                _print(_pairs(row))
         elif isinstance(value, dict):
-            console.print(f"{name}: " + ", ".join(f"{key} {part}" for key, part in value.items()), markup=False)
+            _print(f"{name}: {_pairs(value)}")
         else:
-            console.print(f"{name}: {'' if value is None else value}", markup=False)
+            _print(f"{name}: {'' if value is None else value}")
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def _print(line: str) -> None:
+    console().print(line, markup=False)

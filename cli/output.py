@@ -1,36 +1,41 @@
-"""What commands print: tables for people, JSON for programs; and what their exit codes mean."""
+"""What commands print: tables for people, JSON for programs, errors on stderr."""
 
-import enum
+import functools
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import msgspec
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+from cli.failures import Exit
 
-_WIDTH_OF_A_FILE = 250  # rows are not folded when no person looks at them
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
-console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
-errors = Console(stderr=True)
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+_FILE_WIDTH = 250  # columns; rows are not folded where no terminal shows them
 
 
-class Exit(enum.IntEnum):
-    """Exit codes; 2 is a wrong command line."""
+@functools.cache
+def console() -> "Console":
+    """The console of stdout."""
+    from rich.console import Console
 
-    OK = 0
-    FAILED = 1  # it ran, and something did not succeed: a document, a job
-    UNREACHABLE = 3  # the service did not answer
-    REFUSED = 4  # the service answered with an error
-    WARNED = 5  # it ran, and somebody should look at something soon
+    return Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
+
+
+@functools.cache
+def errors() -> "Console":
+    """The console of stderr, for progress and errors: stdout carries the answer alone."""
+    from rich.console import Console
+
+    return Console(stderr=True)
 
 
 def emit(value: Any, *, as_json: bool, show: Callable[[], None]) -> None:
-    """Print `value` as JSON, or let `show` print it for a person."""
+    """Print `value` as JSON, or let `show` print it as text."""
     if as_json:
         print_json(value)
     else:
@@ -38,13 +43,18 @@ def emit(value: Any, *, as_json: bool, show: Callable[[], None]) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print `value` as JSON on a line of its own, at once also into a pipe."""
+    """Print `value` as one line of JSON, and flush it."""
+    import msgspec
+
     sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
     sys.stdout.flush()
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    """A plain table; None shows as nothing."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> "Table":
+    """A table without borders; None is an empty cell."""
+    from rich.markup import escape
+    from rich.table import Table
+
     made = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         made.add_column(column, overflow="fold")
@@ -53,7 +63,17 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     return made
 
 
-def fail(message: str, code: Exit) -> NoReturn:
-    """Say why on stderr and end with `code`."""
-    errors.print(f"[red]{message}[/red]", highlight=False, markup=True)
-    raise typer.Exit(code)
+def tell(message: str) -> None:
+    """Print a line about the progress of the command on stderr."""
+    errors().print(message, markup=False, highlight=False)
+
+
+def complain(message: str) -> None:
+    """Print an error on stderr."""
+    errors().print(message, style="red", markup=False, highlight=False)
+
+
+def fail(message: str, status: Exit) -> NoReturn:
+    """Print an error on stderr and end the command with `status`."""
+    complain(message)
+    raise typer.Exit(status)

@@ -1,4 +1,4 @@
-"""`millstream reindex`: another model or chunking for a collection, while it is searched and documents come in."""
+"""`millstream reindex`: gives a collection another model or chunking while it stays in use."""
 
 import enum
 import time
@@ -17,13 +17,42 @@ from cli.collections import (
     default_collection,
     own_settings,
 )
-from cli.output import Exit, Json, console, emit, errors, table
+from cli.failures import Exit
+from cli.output import Json, console, emit, table, tell
+from cli.patience import Patience
+from cli.stall import StallNotice
 
-_POLL_SECONDS = 1.0
+_POLL_S = 1.0
+
+Collection = Annotated[
+    str | None, typer.Option(help="The collection to change, if it is not the default one.")
+]
+Defaults = Annotated[
+    bool,
+    typer.Option(
+        "--defaults", help="Take what is not given from the services, not from the collection."
+    ),
+]
+Status = Annotated[bool, typer.Option("--status", help="Show the reindex; start nothing.")]
+Rollback = Annotated[
+    bool, typer.Option("--rollback", help="Return to the previous model and chunking.")
+]
+SkipFailed = Annotated[
+    bool, typer.Option("--skip-failed", help="Switch without the documents that failed.")
+]
+Cancel = Annotated[
+    bool, typer.Option("--cancel", help="Stop the reindex; the collection stays as it is.")
+]
+DropRetired = Annotated[
+    bool, typer.Option("--drop-retired", help="Delete the data that is kept for a rollback.")
+]
+Follow = Annotated[
+    bool, typer.Option("--follow", help="Wait until the reindex has ended, and print progress.")
+]
 
 
-class What(enum.StrEnum):
-    """What is asked for, besides starting."""
+class Action(enum.StrEnum):
+    """An option that does something else than start a reindex."""
 
     STATUS = "status"
     ROLLBACK = "rollback"
@@ -34,28 +63,38 @@ class What(enum.StrEnum):
 
 def reindex(
     context: typer.Context,
-    collection: Annotated[str | None, typer.Option(help="The collection, if it is not the default one.")] = None,
+    collection: Collection = None,
     tei_url: TeiUrl = None,
     max_chunk_tokens: MaxChunkTokens = None,
     chunk_overlap_tokens: ChunkOverlapTokens = None,
     chunk_prefix_tokens: ChunkPrefixTokens = None,
     max_chunk_characters: MaxChunkCharacters = None,
     tokenizer: Tokenizer = None,
-    defaults: Annotated[bool, typer.Option("--defaults", help="What is not said: as the services are set.")] = False,
-    status: Annotated[bool, typer.Option("--status", help="Only show how far it is.")] = False,
-    rollback: Annotated[bool, typer.Option("--rollback", help="Go back to what served before, up to date.")] = False,
-    skip_failed: Annotated[bool, typer.Option("--skip-failed", help="Switch without what failed.")] = False,
-    cancel: Annotated[bool, typer.Option("--cancel", help="Give it up; the collection stays as it is.")] = False,
-    drop_retired: Annotated[bool, typer.Option("--drop-retired", help="Drop what is kept for a rollback.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", help="Wait for its end, and say how it gets on.")] = False,
+    defaults: Defaults = False,
+    status: Status = False,
+    rollback: Rollback = False,
+    skip_failed: SkipFailed = False,
+    cancel: Cancel = False,
+    drop_retired: DropRetired = False,
+    follow: Follow = False,
     as_json: Json = False,
 ) -> None:
-    """Change the model or the chunking of a collection. It goes on when this command has ended."""
+    """Change the model or the chunking of a collection in use.
+
+    All documents are processed again into a second Qdrant collection, then search switches to it.
+    The reindex continues when this command ends. Exit status: 1 if the reindex was cancelled.
+    """
     settings = own_settings(context) | {"defaults": defaults}
-    what = _chosen(status=status, rollback=rollback, skip_failed=skip_failed, cancel=cancel, drop_retired=drop_retired)
-    api = ApiClient.from_environment()
+    action = _chosen(
+        status=status,
+        rollback=rollback,
+        skip_failed=skip_failed,
+        cancel=cancel,
+        drop_retired=drop_retired,
+    )
+    api = ApiClient.from_environment(patience=Patience(tell) if follow else None)
     name = collection or default_collection(api)
-    answer = _ask(api, what, name, settings)
+    answer = _request(api, action, name, settings)
     if follow and "phase" in answer:
         answer = _follow(api, name)
     emit(answer, as_json=as_json, show=lambda: _show(answer))
@@ -63,24 +102,27 @@ def reindex(
         raise typer.Exit(Exit.FAILED)
 
 
-def _chosen(**flags: bool) -> What | None:
+def _chosen(**flags: bool) -> Action | None:
     chosen = [name.replace("_", "-") for name, is_set in flags.items() if is_set]
     if len(chosen) > 1:
-        raise typer.BadParameter(f"--{chosen[0]} or --{chosen[1]}, not both")
-    return What(chosen[0]) if chosen else None
+        raise typer.BadParameter(f"--{chosen[0]} and --{chosen[1]} exclude each other")
+    return Action(chosen[0]) if chosen else None
 
 
-def _ask(api: ApiClient, what: What | None, collection: str, settings: dict[str, Any]) -> Any:
-    match what:
-        case What.STATUS:
+def _request(
+    api: ApiClient, action: Action | None, collection: str, settings: dict[str, Any]
+) -> Any:
+    match action:
+        case Action.STATUS:
             return _state(api, collection)
-        case What.ROLLBACK:
-            return api.post("/api/reindex/rollback", {"collection": collection, "tei_url": settings["tei_url"]})
-        case What.SKIP_FAILED:
+        case Action.ROLLBACK:
+            body = {"collection": collection, "tei_url": settings["tei_url"]}
+            return api.post("/api/reindex/rollback", body)
+        case Action.SKIP_FAILED:
             return api.post("/api/reindex/skip-failed", collection=collection)
-        case What.CANCEL:
+        case Action.CANCEL:
             return api.delete("/api/reindex", collection=collection)
-        case What.DROP_RETIRED:
+        case Action.DROP_RETIRED:
             return api.delete("/api/reindex/retired", collection=collection)
         case None:
             return api.post("/api/reindex", {"collection": collection, **settings})
@@ -89,12 +131,13 @@ def _ask(api: ApiClient, what: What | None, collection: str, settings: dict[str,
 def _state(api: ApiClient, collection: str) -> dict[str, Any]:
     states: list[dict[str, Any]] = api.get("/api/reindex", collection=collection)["reindexes"]
     if not states:
-        raise typer.BadParameter(f"there was no reindex of {collection}")
+        raise typer.BadParameter(f"the collection {collection} was never reindexed")
     return states[0]
 
 
 def _follow(api: ApiClient, collection: str) -> dict[str, Any]:
-    """Print a line to stderr whenever something has changed, until it has ended."""
+    """Print a line whenever the state changes, until the reindex has ended."""
+    notice = StallNotice(api, tell)
     shown = ""
     while True:
         state = _state(api, collection)
@@ -102,15 +145,16 @@ def _follow(api: ApiClient, collection: str) -> dict[str, Any]:
         if state["error"]:
             line += f" ({state['error']})"
         if line != shown:
-            errors.print(line, markup=False, highlight=False)
+            tell(line)
             shown = line
         if state["finished_at"] is not None:
             return state
-        time.sleep(_POLL_SECONDS)
+        notice.watch(line)
+        time.sleep(_POLL_S)
 
 
 def _show(answer: dict[str, Any]) -> None:
     columns = [name for name in answer if name not in {"reindex_id", "error"}]
-    console.print(table(columns, [[answer[name] for name in columns]]))
+    console().print(table(columns, [[answer[name] for name in columns]]))
     if answer.get("error"):
-        console.print(f"waits: {answer['error']}", style="red", markup=False)
+        console().print(f"waiting: {answer['error']}", style="red", markup=False)

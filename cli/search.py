@@ -1,68 +1,124 @@
-"""`millstream search`: asks the index."""
+"""`millstream search`: asks the index, and prints hits with their highlights."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
 from cli.client import ApiClient
 from cli.output import Json, console, emit
 
-# Pages may bring what moves a terminal's cursor or renames its window. One character for one: highlights stay right.
-_UNPRINTABLE = dict.fromkeys((*range(32), *range(127, 160)), "�") | {ord("\n"): " ", ord("\t"): " "}
+if TYPE_CHECKING:
+    from rich.text import Text
+
+# Pages may contain what moves a terminal's cursor or renames its window. Each such character is
+# replaced by one other, so that highlights keep their positions.
+_UNPRINTABLE = dict.fromkeys((*range(32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}") | {
+    ord("\n"): " ",
+    ord("\t"): " ",
+}
+_EXCERPT_CHARACTERS = 240
+_BEFORE_HIGHLIGHT = 60  # characters of context
 
 
 def search(
-    query: Annotated[str, typer.Argument(help="What to look for.")],
-    mode: Annotated[str, typer.Option(help="hybrid, semantic or keyword.")] = "hybrid",
-    limit: Annotated[int, typer.Option(min=1, max=100)] = 5,
-    offset: Annotated[int, typer.Option(min=0, help="Results to skip; with --limit at most 200.")] = 0,
-    collapse: Annotated[str, typer.Option(help="document: one hit per document; chunk: all.")] = "document",
-    collection: Annotated[str | None, typer.Option(help="The collection to search.")] = None,
+    query: Annotated[str, typer.Argument(help="Words or a question.")],
+    mode: Annotated[
+        str,
+        typer.Option(help="semantic (by meaning), keyword (by words), or hybrid (both, fused)."),
+    ] = "hybrid",
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many results to show.")] = 5,
+    offset: Annotated[
+        int, typer.Option(min=0, help="Results to skip; with --limit at most 200.")
+    ] = 0,
+    collapse: Annotated[
+        str, typer.Option(help="document: the best chunk of each page; chunk: every chunk.")
+    ] = "document",
+    collection: Annotated[
+        str | None, typer.Option(help="Search this collection instead of the default one.")
+    ] = None,
     domain: Annotated[str | None, typer.Option(help="Only pages of this domain.")] = None,
-    language: Annotated[str | None, typer.Option(help="Only pages in this language.")] = None,
-    country: Annotated[str | None, typer.Option(help="Only pages for this country.")] = None,
-    is_mobile: Annotated[bool | None, typer.Option("--mobile/--desktop", help="Only pages scraped so.")] = None,
-    url_prefix: Annotated[str | None, typer.Option(help="Only pages whose URL begins so.")] = None,
-    crawl_id: Annotated[str | None, typer.Option(help="Only pages that this crawl changed last.")] = None,
-    indexed_after: Annotated[str | None, typer.Option(help="Only pages indexed later, as 2026-01-31T12:00.")] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Only pages in this language, for example en.")
+    ] = None,
+    country: Annotated[
+        str | None, typer.Option(help="Only pages that were scraped from this country.")
+    ] = None,
+    is_mobile: Annotated[
+        bool | None,
+        typer.Option(
+            "--mobile/--desktop", help="Only pages that were scraped as a phone, or as a desktop."
+        ),
+    ] = None,
+    url_prefix: Annotated[
+        str | None, typer.Option(help="Only pages whose URL begins with this.")
+    ] = None,
+    crawl_id: Annotated[
+        str | None, typer.Option(help="Only pages that this crawl was the last to change.")
+    ] = None,
+    indexed_after: Annotated[
+        str | None, typer.Option(help="Only pages indexed later, for example 2026-01-31T12:00.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Search what is indexed."""
-    request: dict[str, Any] = {"query": query, "mode": mode, "limit": limit, "offset": offset, "collapse": collapse}
+    """Search the index.
+
+    Prints title, headings, score, URL and the text around the first match. "degraded" after the
+    number of hits means that a part of the search did not answer, for example TEI.
+    """
+    request: dict[str, Any] = {
+        "query": query,
+        "mode": mode,
+        "limit": limit,
+        "offset": offset,
+        "collapse": collapse,
+    }
     if collection is not None:
         request["collection"] = collection
     filters = {
-        "domain": domain, "language": language, "country": country, "is_mobile": is_mobile, "url_prefix": url_prefix,
-        "crawl_id": crawl_id, "indexed_after": indexed_after,
-    }  # fmt: skip
+        "domain": domain,
+        "language": language,
+        "country": country,
+        "is_mobile": is_mobile,
+        "url_prefix": url_prefix,
+        "crawl_id": crawl_id,
+        "indexed_after": indexed_after,
+    }
     request["filters"] = {name: value for name, value in filters.items() if value is not None}
     answer = ApiClient.from_environment().post("/api/search", request)
     emit(answer, as_json=as_json, show=lambda: show_results(answer))
 
 
 def show_results(answer: dict[str, Any]) -> None:
-    """Print hits for a person: title, url and the text around the first highlight."""
+    """Print hits: title, URL and the text around the first highlight."""
+    from rich.text import Text
+
     for rank, result in enumerate(answer["results"], 1):
         path = " > ".join([result["title"] or result["url"], *result["headings"]])
-        console.print(
-            Text.assemble((f"{rank}. ", "dim"), (_printable(path), "bold"), (f"  {result['score']:.4f}", "dim"))
-        )
-        console.print(Text(f"   {_printable(result['url'])}", style="cyan"))
-        console.print(excerpt(result["text"], result["highlights"]))
+        score = f"  {result['score']:.4f}"
+        heading = Text.assemble((f"{rank}. ", "dim"), (_printable(path), "bold"), (score, "dim"))
+        console().print(heading)
+        console().print(Text(f"   {_printable(result['url'])}", style="cyan"))
+        console().print(excerpt(result["text"], result["highlights"]))
     note = ", degraded" if answer["degraded"] else ""
-    console.print(f"{answer['total']} hits in {answer['took_ms']:.0f} ms{note}", style="dim")
+    console().print(f"{answer['total']} hits in {answer['took_ms']:.0f} ms{note}", style="dim")
 
 
-def excerpt(text: str, highlights: Sequence[tuple[int, int]], width: int = 240) -> Text:
-    """The text around the first highlight on one line, its highlights marked; they count characters of `text`."""
-    start = max(0, highlights[0][0] - 60) if highlights else 0
-    excerpt = Text(_printable(text[start : start + width]))
+def excerpt(
+    text: str, highlights: Sequence[tuple[int, int]], width: int = _EXCERPT_CHARACTERS
+) -> "Text":
+    """The text around the first highlight on one line, with its highlights marked.
+
+    Highlights are positions in characters of `text`.
+    """
+    from rich.text import Text
+
+    start = max(0, highlights[0][0] - _BEFORE_HIGHLIGHT) if highlights else 0
+    shown = Text(_printable(text[start : start + width]))
     for begin, end in highlights:
         if begin >= start and end <= start + width:
-            excerpt.stylize("bold yellow", begin - start, end - start)
-    return Text("   ") + excerpt
+            shown.stylize("bold yellow", begin - start, end - start)
+    return Text("   ") + shown
 
 
 def _printable(text: str) -> str:

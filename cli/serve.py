@@ -1,22 +1,21 @@
-"""`millstream serve NAME` and `millstream migrate`: one service, and the schema, against servers of one's own."""
+"""`millstream serve` and `millstream migrate`: one service, and the database schema."""
 
-import asyncio
 import enum
 import os
-import runpy
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import asyncpg
-import msgspec
 import typer
 
-from cli.output import Exit, Json, console, emit, fail
-from shared.jobs.migrate import Migration, migrate
-from shared.service.clients import postgres_dsn
-from shared.service.settings import PostgresSettings, load
+from cli.failures import Exit
+from cli.output import Json, console, emit, fail
+
+if TYPE_CHECKING:
+    from shared.jobs.migrate import Migration
 
 
 class Service(enum.StrEnum):
+    """What `serve` can run."""
+
     INGEST = "ingest"
     CHUNKER = "chunker"
     EMBEDDER = "embedder"
@@ -25,32 +24,60 @@ class Service(enum.StrEnum):
 
     @property
     def module(self) -> str:
-        """What `python -m` would run."""
+        """The module for `python -m`."""
         return "indexer.search_api" if self is Service.SEARCH else self
 
 
-class _MigrateSettings(msgspec.Struct, frozen=True, kw_only=True):
-    postgres: PostgresSettings
+def serve(service: Annotated[Service, typer.Argument(help="The service to run.")]) -> None:
+    """Run one service in the foreground.
 
+    It needs Redis, Postgres, TEI and Qdrant. The settings come from the environment:
+    docs/settings.md lists them, `millstream doctor` checks them. The database schema must be up to
+    date (`millstream migrate`). SIGTERM lets the service finish its work first. Start any number of
+    each service; they share the work.
+    """
+    import runpy
 
-def serve(service: Annotated[Service, typer.Argument(help="Which service to run.")]) -> None:
-    """Run one service in the foreground, with its settings from the environment."""
     runpy.run_module(service.module, run_name="__main__", alter_sys=True)
 
 
 def migrate_database(as_json: Json = False) -> None:
-    """Bring the database's schema up to date."""
-    settings = load(_MigrateSettings, os.environ)
+    """Bring the database schema at WEBHOOK_DATABASE_URL up to date.
+
+    Safe to run at any time, also twice at once: only what is missing is applied.
+    """
+    import asyncio
+
+    import asyncpg
+    import msgspec
+
+    from shared.service.settings import PostgresSettings, load
+
+    only_postgres = msgspec.defstruct("Settings", [("postgres", PostgresSettings)], frozen=True)
+    url = load(only_postgres, os.environ).postgres.database_url  # type: ignore[attr-defined]
     try:
-        applied = asyncio.run(apply_migrations(settings.postgres.database_url))
+        applied = asyncio.run(apply_migrations(url))
     except (OSError, asyncpg.PostgresError) as error:
-        fail(f"The database cannot be migrated: {error}", Exit.UNREACHABLE)
+        fail(
+            f"Cannot migrate the database: {error}\n"
+            "Check that Postgres is running and that WEBHOOK_DATABASE_URL is its address.",
+            Exit.UNREACHABLE,
+        )
     names = [f"{migration.version:04}_{migration.name}" for migration in applied]
-    emit({"applied": names}, as_json=as_json, show=lambda: console.print(f"applied: {', '.join(names) or 'nothing'}"))
+    emit(
+        {"applied": names},
+        as_json=as_json,
+        show=lambda: console().print(f"applied: {', '.join(names) or 'nothing, it is up to date'}"),
+    )
 
 
-async def apply_migrations(url: str) -> list[Migration]:
-    """Apply what is missing in the database at `url`. Raises OSError and asyncpg.PostgresError."""
+async def apply_migrations(url: str) -> "list[Migration]":
+    """Apply the missing migrations to a database. Raises OSError and asyncpg.PostgresError."""
+    import asyncpg
+
+    from shared.jobs.migrate import migrate
+    from shared.service.clients import postgres_dsn
+
     connection = await asyncpg.connect(postgres_dsn(url), timeout=10)
     try:
         return await migrate(connection)

@@ -1,4 +1,4 @@
-"""Documents to index from files, folders, JSONL and standard input."""
+"""Documents to index: read from files, folders, JSONL and standard input."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,10 @@ _MAX_REQUEST_DOCUMENTS = 500
 
 
 def lines_of(paths: Iterable[str]) -> Iterator[bytes]:
-    """One JSON document a line, from all paths in order; `-` is standard input. Raises OSError."""
+    """The documents of all paths in order, each as one line of JSON; `-` is standard input.
+
+    Raises OSError.
+    """
     for path in paths:
         if path == "-":
             yield from _stripped(sys.stdin.buffer)
@@ -24,11 +27,12 @@ def lines_of(paths: Iterable[str]) -> Iterator[bytes]:
 
 
 def requests_of(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Group lines to requests that are bounded in bytes and documents."""
+    """Group lines into requests of at most 500 documents and about 8 MiB."""
     request: list[bytes] = []
     size = 0
     for line in lines:
-        if request and (size + len(line) > _MAX_REQUEST_BYTES or len(request) == _MAX_REQUEST_DOCUMENTS):
+        is_full = size + len(line) > _MAX_REQUEST_BYTES or len(request) == _MAX_REQUEST_DOCUMENTS
+        if request and is_full:
             yield request
             request, size = [], 0
         request.append(line)

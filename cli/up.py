@@ -1,32 +1,34 @@
-"""`millstream up`: the embedded stack and all services in one terminal, and on request a sample crawl through them."""
+"""`millstream up`: the embedded servers and all services in one terminal."""
 
-import asyncio
 import contextlib
 import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 import typer
-from rich.text import Text
 
 from cli.client import ApiClient
-from cli.output import Exit, Json, emit, errors, table
+from cli.failures import Exit
+from cli.output import Json, emit, errors, table
 from cli.sample_run import SampleReport, run_sample
 from cli.serve import apply_migrations
-from local.fleet import ProcessRow
-from local.services import Services
-from local.stack import API_SECRET, WEBHOOK_SECRET, Stack
+
+if TYPE_CHECKING:
+    from local.fleet import ProcessRow
 
 INGEST_PORT = 50108  # as in documentation and examples; another one if it is taken
 
 _COLOURS = {"ingest": "cyan", "chunker": "green", "embedder": "magenta", "indexer": "yellow"}
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of the command."""
+
     data_dir: Path
     replicas: dict[str, int]
     port: int | None
@@ -36,29 +38,57 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def up(
-    sample: Annotated[bool, typer.Option(help="Index the bundled crawl through the webhook and search it.")] = False,
-    once: Annotated[bool, typer.Option(help="End when all is started, and the sample is searched.")] = False,
-    replicas: Annotated[str, typer.Option(help="For example embedder=2,chunker=2.")] = "",
+    sample: Annotated[
+        bool,
+        typer.Option(
+            "--sample", help="Send a bundled crawl through the webhook, and search its pages."
+        ),
+    ] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Stop as soon as everything is started and searched.")
+    ] = False,
+    replicas: Annotated[
+        str, typer.Option(help="Processes of each service, for example embedder=2,chunker=2.")
+    ] = "",
     port: Annotated[
         int | None,
         typer.Option(
             min=0,
             max=65535,
-            help=f"The port of ingest, 0 for a free one. By default {INGEST_PORT}, or a free one if it is in use.",
+            help=f"Port of ingest; 0 for a free one.  [default: {INGEST_PORT}, or a free one if "
+            "it is in use]",
         ),
     ] = None,
-    data_dir: Annotated[Path, typer.Option(help="Where servers keep their data.")] = Path(".millstream"),
-    restart: Annotated[bool, typer.Option(help="Start again what dies.")] = True,
+    data_dir: Annotated[
+        Path, typer.Option(help="Folder for the servers' data, logs and stack.env.")
+    ] = Path(".millstream"),
+    restart: Annotated[
+        bool, typer.Option(help="Restart a process that ends unexpectedly, or leave it.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
-    """Start Redis, Postgres, TEI and Qdrant, and the four services on them."""
+    """Run everything on this machine: all servers and services.
+
+    Starts Redis, Postgres, TEI, Qdrant and the four services; no Docker is needed. A server whose
+    URL is set (WEBHOOK_REDIS_URL, WEBHOOK_DATABASE_URL, WEBHOOK_TEI_URL, WEBHOOK_QDRANT_URL) is
+    used instead of an embedded one. Ctrl-C stops all; the data stays, and the next start finds it.
+
+    Other commands find this stack through its stack.env: set -a; . .millstream/stack.env; set +a
+    """
+    import asyncio
+
     options = UpOptions(
-        data_dir=data_dir, replicas=parse_replicas(replicas), port=port, restart=restart, sample=sample, once=once
+        data_dir=data_dir,
+        replicas=parse_replicas(replicas),
+        port=port,
+        restart=restart,
+        sample=sample,
+        once=once,
     )
     report = asyncio.run(_until_signalled(options))
     if report is None:
         return
-    # After everything has stopped: the report is the last line, whatever the services still had to say.
+    # After everything has stopped: the report is the last line, also after logs of the services.
     emit(report, as_json=True, show=lambda: None)
     if not report.is_as_expected:
         raise typer.Exit(Exit.FAILED)
@@ -70,21 +100,23 @@ def parse_replicas(text: str) -> dict[str, int]:
     for part in filter(None, text.split(",")):
         name, _, count = part.partition("=")
         if not count.isdecimal():
-            raise typer.BadParameter(f"{part!r} is not of the form embedder=2")
+            raise typer.BadParameter(f"expected SERVICE=COUNT, for example embedder=2: {part!r}")
         replicas[name.strip()] = int(count)
     return replicas
 
 
 async def _until_signalled(options: UpOptions) -> SampleReport | None:
+    import asyncio
+
     loop = asyncio.get_running_loop()
     main = asyncio.ensure_future(_run(options))
 
     def leave() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)  # a second Ctrl+C does not wait for anything
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)  # a second Ctrl-C ends the process at once
         main.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _SIGNALS:
         loop.add_signal_handler(number, leave)
     with contextlib.suppress(asyncio.CancelledError):
         return await main
@@ -92,9 +124,14 @@ async def _until_signalled(options: UpOptions) -> SampleReport | None:
 
 
 async def _run(options: UpOptions) -> SampleReport | None:
+    import asyncio
+
+    from local.services import Services
+    from local.stack import API_SECRET, WEBHOOK_SECRET, Stack
+
     environ = {"WEBHOOK_LOG_FORMAT": "console", **os.environ}
-    restart_delay = 1.0 if options.restart else None
-    async with Stack(options.data_dir, environ, notify=_notify, restart_delay=restart_delay) as stack:
+    delay = 1.0 if options.restart else None
+    async with Stack(options.data_dir, environ, notify=_notify, restart_delay=delay) as stack:
         await apply_migrations(stack.environment["WEBHOOK_DATABASE_URL"])
         async with Services(
             stack,
@@ -107,7 +144,8 @@ async def _run(options: UpOptions) -> SampleReport | None:
             report = None
             if options.sample:
                 api = ApiClient(services.url, services.environment[API_SECRET])
-                report = await asyncio.to_thread(run_sample, api, services.environment[WEBHOOK_SECRET])
+                secret = services.environment[WEBHOOK_SECRET]
+                report = await asyncio.to_thread(run_sample, api, secret)
             if options.once:
                 return report
             _show_hints(stack.fleet.environment_path, services.url)
@@ -116,26 +154,33 @@ async def _run(options: UpOptions) -> SampleReport | None:
 
 
 def _notify(line: str) -> None:
-    errors.print(line, style="bold", markup=False, highlight=False)
+    errors().print(line, style="bold", markup=False, highlight=False)
 
 
 def _show_line(name: str, line: str) -> None:
+    from rich.text import Text
+
     colour = _COLOURS.get(name.partition("-")[0], "white")
-    errors.print(Text.assemble((f"{name:<11}", colour), line), highlight=False, soft_wrap=True)
+    text = Text.assemble((f"{name:<11}", colour), line)
+    errors().print(text, highlight=False, soft_wrap=True)
 
 
-def _show_rows(rows: Sequence[ProcessRow]) -> None:
+def _show_rows(rows: "Sequence[ProcessRow]") -> None:
     columns = ("service", "replica", "pid", "url")
-    errors.print(table(columns, [(row.service, row.replica, row.pid, without_credentials(row.url)) for row in rows]))
+    cells = [[row.service, row.replica, row.pid, without_credentials(row.url)] for row in rows]
+    errors().print(table(columns, cells))
 
 
 def without_credentials(url: str) -> str:
-    """The URL as it may stand on a screen."""
+    """The URL without user and password, to be shown."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _show_hints(environment: Path, url: str) -> None:
     shown = os.path.relpath(environment)
-    errors.print(f"\nIngest listens at {url}. In a second terminal: set -a; . {shown}; set +a")
-    errors.print("Then: millstream search QUERY, millstream index PATH, millstream jobs list. Ctrl+C ends all.\n")
+    errors().print(
+        f"\nIngest is ready at {url}. In another terminal: set -a; . {shown}; set +a\n"
+        "Then try: millstream search QUERY, millstream index PATH, millstream jobs list. "
+        "Ctrl-C here stops everything.\n"
+    )

@@ -65,7 +65,8 @@ async def serve(process: Process, settings: Settings) -> None:
 
     throughput = Throughput(process.redis)
     inspector = StreamInspector(process.redis, throughput)
-    watch = PipelineWatch(inspector, process.pool, process.metrics.pipeline)
+    watch = PipelineWatch(inspector, process.redis, process.pool, process.metrics.pipeline, settings.runtime.lease)
+    process.health.complete = watch.complete
     authenticator = Authenticator(ingest.api_secret, ingest.secret)
     sessions = Sessions(ingest.api_secret)
     app = make_app(authenticator, sessions, ingest.max_body_bytes)

@@ -1,6 +1,6 @@
-"""The crawl that `millstream up --sample` indexes: real documentation pages and what one might ask of them.
+"""The crawl of `millstream up --sample`: real documentation pages, and questions about them.
 
-No I/O but reading the package's own file. webhooks.py turns the pages into what Firecrawl would send.
+webhooks.py turns the pages into what Firecrawl would send.
 """
 
 import gzip
@@ -17,7 +17,7 @@ class SampleQuery(msgspec.Struct, frozen=True, kw_only=True):
     url: str
 
 
-# The answers lie in different sites, and two of the questions share hardly a word with their page's title.
+# The answers are on different sites. Two questions share hardly a word with their page's title.
 QUERIES = (
     SampleQuery(
         text="How do I send an email after the response was returned?",
@@ -35,6 +35,6 @@ QUERIES = (
 
 
 def pages() -> list[dict[str, Any]]:
-    """The pages of the crawl as Firecrawl documents: `url`, `markdown` and `metadata`, in the order of the crawl."""
-    lines = gzip.decompress((resources.files(__package__) / "crawl.jsonl.gz").read_bytes()).splitlines()
-    return [msgspec.json.decode(line) for line in lines]
+    """The pages as Firecrawl documents: `url`, `markdown` and `metadata`, in the crawl's order."""
+    packed = (resources.files(__package__) / "crawl.jsonl.gz").read_bytes()
+    return [msgspec.json.decode(line) for line in gzip.decompress(packed).splitlines()]

@@ -1,6 +1,6 @@
-"""What Firecrawl would send while it crawls the pages. Pure: ids come from the caller, nothing is sent.
+"""The webhooks that Firecrawl sends during a crawl. No I/O; ids come from the caller.
 
-Format: docs.firecrawl.dev/webhooks (v2). Each run needs new ids, or the second one is a repeat of the first.
+Format: docs.firecrawl.dev/webhooks (v2). Each run needs new ids: a known id is a repeated delivery.
 """
 
 import hmac
@@ -13,9 +13,9 @@ Event = dict[str, Any]
 
 
 def events(pages: Sequence[Mapping[str, Any]], new_id: Callable[[], str]) -> Iterator[Event]:
-    """The events of one crawl, in order: crawl.started, a crawl.page for each page, crawl.completed.
+    """The events of one crawl in order: crawl.started, one crawl.page per page, crawl.completed.
 
-    `new_id` is called for the crawl, for each event and for each scrape; it must never repeat itself.
+    `new_id` is called for the crawl, each event and each scrape, and must return unique ids.
     """
     crawl_id = new_id()
     yield _event("crawl.started", crawl_id, new_id())
@@ -25,7 +25,7 @@ def events(pages: Sequence[Mapping[str, Any]], new_id: Callable[[], str]) -> Ite
 
 
 def sign(body: bytes, secret: str) -> str:
-    """The value of the signature header: HMAC-SHA256 of the body exactly as it is sent."""
+    """The value of the signature header: HMAC-SHA256 of the exact bytes of the body."""
     return "sha256=" + hmac.digest(secret.encode(), body, "sha256").hex()
 
 
@@ -41,5 +41,5 @@ def _event(kind: str, crawl_id: str, webhook_id: str, *documents: Mapping[str, A
 
 
 def _document(page: Mapping[str, Any], scrape_id: str) -> dict[str, Any]:
-    """A page as an event carries it: its URL stands in the metadata only."""
+    """A page as an event carries it: the URL is in the metadata only."""
     return {"markdown": page["markdown"], "metadata": {**page["metadata"], "scrapeId": scrape_id}}

@@ -2,20 +2,25 @@
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 import structlog
+from redis.asyncio import Redis
 
-from ingest.inspection.streams import LaneState, StreamInspector, StreamStates
+from ingest.inspection.stage_health import Stages, stages_of, with_stages
+from ingest.inspection.streams import LaneState, StreamInspector, StreamStates, redis_errors
 from shared.pipeline.lanes import Lane
 from shared.pipeline.stages import StageName
+from shared.pipeline.waits import WAITS, WorkerWaits, decode_waits
 from shared.service.clients import PostgresPool
 from shared.service.errors import DependencyError
+from shared.service.health import HealthReport
 from shared.service.metrics import PipelineGauges
 
 log = structlog.get_logger()
 
-INTERVAL = 2.0  # seconds between looks; one costs 36 small commands of Redis and two bounded counts
+INTERVAL = 2.0  # seconds between looks; one costs 37 small commands of Redis and two bounded counts
 COUNTED = 100_000  # counting a million rows each time would cost more than it tells
 
 _BACKLOG = f"""
@@ -33,6 +38,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     """The pipeline at one moment. What could not be asked for is None."""
 
     streams: StreamStates | None
+    stages: Stages | None  # workers, and what they wait for
     backlog: dict[Lane, int] | None  # documents that wait in Postgres, counted up to 100,000 a lane
     dead_letters: int | None  # open ones, counted up to 100,000
 
@@ -40,11 +46,16 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
 class PipelineWatch:
     """Looks every two seconds and keeps what it saw last."""
 
-    def __init__(self, inspector: StreamInspector, pool: PostgresPool, gauges: PipelineGauges) -> None:
+    def __init__(
+        self, inspector: StreamInspector, redis: Redis, pool: PostgresPool, gauges: PipelineGauges, lease: float
+    ) -> None:
+        """`lease` in seconds: a consumer that asked for nothing for so long is dead."""
         self._inspector = inspector
+        self._redis = redis
+        self._lease = lease
         self._pool = pool
         self._gauges = gauges
-        self.latest = Overview(streams=None, backlog=None, dead_letters=None)
+        self.latest = Overview(streams=None, stages=None, backlog=None, dead_letters=None)
 
     async def run(self) -> None:
         """Look until cancelled; what is away is looked for again."""
@@ -54,10 +65,12 @@ class PipelineWatch:
 
     async def look(self) -> Overview:
         """Look once, and set the metrics by it."""
-        streams, backlog, letters = None, None, None
+        streams, stages, backlog, letters = None, None, None, None
         try:
             streams = await self._inspector.streams()
             self._show_streams(streams)
+            with redis_errors():
+                stages = stages_of(streams, await read_waits(self._redis), self._lease)
         except DependencyError as error:
             log.debug("Streams not seen", error=str(error))
         try:
@@ -66,7 +79,11 @@ class PipelineWatch:
             self._show_backlog(backlog, letters)
         except DependencyError as error:
             log.debug("Backlog not seen", error=str(error))
-        return Overview(streams=streams, backlog=backlog, dead_letters=letters)
+        return Overview(streams=streams, stages=stages, backlog=backlog, dead_letters=letters)
+
+    def complete(self, report: HealthReport) -> HealthReport:
+        """The health report of ingest, with the stages as they were seen last."""
+        return with_stages(report, self.latest.stages)
 
     async def _backlog(self) -> dict[Lane, int]:
         rows = await self._pool.fetch(_BACKLOG, list(Lane))
@@ -88,3 +105,9 @@ class PipelineWatch:
         for lane, documents in backlog.items():
             self._gauges.backlog.labels(lane).set(documents)
         self._gauges.dead_letters.set(letters)
+
+
+async def read_waits(redis: Redis) -> list[WorkerWaits]:
+    """What workers wait for, of all that wait. Raises RedisError and OSError."""
+    reports: Any = await redis.hgetall(WAITS)
+    return [waits for value in reports.values() if (waits := decode_waits(value)) is not None]

@@ -21,6 +21,7 @@ from shared.runtime.streams.handover import HandOver
 from shared.runtime.streams.intake import Intake
 from shared.runtime.streams.janitor import Janitor
 from shared.runtime.streams.leases import Leases
+from shared.runtime.waits import StageWaits
 from shared.runtime.worker import Worker
 from shared.service.settings import RuntimeSettings
 
@@ -36,8 +37,12 @@ async def run_stage(
     A dependency's health check is its canary, unless `canaries` has a better one.
     """
     process.metrics.begin_stage(stage.name)
-    worker = _worker(process, stage, settings, {**process.health.checks, **(canaries or {})})
+    checks = process.health.checks
+    all_canaries = {**checks, **(canaries or {})}
+    worker = _worker(process, stage, settings, all_canaries)
     await create_groups(process.redis, stage.name)
+    assert process.waits is not None
+    process.waits.look = StageWaits(worker.breakers, checks, all_canaries, worker.slots).look
     process.health.is_ready = True
     await worker.run(process.stop)
 
@@ -46,7 +51,7 @@ def _worker(
     process: Process, stage: Stage[Any, Any], settings: RuntimeSettings, canaries: Mapping[str, Canary]
 ) -> Worker:
     name, pool, redis, metrics = stage.name, process.pool, process.redis, process.metrics
-    consumer = Consumer(stage=name, name=f"{name}:{process.instance}", lease=settings.lease)
+    consumer = Consumer(stage=name, name=process.consumer, lease=settings.lease)
     breakers = Breakers(canaries, metrics)
     rng = random.Random()  # noqa: S311 - spreads retries, guards nothing
     failures = Failures(name, settings.max_attempts, breakers, rng)

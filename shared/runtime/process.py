@@ -25,7 +25,9 @@ from redis.asyncio import Redis
 from shared.jobs.migrate import check_schema
 from shared.jobs.operations import OperationLog
 from shared.pipeline.failpoints import arm
+from shared.pipeline.stages import StageName
 from shared.pipeline.tracing import OFF, Tracing, is_on
+from shared.runtime.waits import StartWaits, WaitReporter
 from shared.service.clients import (
     PostgresPool,
     check_redis,
@@ -101,7 +103,13 @@ class Process(msgspec.Struct, kw_only=True):
     metrics: Metrics
     health: Health
     tracing: Tracing
+    waits: WaitReporter | None = None  # of a stage
     status: int = 0  # that the process is to end with
+
+    @property
+    def consumer(self) -> str:
+        """The name of this process in a consumer group."""
+        return f"{self.service}:{self.instance}"
 
     def give_up(self) -> None:
         """Drain, and end with a status that has the process restarted: it cannot do its work any more."""
@@ -185,6 +193,8 @@ async def _main(service: str, instance: str, settings: S, serve: Callable[[Proce
         flusher = asyncio.create_task(operations.run(), name="operations")
         stack.push_async_callback(operations.flush)
         stack.callback(flusher.cancel)
+        if service in set(StageName):
+            _report_waits(process, StageName(service))
         watch = asyncio.create_task(watch_event_loop(process.metrics.event_loop_lag), name="event loop lag")
         stack.callback(watch.cancel)
         stopping = asyncio.create_task(_mark_draining(process, settings.runtime.drain_timeout), name="draining")
@@ -193,6 +203,14 @@ async def _main(service: str, instance: str, settings: S, serve: Callable[[Proce
             await serve(process, settings)
         log.info("Stopped", status=process.status)
     return process.status
+
+
+def _report_waits(process: Process, stage: StageName) -> None:
+    """Publish what this process waits for, from its start to its end."""
+    reporter = WaitReporter(process.redis, stage, process.consumer, StartWaits(process.health.checks).look)
+    process.waits = reporter
+    process.health.complete = reporter.complete
+    process.stack.callback(asyncio.create_task(reporter.run(), name="waits").cancel)
 
 
 def open_tracing(service: str, instance: str, environ: Mapping[str, str]) -> Tracing:

@@ -1,7 +1,8 @@
 """The concurrency slots of one consumer: entries in flight, and waiting for some or all of them to end."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+import time
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from shared.pipeline.lanes import LANES, Lane
@@ -10,8 +11,10 @@ from shared.pipeline.lanes import LANES, Lane
 class Slots:
     """Runs at most `limit` entries at once, and more of a lane with reserved slots, as tasks of a TaskGroup."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
+        self._clock = clock
+        self._quiet_since: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._is_closed = False
@@ -22,9 +25,16 @@ class Slots:
         free = self._limit - len(self._tasks)
         return {lane: max(0, free + row.reserved_slots) for lane, row in LANES.items()}
 
+    @property
+    def quiet_since(self) -> float | None:
+        """When the last piece of work ended, or the first one began (seconds of the clock); None while idle."""
+        return self._quiet_since if self._tasks else None
+
     def start(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None], name: str) -> None:
         """Start the work on an entry in a slot of its own."""
         task = group.create_task(work, name=name)
+        if not self._tasks:
+            self._quiet_since = self._clock()
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -68,6 +78,7 @@ class Slots:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._quiet_since = self._clock()
         self._changed.set()
 
     async def _wait_for_change(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+import enum
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -16,13 +17,44 @@ _PROBE_TIMEOUT_S = 2.0  # a frozen dependency must not freeze the health page
 Check = Callable[[], Awaitable[None]]
 
 
-class Health(msgspec.Struct, kw_only=True):
-    """The state of a process: a check for each dependency, which raises if it is unhealthy."""
+class WaitState(enum.StrEnum):
+    """How a dependency fails a stage."""
 
-    checks: dict[str, Check]
-    instance: str  # host:pid:boot id, as in log lines
-    is_ready: bool = False
-    is_draining: bool = False
+    UNREACHABLE = "unreachable"  # requests fail, and so does the canary
+    FAILING = "failing"  # the canary succeeds, but nearly all documents fail
+    NOT_ANSWERING = "not_answering"  # batches are in flight, none ends, and the dependency gives no answer
+
+
+class Wait(msgspec.Struct, frozen=True, kw_only=True):
+    """One dependency that a worker waits for."""
+
+    dependency: str  # redis, postgres, tei or qdrant
+    state: WaitState
+    since: dt.datetime
+    reason: str  # the error in the words of the server or the client
+
+
+class StageStatus(enum.StrEnum):
+    """Whether a stage works, or could if there were entries."""
+
+    HEALTHY = "healthy"
+    WAITING = "waiting"  # at least one worker waits for a dependency
+    NO_WORKERS = "no_workers"  # no consumer asked for entries within one lease
+
+
+class StageWait(Wait, frozen=True, kw_only=True):
+    """A dependency that workers of a stage wait for; `since` and `reason` are those of the longest wait."""
+
+    workers: int  # that wait for it
+
+
+class StageHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """One stage at one moment."""
+
+    status: StageStatus
+    workers: int
+    entries: int  # batch messages in its streams, waiting and in flight
+    waits: list[StageWait]
 
 
 class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +63,17 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
     status: str  # healthy or degraded
     services: dict[str, str]
     timestamp: dt.datetime
+    stages: dict[str, StageHealth] | msgspec.UnsetType = msgspec.UNSET  # of ingest, after its first look at Redis
+
+
+class Health(msgspec.Struct, kw_only=True):
+    """The state of a process: a check for each dependency, which raises if it is unhealthy."""
+
+    checks: dict[str, Check]
+    instance: str  # host:pid:boot id, as in log lines
+    is_ready: bool = False
+    is_draining: bool = False
+    complete: Callable[[HealthReport], HealthReport] = lambda report: report  # adds what the checks do not see
 
 
 class Liveness(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +100,8 @@ class HealthApi:
         services = dict(zip(checks, states, strict=True))
         status = "healthy" if all(state == "healthy" for state in states) else "degraded"
         now = dt.datetime.now(dt.UTC)
-        return json_response(HealthReport(status=status, services=services, timestamp=now))
+        report = HealthReport(status=status, services=services, timestamp=now)
+        return json_response(self._health.complete(report))
 
     @route("GET /livez", "Liveness of the process", {200: Liveness}, is_open=True, is_lenient=True)
     async def get_livez(self, _request: web.Request) -> web.Response:

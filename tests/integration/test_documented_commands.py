@@ -11,8 +11,8 @@ import pytest
 from redis.asyncio import Redis
 from typer.testing import CliRunner
 
+from cli.failures import Exit
 from cli.main import app
-from cli.output import Exit
 from shared.pipeline.lanes import Lane
 from shared.pipeline.stages import StageName
 from shared.runtime.streams.groups import create_groups

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from redis import Redis
 
-from cli.output import Exit
+from cli.failures import Exit
 from tests.support.documented import DOCS, code_blocks
 from tests.support.inspection import query
 from tests.support.letters import FailedDocument, failed_document

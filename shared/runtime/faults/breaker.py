@@ -6,11 +6,13 @@ dependency is healthy: one fixed word to embed, a read of the store.
 
 import asyncio
 import contextlib
+import datetime as dt
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import msgspec
 import structlog
 
+from shared.pipeline.waits import Wait, WaitState
 from shared.runtime.faults.correlated_failure import FailureCause
 from shared.runtime.time_limit import TimeLimit
 from shared.service.errors import DependencyError
@@ -53,6 +55,12 @@ class Breaker:
         self._trial = asyncio.Lock()
         self._pauses = pauses
         self._pause = pauses.first
+        self._wait: Wait | None = None
+
+    @property
+    def wait(self) -> Wait | None:
+        """Since when it has been open, and why; None while it is closed."""
+        return self._wait if self.is_open else None
 
     @property
     def is_open(self) -> bool:
@@ -69,10 +77,14 @@ class Breaker:
             self.open(error)
             return True
 
-    def open(self, error: Exception, pause: float | None = None) -> None:
+    def open(
+        self, error: Exception, pause: float | None = None, state: WaitState = WaitState.UNREACHABLE
+    ) -> None:
         """Mark the dependency unavailable because of `error`; ask its canary again after `pause` seconds."""
         self._pause = self._pauses.first if pause is None else pause
-        log.warning("Breaker opened", dependency=self._service, error=str(error) or type(error).__name__)
+        reason = str(error) or type(error).__name__
+        self._wait = Wait(dependency=self._service, state=state, since=dt.datetime.now(dt.UTC), reason=reason)
+        log.warning("Breaker opened", dependency=self._service, error=reason)
         self._gauge.set(1)
         self._closed.clear()
         self._opened.set()
@@ -82,7 +94,7 @@ class Breaker:
         """Open for a while although the canary succeeds, because the dependency finds nearly all documents at fault."""
         if not self.is_open:
             error = DependencyError(self._service, f"nearly all documents: {cause.code}")
-            self.open(error, self._pauses.back_off)
+            self.open(error, self._pauses.back_off, WaitState.FAILING)
 
     async def recover(self) -> None:
         """Whenever the breaker is open, ask the canary until it succeeds, and close; run until cancelled."""
@@ -133,6 +145,11 @@ class Breakers:
         }
         self._limits: set[TimeLimit] = set()
         self._are_held = False
+
+    @property
+    def waits(self) -> list[Wait]:
+        """One for each open breaker."""
+        return [wait for breaker in self._breakers.values() if (wait := breaker.wait) is not None]
 
     @property
     def is_any_open(self) -> bool:

@@ -29,7 +29,7 @@ def test_what_would_steer_the_terminal_is_not_printed() -> None:
         "title": "\x1b]0;mine\x07 [bold]Title[/bold]", "url": "https://example.com/\x9b31m", "score": 1.0,
         "headings": ["\x1b[2J"], "text": "a \x1b[31mfox\r\b", "highlights": [(7, 10)],
     }  # fmt: skip
-    with console.capture() as capture:
+    with console().capture() as capture:
         show_results({"results": [hit], "total": 1, "took_ms": 1.0, "degraded": True})
     printed = capture.get()
     assert all(character.isprintable() or character == "\n" for character in printed)
