@@ -19,8 +19,9 @@ from shared.pipeline.waits import WAITS, Wait, WaitState
 from shared.runtime.waits import WaitReporter
 from tests.integration.test_services import running
 from tests.support.local_stack import bare_environ
-from tests.support.pipeline import MILLSTREAM, Pipeline, frozen, kill, wait_for
+from tests.support.pipeline import MILLSTREAM, Pipeline, frozen, kill
 from tests.support.stage_harness import Servers
+from tests.support.waiting import block_until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -97,9 +98,9 @@ def test_a_waiting_command_survives_a_restart_of_ingest_and_indexes_everything_o
     first = pipeline.pids("ingest")[0]
     with started(pipeline, "index", str(folder), "--json") as command:
         with frozen(pipeline.pids("tei")):
-            wait_for(lambda: running_jobs(pipeline), 60, "the job to be accepted")
+            block_until(lambda: running_jobs(pipeline), timeout=60, description="the job to be accepted")
             kill(first)
-            wait_for(lambda: "answers again" in command.told, 60, "ingest to answer again")
+            block_until(lambda: "answers again" in command.told, timeout=60, description="ingest to answer again")
         summary = command.end()
     assert (summary["succeeded"], len(summary["jobs"])) == (5, 1)
     assert "Retrying for up to 120 s." in command.told
@@ -108,7 +109,7 @@ def test_a_waiting_command_survives_a_restart_of_ingest_and_indexes_everything_o
 def test_a_waiting_command_names_the_server_that_does_not_answer(pipeline: Pipeline, folder: Path) -> None:
     with started(pipeline, "index", str(folder), "--json") as command:
         with frozen(pipeline.pids("tei")):
-            wait_for(lambda: "embedder: waiting for tei" in command.told, 60, "TEI to be named")
+            block_until(lambda: "embedder: waiting for tei" in command.told, timeout=60, description="TEI to be named")
         assert command.end()["succeeded"] == 5
     assert command.told.count("embedder: waiting for tei since") == 1
 
@@ -119,12 +120,14 @@ def test_a_worker_that_cannot_reach_qdrant_says_so_and_ingest_as_well(pipeline: 
         return health(pipeline)["stages"]["indexer"]["waits"]
 
     with running(pipeline, "indexer", WEBHOOK_QDRANT_URL="http://127.0.0.1:9") as url:
-        [wait] = wait_for(reported, 60, "the indexer's wait")
+        [wait] = block_until(reported, timeout=60, description="the indexer's wait")
         own = httpx.get(f"{url}/health", timeout=10.0, trust_env=False).json()
         assert own["status"] == "degraded"
         assert own["services"]["qdrant"].startswith("unhealthy: unreachable since ")
     assert (wait["dependency"], wait["state"], wait["workers"]) == ("qdrant", "unreachable", 1)
-    wait_for(lambda: not health(pipeline)["stages"]["indexer"]["waits"], 30, "its report to expire")
+    block_until(
+        lambda: not health(pipeline)["stages"]["indexer"]["waits"], timeout=30, description="its report to expire"
+    )
 
 
 @pytest.mark.asyncio(loop_scope="session")

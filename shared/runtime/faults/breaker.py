@@ -77,9 +77,7 @@ class Breaker:
             self.open(error)
             return True
 
-    def open(
-        self, error: Exception, pause: float | None = None, state: WaitState = WaitState.UNREACHABLE
-    ) -> None:
+    def open(self, error: Exception, pause: float | None = None, state: WaitState = WaitState.UNREACHABLE) -> None:
         """Mark the dependency unavailable because of `error`; ask its canary again after `pause` seconds."""
         self._pause = self._pauses.first if pause is None else pause
         reason = str(error) or type(error).__name__

@@ -8,6 +8,7 @@ import pytest
 from shared.pipeline.stages import StageName
 from shared.pipeline.waits import Wait, WaitState, WorkerWaits, decode_waits
 from shared.runtime.faults.breaker import Breakers
+from shared.runtime.faults.correlated_failure import FailureCause
 from shared.runtime.slots import Slots
 from shared.runtime.waits import StageWaits, StartWaits, WaitReporter, describe
 from shared.service.http import Check, HealthReport
@@ -67,6 +68,16 @@ async def test_an_open_breaker_is_a_wait_since_it_opened() -> None:
     (wait,) = await world.waits.look()
     assert (wait.dependency, wait.state, wait.reason) == ("tei", WaitState.UNREACHABLE, "refused")
     assert wait == world.breakers.waits[0]
+
+
+async def test_a_dependency_that_fails_nearly_all_documents_is_a_wait_as_well() -> None:
+    world = World(Dependency())
+    world.breakers.back_off(FailureCause("tei", "tei_rejected"))
+    (wait,) = await world.waits.look()
+    assert (wait.state, wait.reason) == (
+        WaitState.FAILING,
+        "tei: nearly all documents: tei_rejected",
+    )
 
 
 async def test_batches_of_which_none_ends_are_a_wait_for_the_dependency_that_does_not_answer() -> None:
