@@ -15,8 +15,9 @@ import pytest
 
 from ingest.inspection.watch import read_waits
 from shared.pipeline.stages import StageName
-from shared.pipeline.waits import WAITS, Wait, WaitState
+from shared.pipeline.waits import WAITS
 from shared.runtime.waits import WaitReporter
+from shared.service.health import Wait, WaitState
 from tests.integration.test_services import running
 from tests.support.local_stack import bare_environ
 from tests.support.pipeline import MILLSTREAM, Pipeline, frozen, kill

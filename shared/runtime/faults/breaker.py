@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 import msgspec
 import structlog
 
-from shared.pipeline.waits import Wait, WaitState
 from shared.runtime.faults.correlated_failure import FailureCause
 from shared.runtime.time_limit import TimeLimit
 from shared.service.errors import DependencyError
+from shared.service.health import Wait, WaitState
 from shared.service.metrics import Metrics
 
 log = structlog.get_logger()

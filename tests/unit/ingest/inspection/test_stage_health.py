@@ -2,12 +2,12 @@
 
 import datetime as dt
 
-from ingest.inspection.stage_health import StageHealth, StageStatus, stages_of, with_stages
+from ingest.inspection.stage_health import stages_of, with_stages
 from ingest.inspection.streams import ConsumerState, LaneState, StageState, StreamStates
 from shared.pipeline.lanes import Lane
 from shared.pipeline.stages import StageName
-from shared.pipeline.waits import Wait, WaitState, WorkerWaits
-from shared.service.http import HealthReport
+from shared.pipeline.waits import WorkerWaits
+from shared.service.health import HealthReport, StageHealth, StageStatus, Wait, WaitState
 
 NOON = dt.datetime(2026, 11, 27, 12, 0, tzinfo=dt.UTC)
 LEASE = 10.0

@@ -6,12 +6,12 @@ import datetime as dt
 import pytest
 
 from shared.pipeline.stages import StageName
-from shared.pipeline.waits import Wait, WaitState, WorkerWaits, decode_waits
+from shared.pipeline.waits import WorkerWaits, decode_waits
 from shared.runtime.faults.breaker import Breakers
 from shared.runtime.faults.correlated_failure import FailureCause
 from shared.runtime.slots import Slots
 from shared.runtime.waits import StageWaits, StartWaits, WaitReporter, describe
-from shared.service.http import Check, HealthReport
+from shared.service.health import Check, HealthReport, Wait, WaitState
 from shared.service.metrics import Metrics
 from tests.support.waiting import wait_until
 
