@@ -21,44 +21,50 @@ _EXCERPT_CHARACTERS = 240
 _BEFORE_HIGHLIGHT = 60  # characters of context
 
 
+Query = Annotated[str, typer.Argument(help="Words or a question.")]
+Mode = Annotated[
+    str, typer.Option(help="semantic (by meaning), keyword (by words), or hybrid (both, fused).")
+]
+Limit = Annotated[int, typer.Option(min=1, max=100, help="How many results to show.")]
+Offset = Annotated[int, typer.Option(min=0, help="Results to skip; with --limit at most 200.")]
+Collapse = Annotated[
+    str, typer.Option(help="document: the best chunk of each page; chunk: every chunk.")
+]
+Collection = Annotated[
+    str | None, typer.Option(help="Search this collection instead of the default one.")
+]
+Domain = Annotated[str | None, typer.Option(help="Only pages of this domain.")]
+Language = Annotated[str | None, typer.Option(help="Only pages in this language, for example en.")]
+Country = Annotated[str | None, typer.Option(help="Only pages for this country.")]
+IsMobile = Annotated[
+    bool | None,
+    typer.Option(
+        "--mobile/--desktop", help="Only pages that were scraped as a phone, or as a desktop."
+    ),
+]
+UrlPrefix = Annotated[str | None, typer.Option(help="Only pages whose URL begins with this.")]
+CrawlId = Annotated[
+    str | None, typer.Option(help="Only pages that this crawl was the last to change.")
+]
+IndexedAfter = Annotated[
+    str | None, typer.Option(help="Only pages indexed later, for example 2026-01-31T12:00.")
+]
+
+
 def search(
-    query: Annotated[str, typer.Argument(help="Words or a question.")],
-    mode: Annotated[
-        str,
-        typer.Option(help="semantic (by meaning), keyword (by words), or hybrid (both, fused)."),
-    ] = "hybrid",
-    limit: Annotated[int, typer.Option(min=1, max=100, help="How many results to show.")] = 5,
-    offset: Annotated[
-        int, typer.Option(min=0, help="Results to skip; with --limit at most 200.")
-    ] = 0,
-    collapse: Annotated[
-        str, typer.Option(help="document: the best chunk of each page; chunk: every chunk.")
-    ] = "document",
-    collection: Annotated[
-        str | None, typer.Option(help="Search this collection instead of the default one.")
-    ] = None,
-    domain: Annotated[str | None, typer.Option(help="Only pages of this domain.")] = None,
-    language: Annotated[
-        str | None, typer.Option(help="Only pages in this language, for example en.")
-    ] = None,
-    country: Annotated[
-        str | None, typer.Option(help="Only pages that were scraped from this country.")
-    ] = None,
-    is_mobile: Annotated[
-        bool | None,
-        typer.Option(
-            "--mobile/--desktop", help="Only pages that were scraped as a phone, or as a desktop."
-        ),
-    ] = None,
-    url_prefix: Annotated[
-        str | None, typer.Option(help="Only pages whose URL begins with this.")
-    ] = None,
-    crawl_id: Annotated[
-        str | None, typer.Option(help="Only pages that this crawl was the last to change.")
-    ] = None,
-    indexed_after: Annotated[
-        str | None, typer.Option(help="Only pages indexed later, for example 2026-01-31T12:00.")
-    ] = None,
+    query: Query,
+    mode: Mode = "hybrid",
+    limit: Limit = 5,
+    offset: Offset = 0,
+    collapse: Collapse = "document",
+    collection: Collection = None,
+    domain: Domain = None,
+    language: Language = None,
+    country: Country = None,
+    is_mobile: IsMobile = None,
+    url_prefix: UrlPrefix = None,
+    crawl_id: CrawlId = None,
+    indexed_after: IndexedAfter = None,
     as_json: Json = False,
 ) -> None:
     """Search the index.

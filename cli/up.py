@@ -37,34 +37,40 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
     once: bool
 
 
+Sample = Annotated[
+    bool,
+    typer.Option(
+        "--sample", help="Send a bundled crawl through the webhook, and search its pages."
+    ),
+]
+Once = Annotated[
+    bool, typer.Option("--once", help="Stop as soon as everything is started and searched.")
+]
+Replicas = Annotated[
+    str, typer.Option(help="Processes of each service, for example embedder=2,chunker=2.")
+]
+IngestPort = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=65535,
+        help=f"Port of ingest; 0 for a free one.  [default: {INGEST_PORT}, or a free one if it is "
+        "in use]",
+    ),
+]
+DataDir = Annotated[Path, typer.Option(help="Folder for the servers' data, logs and stack.env.")]
+Restart = Annotated[
+    bool, typer.Option(help="Restart a process that ends unexpectedly, or leave it.")
+]
+
+
 def up(
-    sample: Annotated[
-        bool,
-        typer.Option(
-            "--sample", help="Send a bundled crawl through the webhook, and search its pages."
-        ),
-    ] = False,
-    once: Annotated[
-        bool, typer.Option("--once", help="Stop as soon as everything is started and searched.")
-    ] = False,
-    replicas: Annotated[
-        str, typer.Option(help="Processes of each service, for example embedder=2,chunker=2.")
-    ] = "",
-    port: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=65535,
-            help=f"Port of ingest; 0 for a free one.  [default: {INGEST_PORT}, or a free one if "
-            "it is in use]",
-        ),
-    ] = None,
-    data_dir: Annotated[
-        Path, typer.Option(help="Folder for the servers' data, logs and stack.env.")
-    ] = Path(".millstream"),
-    restart: Annotated[
-        bool, typer.Option(help="Restart a process that ends unexpectedly, or leave it.")
-    ] = True,
+    sample: Sample = False,
+    once: Once = False,
+    replicas: Replicas = "",
+    port: IngestPort = None,
+    data_dir: DataDir = Path(".millstream"),
+    restart: Restart = True,
     as_json: Json = False,
 ) -> None:
     """Run everything on this machine: all servers and services.
