@@ -26,6 +26,7 @@ from shared.service.settings import QdrantSettings
 from tests.support.corpus import docstrings
 from tests.support.documents import DIMENSION, INDEXED_AT, embedded, ref_of
 from tests.support.keyword_oracle import Oracle
+from tests.support.outside import own_name
 from tests.support.qdrant_process import running_qdrant
 
 K1, B = 1.2, 0.6
@@ -56,7 +57,7 @@ class Corpus:
     """A target with documents and one engine to search it."""
 
     def __init__(self, engine: str, settings: QdrantSettings) -> None:
-        self.target = f"docs_{next(_target_numbers)}"
+        self.target = own_name(f"docs_{next(_target_numbers)}")
         self.client = make_client(settings)
         self.registry = Registry()
         self.unwritten: list[PointStruct] = []

@@ -20,12 +20,13 @@ from shared.service.settings import QdrantSettings
 from tests.support.corpus import docstrings
 from tests.support.documents import DIMENSION, points, vector_of
 from tests.support.keyword_oracle import Oracle
+from tests.support.outside import own_name
 from tests.support.qdrant_memory import MemoryQdrant
 from tests.support.qdrant_process import running_qdrant
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
 
-NAME = "docs_1"
+NAME = own_name("docs_1")
 A, B = "https://a.example/x", "https://b.example/y"
 
 

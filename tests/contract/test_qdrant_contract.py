@@ -14,11 +14,13 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 
 from indexer.qdrant.client import make_client
 from shared.service.settings import QdrantSettings
+from tests.support.outside import own_name
 from tests.support.qdrant_process import running_qdrant
 
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")
 
-NAME = "books"
+NAME = own_name("books")
+ALIAS = own_name("rack")
 NOON = dt.datetime(2024, 1, 3, 12, tzinfo=dt.timezone(dt.timedelta(hours=2)))
 KEYWORD, INTEGER = models.PayloadSchemaType.KEYWORD, models.PayloadSchemaType.INTEGER
 VECTORS = {"dense": models.VectorParams(size=3, distance=models.Distance.COSINE)}
@@ -400,19 +402,19 @@ async def test_collections_are_listed_and_deleted(client: AsyncQdrantClient) -> 
 
 async def test_an_alias_stands_for_its_collection_until_it_is_deleted(client: AsyncQdrantClient) -> None:
     create = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=NAME, alias_name="shelf"))
-    rename = models.RenameAliasOperation(rename_alias=models.RenameAlias(old_alias_name="shelf", new_alias_name="rack"))
-    delete = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name="rack"))
+    rename = models.RenameAliasOperation(rename_alias=models.RenameAlias(old_alias_name="shelf", new_alias_name=ALIAS))
+    delete = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=ALIAS))
     await client.update_collection_aliases([create])
     await client.upsert("shelf", [point(1)], wait=True)
     assert (await client.count("shelf")).count == len(DENSE)
     await client.update_collection_aliases([rename])
-    assert [alias.alias_name for alias in (await client.get_collection_aliases(NAME)).aliases] == ["rack"]
+    assert [alias.alias_name for alias in (await client.get_collection_aliases(NAME)).aliases] == [ALIAS]
     assert [(alias.alias_name, alias.collection_name) for alias in (await client.get_aliases()).aliases] == [
-        ("rack", NAME)
+        (ALIAS, NAME)
     ]
-    assert await client.collection_exists("rack")
+    assert await client.collection_exists(ALIAS)
     await client.update_collection_aliases([delete])
-    assert not await client.collection_exists("rack")
+    assert not await client.collection_exists(ALIAS)
 
 
 async def test_an_alias_goes_with_its_collection(client: AsyncQdrantClient) -> None:

@@ -31,8 +31,8 @@ class Server(msgspec.Struct):
 
 @pytest.fixture(scope="module")
 def embedded_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    options = ("--max-concurrent-requests", str(PERMITS), "--api-key", KEY)
-    with tei_server(tmp_path_factory.mktemp("tei"), *options) as url:
+    options = ("--max-concurrent-requests", str(PERMITS))
+    with tei_server(tmp_path_factory.mktemp("tei"), *options, key=KEY) as url:
         yield url
 
 
@@ -52,6 +52,7 @@ def client(server: Server) -> TeiClient:
     return server.client()
 
 
+@pytest.mark.own_server("tei")
 async def test_info_tells_model_version_and_limits(client: TeiClient) -> None:
     info = await client.info()
     assert info.model_id
@@ -132,6 +133,7 @@ async def test_odd_characters_are_embedded(client: TeiClient, text: str) -> None
     assert (await client.embed([f"a word, {text}"])).shape[0] == 1
 
 
+@pytest.mark.own_server("tei")
 async def test_a_wrong_key_is_nobodys_document(server: Server) -> None:
     with pytest.raises(DependencyError, match="401"):
         await server.client("wrong").embed(["text"])
@@ -139,6 +141,7 @@ async def test_a_wrong_key_is_nobodys_document(server: Server) -> None:
         await server.client("wrong").info()
 
 
+@pytest.mark.own_server("tei")
 async def test_inputs_above_the_permits_are_back_pressure(client: TeiClient) -> None:
     requests = [client.embed([f"text {index} of {number}" for index in range(30)]) for number in range(4)]
     results = await asyncio.gather(*requests, return_exceptions=True)

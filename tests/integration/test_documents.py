@@ -162,7 +162,7 @@ def test_a_crawls_documents_are_counted_by_state(pipeline: Pipeline) -> None:
     assert (stats["jobs"], stats["open_jobs"], stats["total"], stats["succeeded"], stats["failed"]) == (4, 0, 4, 3, 1)
     assert pipeline.http.get("/api/stats", params={"crawl_id": "none"}).status_code == 404
     everything = json.loads(pipeline.cli("stats", "--json").stdout)
-    assert {collection["collection"] for collection in everything["collections"]} >= {"pulse_docs"}
+    assert {collection["collection"] for collection in everything["collections"]} >= {pipeline.collection}
     assert everything["jobs"]["succeeded"] >= 3
 
 

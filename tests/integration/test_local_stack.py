@@ -286,6 +286,8 @@ async def test_a_server_that_cannot_start_is_told_with_the_end_of_its_log(tmp_pa
     assert not list((tmp_path / "run").glob("*.pid"))
 
 
+@pytest.mark.embedded_server("tei")
+@pytest.mark.embedded_server("qdrant")
 async def test_all_four_servers_serve_this_stack_and_can_be_the_outside_of_another(
     stack_directory: Path, tmp_path: Path
 ) -> None:

@@ -23,8 +23,10 @@ from shared.pipeline import ids
 from shared.service.errors import ConfigurationError, DependencyError
 from shared.service.settings import QdrantSettings
 from tests.support.documents import DIMENSION, points
+from tests.support.outside import own_name
 from tests.support.qdrant_process import running_qdrant
 
+NAME = own_name("docs_1")
 A, B, C = "https://a.example/x", "https://b.example/y", "https://c.example/z"
 
 
@@ -39,18 +41,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantSettings]
 async def client(server: QdrantSettings) -> AsyncIterator[AsyncQdrantClient]:
     found = make_client(server)
     yield found
-    for collection in (await found.get_collections()).collections:
-        await found.delete_collection(collection.name)
+    await found.delete_collection(NAME)
     await found.close()
 
 
-async def ensure(client: AsyncQdrantClient, name: str = "docs_1", **changed: Any) -> Collection:
+async def ensure(client: AsyncQdrantClient, name: str = NAME, **changed: Any) -> Collection:
     usual: dict[str, Any] = {"dimension": DIMENSION, "generation": "g1", "keyword": KeywordParameters(avg_len=90.0)}
     return await ensure_collection(client, name, **(usual | changed))
 
 
 async def stored_urls(client: AsyncQdrantClient) -> list[str]:
-    records, _ = await client.scroll("docs_1", limit=10_000)
+    records, _ = await client.scroll(NAME, limit=10_000)
     return sorted((record.payload or {})["url"] for record in records)
 
 
@@ -62,9 +63,9 @@ def with_dense(point: models.PointStruct, dense: list[float]) -> models.PointStr
 async def test_a_new_collection_has_both_vectors_all_indexes_and_its_metadata(client: AsyncQdrantClient) -> None:
     collection = await ensure(client)
     assert collection == Collection(
-        name="docs_1", dimension=DIMENSION, generation="g1", keyword=KeywordParameters(avg_len=90.0), is_new=True
+        name=NAME, dimension=DIMENSION, generation="g1", keyword=KeywordParameters(avg_len=90.0), is_new=True
     )
-    info = await client.get_collection("docs_1")
+    info = await client.get_collection(NAME)
     assert isinstance(info.config.params.vectors, dict)
     assert info.config.params.vectors["dense"].distance is models.Distance.COSINE
     assert info.config.params.sparse_vectors is not None
@@ -78,8 +79,8 @@ async def test_ten_indexers_that_start_together_make_one_collection(server: Qdra
     try:
         collections = await asyncio.gather(*(ensure(client) for client in clients))
         assert [c.is_new for c in collections].count(True) == 1
-        assert set((await clients[0].get_collection("docs_1")).payload_schema) == set(PAYLOAD_INDEXES)
-        await clients[0].delete_collection("docs_1")
+        assert set((await clients[0].get_collection(NAME)).payload_schema) == set(PAYLOAD_INDEXES)
+        await clients[0].delete_collection(NAME)
     finally:
         await asyncio.gather(*(client.close() for client in clients))
 
@@ -92,9 +93,9 @@ async def test_a_known_collection_keeps_the_keyword_parameters_it_was_filled_wit
 
 async def test_an_index_that_a_crash_left_out_is_made_later(client: AsyncQdrantClient) -> None:
     await ensure(client)
-    await client.delete_payload_index("docs_1", "crawl_id")
+    await client.delete_payload_index(NAME, "crawl_id")
     await ensure(client)
-    assert "crawl_id" in (await client.get_collection("docs_1")).payload_schema
+    assert "crawl_id" in (await client.get_collection(NAME)).payload_schema
 
 
 async def test_another_dimension_is_refused_with_a_remedy(client: AsyncQdrantClient) -> None:
@@ -113,11 +114,11 @@ async def test_another_generation_is_a_lost_store(client: AsyncQdrantClient) -> 
 
 
 async def test_a_collection_of_somebody_else_is_left_alone(client: AsyncQdrantClient) -> None:
-    await client.create_collection("docs_1", vectors_config=models.VectorParams(size=4, distance=models.Distance.DOT))
+    await client.create_collection(NAME, vectors_config=models.VectorParams(size=4, distance=models.Distance.DOT))
     with pytest.raises(GenerationMismatchError, match="not made by millstream") as caught:
         await ensure(client)
     assert caught.value.stored is None
-    assert (await client.get_collection("docs_1")).payload_schema == {}
+    assert (await client.get_collection(NAME)).payload_schema == {}
 
 
 @pytest.mark.parametrize("dense", [[1.0] * (DIMENSION + 1), [math.nan] * DIMENSION])
@@ -125,7 +126,7 @@ async def test_a_bad_point_fails_its_document_alone(client: AsyncQdrantClient, d
     await ensure(client)
     good_a, bad, good_c = (points(url, ["text"] * 100) for url in (A, B, C))
     bad[70] = with_dense(bad[70], dense)
-    rejected = await PointStore(client).upsert("docs_1", [*good_a, *bad, *good_c])
+    rejected = await PointStore(client).upsert(NAME, [*good_a, *bad, *good_c])
     assert list(rejected) == [ids.document_id("docs", B)]
     assert rejected[ids.document_id("docs", B)].code == "refused_by_qdrant"
     urls = await stored_urls(client)
@@ -141,41 +142,42 @@ async def test_a_document_of_bad_points_alone_costs_few_requests(client: AsyncQd
 
     client.http.client._async_client.event_hooks["request"].append(count)
     bad = [with_dense(point, [1.0]) for point in points(B, ["text"] * 128)]
-    assert set(await PointStore(client).upsert("docs_1", bad)) == {ids.document_id("docs", B)}
+    assert set(await PointStore(client).upsert(NAME, bad)) == {ids.document_id("docs", B)}
     assert len(requests) == 8  # 128, 64, ... 1; then the document is known
 
 
 async def test_a_lost_collection_stops_a_write_but_not_a_delete(client: AsyncQdrantClient) -> None:
     store = PointStore(client)
     with pytest.raises(MissingCollectionError):
-        await store.upsert("docs_1", points(A, ["text"] * 300))
+        await store.upsert(NAME, points(A, ["text"] * 300))
     document = ids.document_id("docs", A)
-    await store.delete_older("docs_1", [StoredDocument(document, 2, 1)])
-    await store.delete_version("docs_1", [StoredVersion(document, 2)])
-    await store.delete_up_to("docs_1", [StoredVersion(document, 2)])
+    await store.delete_older(NAME, [StoredDocument(document, 2, 1)])
+    await store.delete_version(NAME, [StoredVersion(document, 2)])
+    await store.delete_up_to(NAME, [StoredVersion(document, 2)])
 
 
 async def test_a_wrong_key_is_no_fault_of_the_documents(server: QdrantSettings) -> None:
     client = make_client(QdrantSettings(qdrant_url=server.qdrant_url))
     try:
         with pytest.raises(DependencyError, match="401"):
-            await PointStore(client).upsert("docs_1", points(A, ["text"]))
+            await PointStore(client).upsert(NAME, points(A, ["text"]))
     finally:
         await client.close()
 
 
+@pytest.mark.own_server("qdrant")
 async def test_a_server_that_restarts_is_away_and_then_goes_on(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     with running_qdrant(data_dir) as settings:
         client = make_client(settings)
         await ensure(client)
-        await PointStore(client).upsert("docs_1", points(A, ["text"]))
+        await PointStore(client).upsert(NAME, points(A, ["text"]))
     with pytest.raises(DependencyError):
-        await PointStore(client).upsert("docs_1", points(B, ["text"] * 300))
+        await PointStore(client).upsert(NAME, points(B, ["text"] * 300))
     with pytest.raises(DependencyError):
         await ensure(client)
     with running_qdrant(data_dir, int(settings.qdrant_url.rsplit(":", 1)[1])):
         assert not (await ensure(client)).is_new
-        await PointStore(client).upsert("docs_1", points(B, ["text"]))
+        await PointStore(client).upsert(NAME, points(B, ["text"]))
         assert await stored_urls(client) == [A, B]
         await client.close()

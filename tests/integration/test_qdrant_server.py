@@ -27,6 +27,8 @@ from local.qdrant.points import Write
 from local.qdrant.replies import MAX_BODY_BYTES
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.embedded_server("qdrant")
+
 KEY = "a key of the server"
 COLLECTION = {"vectors": {"dense": {"size": 2, "distance": "Dot"}}, "sparse_vectors": {"bm25": {"modifier": "idf"}}}
 

@@ -18,10 +18,11 @@ from shared.service.errors import DependencyError
 from shared.service.http import problem_middleware
 from tests.support.corpus import docstrings
 from tests.support.documents import DIMENSION, points
+from tests.support.outside import own_name
 from tests.support.qdrant_process import running_qdrant
 from tests.support.search_fakes import FakeRegistry, FakeTei, sources_of
 
-TARGET = "docs_1"
+TARGET = own_name("docs_1")
 TEXTS = docstrings()
 URLS = [f"https://docs.example/{number}" for number in range(len(TEXTS))]
 FRENCH: dict[str, Any] = {"language": "fr", "country": "FR", "is_mobile": True}  # every fifth page

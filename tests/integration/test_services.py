@@ -15,7 +15,7 @@ from local.ports import PortBook
 from tests.support.ingest_server import frozen
 from tests.support.inspection import query
 from tests.support.local_stack import bare_environ, children, enterable_directory
-from tests.support.pipeline import MILLSTREAM, Pipeline
+from tests.support.pipeline import MILLSTREAM, Pipeline, outside_servers
 from tests.support.waiting import block_until
 
 pytestmark = pytest.mark.timeout(240)
@@ -172,10 +172,10 @@ def test_a_process_that_gives_up_ends_so_that_it_is_started_again(pipeline: Pipe
 
 
 def test_the_sample_crawl_runs_through_and_is_found() -> None:
-    with enterable_directory() as directory:
+    with enterable_directory() as directory, outside_servers(directory) as given:
         result = subprocess.run(
             [*MILLSTREAM, "up", "--sample", "--once", "--data-dir", str(directory / "data")],
-            env=bare_environ(), capture_output=True, text=True, timeout=220, check=False,
+            env=bare_environ(**given), capture_output=True, text=True, timeout=220, check=False,
         )  # fmt: skip
     assert result.returncode == 0, result.stderr[-4000:]
     report = json.loads(result.stdout.splitlines()[-1])

@@ -6,7 +6,6 @@ import uuid
 import pytest
 
 from indexer.qdrant.client import make_client
-from shared.service.settings import QdrantSettings, Secret
 from tests.support.inspection import expected_ids, is_quiet, query, stored_ids
 from tests.support.pipeline import Pipeline
 from tests.support.waiting import block_until
@@ -16,12 +15,7 @@ pytestmark = pytest.mark.timeout(300)
 
 def lose(pipeline: Pipeline, target: str) -> None:
     async def drop() -> None:
-        client = make_client(
-            QdrantSettings(
-                qdrant_url=pipeline.env["WEBHOOK_QDRANT_URL"],
-                qdrant_api_key=Secret(pipeline.env["WEBHOOK_QDRANT_API_KEY"]),
-            )
-        )
+        client = make_client(pipeline.qdrant)
         assert await client.delete_collection(target)
         await client.close()
 

@@ -6,10 +6,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from local.tei.convert import DIMENSION
 from local.tei.model import WEIGHTS_SHA256, cached_model, open_backend
 from shared.tei.tokenizer import bundled_file
+
+pytestmark = pytest.mark.embedded_server("tei")
 
 
 def start_converter(target: Path) -> subprocess.Popen[bytes]:

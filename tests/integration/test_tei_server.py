@@ -21,6 +21,8 @@ import pytest
 from local.ports import free_port
 from local.tei.contract import VERSION
 
+pytestmark = pytest.mark.embedded_server("tei")
+
 REFERENCE = Path(__file__).parents[1] / "data" / "tei" / "minilm-l6-v2-mrl128.json"
 KEY = "k" * 32
 LONG = "word " * 254  # with both special tokens as long as the model takes

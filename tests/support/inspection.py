@@ -9,10 +9,7 @@ from redis.asyncio import Redis
 from indexer.qdrant.client import make_client
 from shared.pipeline.ids import point_id
 from shared.pipeline.stages import StageName
-from shared.service.settings import QdrantSettings, Secret
 from tests.support.pipeline import Pipeline
-
-COLLECTION = "pulse_docs"
 
 
 def is_quiet(pipeline: Pipeline) -> bool:
@@ -20,18 +17,18 @@ def is_quiet(pipeline: Pipeline) -> bool:
     return asyncio.run(_entries(pipeline)) == 0
 
 
-def stored_ids(pipeline: Pipeline, collection: str = COLLECTION) -> set[str]:
+def stored_ids(pipeline: Pipeline, collection: str | None = None) -> set[str]:
     """The ids of all points in the store, of a collection or a target."""
-    return asyncio.run(_stored_ids(pipeline, collection))
+    return asyncio.run(_stored_ids(pipeline, collection or pipeline.collection))
 
 
-def expected_ids(pipeline: Pipeline, collection: str = COLLECTION) -> set[str]:
+def expected_ids(pipeline: Pipeline, collection: str | None = None) -> set[str]:
     """The ids that the registry's live versions stand for."""
     rows = query(
         pipeline,
         "SELECT document_id::text, live_version, chunks FROM webhook.documents d JOIN webhook.targets t USING (target) "
         "WHERE t.collection = $1 AND t.live AND live_version IS NOT NULL",
-        collection,
+        collection or pipeline.collection,
     )
     return {point_id(row["document_id"], row["live_version"], n) for row in rows for n in range(row["chunks"])}
 
@@ -61,10 +58,7 @@ async def _entries(pipeline: Pipeline) -> int:
 
 
 async def _stored_ids(pipeline: Pipeline, collection: str) -> set[str]:
-    settings = QdrantSettings(
-        qdrant_url=pipeline.env["WEBHOOK_QDRANT_URL"], qdrant_api_key=Secret(pipeline.env["WEBHOOK_QDRANT_API_KEY"])
-    )
-    client = make_client(settings)
+    client = make_client(pipeline.qdrant)
     try:
         ids: set[str] = set()
         offset: Any = None

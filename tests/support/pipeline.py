@@ -1,10 +1,12 @@
 """The whole pipeline as a user starts it: `millstream up` in a process of its own, reached over its files."""
 
+import asyncio
 import contextlib
 import gzip
 import hmac
 import json
 import os
+import secrets
 import shlex
 import signal
 import subprocess
@@ -15,22 +17,33 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import asyncpg
 import httpx
 
+from shared.service.settings import QdrantSettings
 from tests.support.local_stack import bare_environ, enterable_directory
+from tests.support.outside import outside
+from tests.support.qdrant_process import drop_collections, qdrant_settings, running_qdrant, shared_qdrant
+from tests.support.tei_server import TEI_KEY, tei_server
 from tests.support.waiting import block_until
 
 MILLSTREAM = [sys.executable, "-c", "from cli.main import main; main()"]
+_COLLECTION_SETTING = "WEBHOOK_QDRANT_COLLECTION"
+DEFAULT_COLLECTION = "pulse_docs"
 PAGES_FILE = Path(__file__).parent.parent / "data" / "crawl" / "pages.jsonl.gz"
 
 T = TypeVar("T")
 
 
 class Pipeline:
-    """A running `millstream up`: its directory, its environment, its API."""
+    """A running `millstream up`: its directory, its environment, its API.
 
-    def __init__(self, data_dir: Path) -> None:
+    `collection` is that of documents that name none.
+    """
+
+    def __init__(self, data_dir: Path, collection: str = DEFAULT_COLLECTION) -> None:
         self.data_dir = data_dir
+        self.collection = collection
         self.env = read_env(data_dir / "stack.env")
         self.http = httpx.Client(
             base_url=self.env["MILLSTREAM_URL"],
@@ -38,6 +51,11 @@ class Pipeline:
             timeout=70.0,
             trust_env=False,
         )
+
+    @property
+    def qdrant(self) -> QdrantSettings:
+        """How to reach the pipeline's Qdrant."""
+        return qdrant_settings(self.env["WEBHOOK_QDRANT_URL"], self.env.get("WEBHOOK_QDRANT_API_KEY", ""))
 
     @property
     def processes(self) -> list[dict[str, Any]]:
@@ -97,6 +115,19 @@ class Pipeline:
                 return job
             assert time.monotonic() < deadline, f"not finished within {timeout:g} s: {job}"
 
+    def targets(self) -> list[str]:
+        """The names of all collections that the pipeline has made in Qdrant."""
+
+        async def fetch() -> list[str]:
+            connection = await asyncpg.connect(self.env["WEBHOOK_DATABASE_URL"])
+            try:
+                rows = await connection.fetch("SELECT target FROM webhook.targets")
+            finally:
+                await connection.close()
+            return [row["target"] for row in rows]
+
+        return asyncio.run(fetch())
+
     def search(self, query: str, **request: Any) -> list[dict[str, Any]]:
         response = self.http.post("/api/search", json={"query": query, **request})
         assert response.status_code == 200, response.text
@@ -127,8 +158,12 @@ def read_env(path: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running_pipeline(*options: str, **settings: str) -> Iterator[Pipeline]:
-    """Run `millstream up` with its own data directory and ports until the block ends; it must end with status 0."""
-    with enterable_directory() as directory:
+    """Run `millstream up` until the block ends; it must end with status 0.
+
+    It has its own data directory and ports, and TEI and Qdrant as the run was given them.
+    """
+    with enterable_directory() as directory, outside_servers(directory) as given:
+        settings = given | settings
         data_dir = directory / "data"
         log = directory / "up.log"
         with log.open("wb") as output:
@@ -143,13 +178,36 @@ def running_pipeline(*options: str, **settings: str) -> Iterator[Pipeline]:
                     description="the start",
                 )
                 assert up.poll() is None, log.read_text()
-                pipeline = Pipeline(data_dir)
+                pipeline = Pipeline(data_dir, settings.get(_COLLECTION_SETTING, DEFAULT_COLLECTION))
                 yield pipeline
                 pipeline.http.close()
+                targets = pipeline.targets() if outside("qdrant").is_shared else []
             finally:
                 up.send_signal(signal.SIGTERM)
                 status = up.wait(timeout=90)
         assert status == 0, log.read_text()[-4000:]
+        drop_collections(targets)
+
+
+@contextlib.contextmanager
+def outside_servers(directory: Path) -> Iterator[dict[str, str]]:
+    """The settings of a pipeline for the TEI and Qdrant that the run was given; empty without any.
+
+    Servers that were given as a command run until the end of the block.
+    """
+    settings: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        if outside("tei").is_given:
+            settings["WEBHOOK_TEI_URL"] = stack.enter_context(tei_server(directory))
+            settings["WEBHOOK_TEI_API_KEY"] = "" if outside("tei").is_shared else TEI_KEY
+        if outside("qdrant").is_given:
+            is_shared = outside("qdrant").is_shared
+            qdrant = shared_qdrant() if is_shared else stack.enter_context(running_qdrant(directory / "qdrant"))
+            settings["WEBHOOK_QDRANT_URL"] = qdrant.qdrant_url
+            settings["WEBHOOK_QDRANT_API_KEY"] = qdrant.qdrant_api_key
+            if is_shared:
+                settings[_COLLECTION_SETTING] = f"{DEFAULT_COLLECTION}_{secrets.token_hex(4)}"
+        yield settings
 
 
 @contextlib.contextmanager

@@ -1,44 +1,41 @@
-"""The embedded TEI server as a child process of a test run."""
+"""A TEI server for tests: the embedded one, or what the run was given (outside.py)."""
 
-import os
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from local.ports import free_port
+from local.servers import python_module
+from tests.support.outside import outside
+from tests.support.server_process import running_server
+
+TEI_KEY = "a key for tests"
 
 
 @contextmanager
-def tei_server(directory: Path, *options: str) -> Iterator[str]:
-    """Run `python -m local.tei` with its cache and log in `directory`; the URL is good while the block runs."""
+def tei_server(directory: Path, *options: str, key: str = TEI_KEY) -> Iterator[str]:
+    """Run a server with its cache and log in `directory`; the URL is good while the block runs.
+
+    `options` have the names that TEI's own router and the embedded server share. A test that
+    depends on them or on the key must be marked `own_server("tei")`: a server that the run was
+    given by its URL has its own.
+    """
+    given = outside("tei")
+    if given.is_shared:
+        yield given.url
+        return
     port = free_port()
-    command = [sys.executable, "-m", "local.tei", "--port", str(port), "--host", "127.0.0.1"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("WEBHOOK_")}
-    log = directory / "tei.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "--cache-dir", str(directory), *options], stdout=output, stderr=output, env=environment
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_ready(url, process, log)
+    url = f"http://127.0.0.1:{port}"
+    argv = [*_argv(directory, port, key), *options]
+    with running_server(argv, f"{url}/health", directory / "tei.log"):
         yield url
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
 
 
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path, timeout: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=1):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.05)
-    raise AssertionError(f"the embedded TEI server is not ready:\n{log.read_text(errors='replace')}")
+def _argv(directory: Path, port: int, key: str) -> list[str]:
+    given = outside("tei")
+    if not given.command:
+        argv = [*python_module("local.tei"), "--host", "127.0.0.1", "--port", str(port)]
+        return [*argv, "--cache-dir", str(directory), *(["--api-key", key] if key else [])]
+    argv = given.argv(port=port, data=directory, key=key)
+    has_key = "{key}" in given.command or not key
+    return argv if has_key else [*argv, "--api-key", key]
