@@ -135,7 +135,7 @@ async def test_more_documents_than_fit_one_filter_are_all_deleted(client: AsyncQ
 async def test_keyword_scores_are_those_of_brute_force_bm25(client: AsyncQdrantClient) -> None:
     texts = docstrings()
     oracle = Oracle(texts, k1=1.5, b=0.75)
-    collection = await ensure(client, "bm25_1", oracle.avgdl)
+    collection = await ensure(client, own_name("bm25_1"), oracle.avgdl)
     encoder = KeywordEncoder(collection.keyword)
     await PointStore(client).upsert(collection.name, points(A, texts, encoder=encoder))
     for query in ("close the event loop", "acquire a lock, then release the lock", "HTTP response header"):

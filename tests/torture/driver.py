@@ -18,7 +18,8 @@ from tests.torture.clock import OWN_CLOCK, find_library
 from tests.torture.counters import Counts, count, missing
 from tests.torture.ledger import Ledger
 from tests.torture.observation import Observer
-from tests.torture.rig import Rig, outside_servers
+from tests.torture.outside import outside_servers
+from tests.torture.rig import Rig
 from tests.torture.traffic import Request, Traffic, mixed, poisonous, requests
 
 _ACCEPT = 60.0  # seconds until a request must have been accepted

@@ -10,17 +10,24 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cli.serve import apply_migrations
-from local.ports import PortBook
 from local.program import http_probe
-from local.servers import PARTS, URL_VARIABLES, python_module
+from local.servers import PARTS, QDRANT_KEY, python_module
 from local.services import SERVICES, Services
 from local.stack import Stack
 from tests.support.local_stack import bare_environ, children, enterable_directory, is_alive
+from tests.support.qdrant_process import API_KEY
 from tests.support.tei_stand_in import StandInSettings, TeiStandIn
 from tests.support.waiting import wait_until
 from tests.torture.background import Background
 from tests.torture.clock import OWN_CLOCK, Clock, find_library, redis_with_clock
 from tests.torture.logs import Logs
+from tests.torture.outside import (
+    drop_outside_collections,
+    given_qdrant,
+    has_qdrant_command,
+    outside_servers,
+    outside_settings,
+)
 from tests.torture.proxy import Proxy
 from tests.torture.service import ORDERS, order, take
 
@@ -124,24 +131,16 @@ class Rig:
         return cut
 
 
-def outside_servers() -> dict[str, str]:
-    """The URLs of servers that were given to be used instead of embedded ones, by part: see docs/reliability.md."""
-    variables = {part: f"MILLSTREAM_TORTURE_{part.upper()}_URL" for part in ("redis", "postgres", "qdrant")}
-    return {part: os.environ[name] for part, name in variables.items() if os.environ.get(name)}
-
-
 @contextlib.asynccontextmanager
 async def running_rig(seed: int, settings: Mapping[str, str] | None = None) -> AsyncIterator[Rig]:
-    """Start everything, with these settings more than the usual ones, and stop it when the block ends."""
+    """Start everything, with `settings` on top of the usual ones, and stop it after the block."""
     with Background() as background, enterable_directory() as directory:
         tei = TeiStandIn(StandInSettings(latency_s=_TEI_SECONDS), seed=seed)
         background.run(tei.start())
         orders = directory / "orders"
         orders.mkdir()
-        outside = {URL_VARIABLES[part]: url for part, url in outside_servers().items()}
-        environ = bare_environ(
-            WEBHOOK_TEI_URL=tei.url, **_SETTINGS, **outside, **dict(settings or {}), **{ORDERS: str(orders)}
-        )
+        rig_settings = {"WEBHOOK_TEI_URL": tei.url, ORDERS: str(orders), **(settings or {})}
+        environ = bare_environ(**_SETTINGS, **outside_settings(), **rig_settings)
         try:
             async with _servers(directory / "data", environ) as (stack, clock):
                 await apply_migrations(stack.environment["WEBHOOK_DATABASE_URL"])
@@ -151,10 +150,8 @@ async def running_rig(seed: int, settings: Mapping[str, str] | None = None) -> A
                 for part, proxy in proxies.items():
                     background.run(proxy.start())
                     stack.environment[_PROXIED[part]] = _through(rig.environment[_PROXIED[part]], proxy)
-                # Not the usual one, which another pipeline may be about to take.
-                port = PortBook(directory / "ports.json").take("ingest")
                 replicas = dict.fromkeys(SERVICES, 2)
-                async with Services(stack, replicas=replicas, ingest_port=port, command=_command) as services:
+                async with Services(stack, replicas=replicas, command=_command) as services:
                     rig.url = services.url
                     yield rig
                 for proxy in proxies.values():
@@ -165,21 +162,30 @@ async def running_rig(seed: int, settings: Mapping[str, str] | None = None) -> A
 
 @contextlib.asynccontextmanager
 async def _servers(directory: Path, environ: Mapping[str, str]) -> AsyncIterator[tuple[Stack, Clock | None]]:
+    """The stack. Its Redis may have a clock of its own, its Qdrant may be run by a given command."""
     library = find_library() if OWN_CLOCK in environ else None
-    parts = [part for part in PARTS if library is None or part != "redis"]
-    async with Stack(directory, environ, parts=parts, restart_delay=_RESTART_DELAY) as stack:
-        if library is None:
-            yield stack, None
-        else:
-            async with redis_with_clock(stack, library) as clock:
-                yield stack, clock
+    replaced = {"redis"} if library else set()
+    if has_qdrant_command():
+        replaced.add("qdrant")
+        environ = {**environ, QDRANT_KEY: API_KEY}
+    parts = [part for part in PARTS if part not in replaced]
+    async with (
+        Stack(directory, environ, parts=parts, restart_delay=_RESTART_DELAY) as stack,
+        contextlib.AsyncExitStack() as others,
+    ):
+        clock = None
+        if library is not None:
+            clock = await others.enter_async_context(redis_with_clock(stack, library))
+        if has_qdrant_command():
+            await others.enter_async_context(given_qdrant(stack))
+        try:
+            yield stack, clock
+        finally:
+            await drop_outside_collections(stack)
 
 
 async def _ready(url: str) -> None:
-    is_ready = http_probe(f"{url}/readyz")
-    async with asyncio.timeout(_START_TIMEOUT):
-        while not await is_ready():  # noqa: ASYNC110 - a process gives no event
-            await asyncio.sleep(0.05)
+    await wait_until(http_probe(f"{url}/readyz"), timeout=_START_TIMEOUT, description=f"{url} is ready")
 
 
 def _command(service: str) -> tuple[str, ...]:
