@@ -1,4 +1,7 @@
-"""The ingest service: `python -m ingest`. Takes documents in, and releases them to the streams when elected."""
+"""The ingest service:
+
+`python -m ingest`. Takes documents in, and releases them to the streams when elected.
+"""
 
 import asyncio
 
@@ -65,7 +68,9 @@ async def serve(process: Process, settings: Settings) -> None:
 
     throughput = Throughput(process.redis)
     inspector = StreamInspector(process.redis, throughput)
-    watch = PipelineWatch(inspector, process.redis, process.pool, process.metrics.pipeline, settings.runtime.lease)
+    watch = PipelineWatch(
+        inspector, process.redis, process.pool, process.metrics.pipeline, settings.runtime.lease
+    )
     process.health.complete = watch.complete
     authenticator = Authenticator(ingest.api_secret, ingest.secret)
     sessions = Sessions(ingest.api_secret)
@@ -86,7 +91,8 @@ async def serve(process: Process, settings: Settings) -> None:
     log.info("Service pool initialized", search_url=ingest.search_url)
     process.health.is_ready = True
     election = Election(process.pool, "dispatcher", process.instance)
-    async with asyncio.TaskGroup() as group:  # a bug in one of them ends the process, which is then restarted
+    # A bug in one of the tasks ends the process, which is then restarted.
+    async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(_dispatcher(process, settings).run(election), name="dispatcher"),
             group.create_task(_housekeeper(process, settings).run(), name="housekeeper"),
@@ -99,7 +105,9 @@ async def serve(process: Process, settings: Settings) -> None:
             task.cancel()
 
 
-def _document_apis(process: Process, settings: Settings, authenticator: Authenticator) -> list[object]:
+def _document_apis(
+    process: Process, settings: Settings, authenticator: Authenticator
+) -> list[object]:
     collection = settings.collection.qdrant_collection
     acceptance = Acceptance(
         process.pool,
@@ -133,7 +141,9 @@ def _inspection_apis(
     ]
 
 
-def _collection_apis(process: Process, settings: Settings, session: aiohttp.ClientSession) -> list[object]:
+def _collection_apis(
+    process: Process, settings: Settings, session: aiohttp.ClientSession
+) -> list[object]:
     new_targets = NewTargets(process.pool, session, settings.tei)
     return [
         CollectionsApi(process.pool, new_targets, default=settings.collection.qdrant_collection),
@@ -158,7 +168,9 @@ def _rules(ingest: IngestSettings) -> Rules:
 
 def _housekeeper(process: Process, settings: Settings) -> Housekeeper:
     ingest = settings.ingest
-    return Housekeeper(process.pool, retention=ingest.retention, cache_retention=ingest.cache_retention)
+    return Housekeeper(
+        process.pool, retention=ingest.retention, cache_retention=ingest.cache_retention
+    )
 
 
 def _dispatcher(process: Process, settings: Settings) -> Dispatcher:
@@ -183,7 +195,9 @@ def _operators(process: Process, lease: float) -> dict[StageName, Operator]:
         stage: Operator(
             process.redis,
             consumer := Consumer(stage=stage, name=name, lease=lease),
-            Recorder(Progress(process.pool, stage, name), process.operations, process.metrics, stage),
+            Recorder(
+                Progress(process.pool, stage, name), process.operations, process.metrics, stage
+            ),
             HandOver(process.redis, consumer, process.metrics),
         )
         for stage in StageName

@@ -4,12 +4,11 @@ import msgspec
 
 from cli.doctor.finding import Finding, Findings, fail, figure, ok, warn
 from cli.doctor.load import Load, StageLoad
+from ingest.dispatch.sizing import LONG_S, MAX_DOCUMENTS, SHORT_S
 from shared.pipeline.stages import StageName
 
 WARN_FAILED, STOP_FAILED = 0.05, 0.10  # shares of documents
-SHORT_S, LONG_S = 1.0, 5.0  # of a batch message in its slowest stage
 TIMEOUT_FACTOR = 3.0  # a time limit of so many means cuts off what hangs, and nothing that only takes longer
-_MAX_DOCUMENTS = 32  # per message
 _BUSY = 0.6  # share in use; below it a stage waits for work, not the work for it
 _REQUESTS_OF_A_GPU = 8  # at once, up to which an L4 gained; a CPU does one after the other
 
@@ -78,8 +77,8 @@ def batch_size(slowest: StageLoad, conditions: Conditions) -> Finding:
             smaller = max(1, int(int(size) * LONG_S / slowest.mean_s / 2))
             remedy = f"a smaller one: WEBHOOK_WORKER_BATCH_SIZE={smaller} for ingest, or auto"
         return warn(check, f"{found}, more than {LONG_S:g} s", remedy, "slowness")
-    if slowest.mean_s < SHORT_S and int(size) < _MAX_DOCUMENTS:
-        remedy = f"a larger one: WEBHOOK_WORKER_BATCH_SIZE={min(_MAX_DOCUMENTS, 2 * int(size))} for ingest, or auto"
+    if slowest.mean_s < SHORT_S and int(size) < MAX_DOCUMENTS:
+        remedy = f"a larger one: WEBHOOK_WORKER_BATCH_SIZE={min(MAX_DOCUMENTS, 2 * int(size))} for ingest, or auto"
         if conditions.has_backlog:
             return warn(check, f"{found}, less than {SHORT_S:g} s, while documents wait", remedy, "slowness")
         return ok(check, f"{found}, less than {SHORT_S:g} s", f"when many documents wait, {remedy}")

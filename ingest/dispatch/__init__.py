@@ -1,1 +1,4 @@
-"""Releases queued documents to the streams: picking, sizing, publishing, rescue, reindexing."""
+"""Releasing queued documents to the streams: picking, sizing, publishing, rescue, reindexing.
+
+Only the elected dispatcher runs this code.
+"""

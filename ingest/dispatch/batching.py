@@ -1,4 +1,4 @@
-"""How much may be released, and which of it travels in one batch message. Pure."""
+"""The room of a lane, and the grouping of released items into batch messages. Pure."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -13,40 +13,48 @@ from shared.pipeline.stages import FIRST_STAGE
 
 
 def may_overtake(lane: int, above: int) -> bool:
-    """Whether small sources of a lane travel in the lane above, by how many messages are under way in both.
+    """Whether small sources of a lane use the streams of the lane above, given the messages in
+    flight in both.
 
-    A lane's streams are served in order: behind a crawl that fills them a source of a few documents would wait
-    for all of that. fq_codel (RFC 8290) gives sparse flows the same start.
+    A stream is served in order: behind a crawl that fills it, a source of a few documents would
+    wait for the whole stream. fq_codel (RFC 8290) gives sparse flows the same priority.
     """
     return lane > CONGESTED_MESSAGES and above < SPARSE_MESSAGES
 
 
 class Room(msgspec.Struct, frozen=True, kw_only=True):
-    """How many batch messages of a lane may be released."""
+    """The number of batch messages of a lane that can be released."""
 
     messages: int
     deletes_only: bool = False
 
 
 def room_for(*, chunks: int, deletes: int) -> Room:
-    """The room of a lane, from what its chunk stream and its index stream have room for.
+    """The room of a lane, from the room of its chunk stream and of its index stream.
 
-    Deletes get through while TEI, say, is away and the chunk stream full. While the index stream is full nothing is
-    released: all of it would end up there.
+    Deletes are released even if the chunk stream is full, for example while TEI is unavailable. If
+    the index stream is full, nothing is released: all items would end up in it.
     """
     if chunks == 0:
         return Room(messages=deletes, deletes_only=True)
     return Room(messages=min(chunks, deletes))
 
 
-def messages_of(items: Sequence[Released], lane: Lane, number: int, size: int) -> Iterator[tuple[str, Header]]:
-    """Stream and header of each batch message, of at most `size` documents. Items come sorted by target and action.
+def messages_of(
+    items: Sequence[Released], lane: Lane, number: int, size: int
+) -> Iterator[tuple[str, Header]]:
+    """Stream and header of each batch message of at most `size` documents, from items sorted by
+    target and action.
 
-    A message is of one domain, but for what is left over at the end of each: pages of a site share texts.
+    The documents of a message are of one domain, whose pages share texts. Messages of the leftovers
+    of each domain mix domains.
     """
     for (target, action), group in groupby(items, key=lambda item: (item.target, item.action)):
         for documents in _by_domain([_ref(item, number) for item in group], size):
-            yield FIRST_STAGE[action].stream(lane), Header(target=target, lane=lane, documents=documents)
+            yield (
+                FIRST_STAGE[action].stream(lane),
+                Header(target=target, lane=lane, documents=documents),
+            )
 
 
 def _by_domain(refs: Sequence[DocumentRef], size: int) -> Iterator[tuple[DocumentRef, ...]]:

@@ -1,9 +1,10 @@
-"""The dispatcher: releases items from Postgres to the streams while there is room. One at a time, by election.
+"""The dispatcher: releases items from Postgres to the streams while there is room.
 
-It is the only way into the streams: first dispatch, retries, deletes and recovery after a loss of Redis are all
-items whose time has come. A release is committed in Postgres first and published by a script second; the marker
-in Redis says which release was published last, so that a crash between the two, a lost reply, an older Redis and
-an empty one are the same case: what was released after the marker is queued again.
+One process at a time dispatches, by election. All items enter the streams here: first dispatch,
+retries, deletes and recovery after a loss of Redis are items that are due. A release is committed
+in Postgres first and published by a script second. The marker in Redis is the number of the last
+published release. So a crash between the two, a lost reply, a restored Redis and an empty one are
+the same case: items that were released after the marker are queued again.
 """
 
 import asyncio
@@ -44,7 +45,7 @@ _ITEMS_OF_SOURCE = 8
 
 
 class RefusedReleaseError(Exception):
-    """The marker is not what this dispatcher thought: Redis lost something, or another dispatcher was here."""
+    """The marker is not the expected one: Redis lost data, or another dispatcher has released."""
 
 
 class Dispatcher:
@@ -54,7 +55,7 @@ class Dispatcher:
         self, pool: PostgresPool, redis: Redis, gates: Mapping[Action, Gate], metrics: Metrics, *,
         size: str, stage_timeout: float,
     ) -> None:  # fmt: skip
-        """`gates` of the streams that documents, and deletes, are released to."""
+        """`gates`: of the streams that documents and deletes are released to."""
         self._redis = redis
         self._gates = gates
         self._releases = Releases(pool)
@@ -64,17 +65,19 @@ class Dispatcher:
         self._samples = Samples(self._sizes, self._releases.stage_seconds)
         self._rescue = Rescue(self._releases, redis, stage_timeout)
         self._reindexer = Reindexer(Reindexes(pool), stage_timeout)
-        self._pauses: frozenset[Pause] = frozenset()  # for which the streams are shut to all but transfers
+        # The pauses during which the streams are shut to all items but transfers.
+        self._pauses: frozenset[Pause] = frozenset()
         self._fair = FairLanes()
         self._cursors = dict.fromkeys(Lane, "")
         self._small_cursors = dict.fromkeys(Lane, "")
-        self._overtaken: dict[Lane, Lane] = {}  # lanes whose small sources travel in another, and that one
+        # Lanes whose small sources use the streams of another lane, and that lane.
+        self._overtaken: dict[Lane, Lane] = {}
         self._next_look = 0.0
         self._marker = 0
-        self._number: int | None = None  # drawn, but nothing was released under it yet
+        self._number: int | None = None  # drawn, but not used for a release yet
 
     async def run(self, election: Election) -> None:
-        """Stand for election again and again, and dispatch while elected, until cancelled."""
+        """Try to be elected, and dispatch while elected, until cancelled."""
         while True:
             try:
                 await self._dispatch_if_elected(election)
@@ -93,7 +96,8 @@ class Dispatcher:
         self._pauses = frozenset()  # another process may have released since
         renewal = asyncio.create_task(election.keep(), name="election")
         try:
-            for stage in StageName:  # before the first entry, so that no stage takes a missing group for a loss
+            # Before the first entry: a stage takes a missing group for a loss of Redis.
+            for stage in StageName:
                 await create_groups(self._redis, stage)
             while not renewal.done():
                 await self._dispatch_for(_CHECK_INTERVAL)
@@ -103,7 +107,7 @@ class Dispatcher:
             await election.resign()
 
     async def _dispatch_for(self, seconds: float) -> None:
-        """Check for losses, take reindexes a step further, then release until the time is over."""
+        """Check for losses, take the next steps of reindexes, then release items for `seconds`."""
         await self.check_marker()
         await self.reindex()
         await self._samples.measure()
@@ -114,14 +118,19 @@ class Dispatcher:
                 await asyncio.sleep(_IDLE_POLL)
 
     async def release_some(self) -> int:
-        """Release the next items of the lane whose turn it is; 0 if nothing is due or there is no room."""
+        """Release the next items of the lane whose turn it is; returns how many.
+
+        0 if nothing is due or no lane has room.
+        """
         if released := await self._let_overtake():
             return released
         rooms = await self._rooms()
         for lane in (lane for lane in Lane if rooms[lane].messages == 0):
-            self._fair.found_empty(lane)  # a lane that is full saves up no claim either
+            self._fair.found_empty(lane)  # a full lane accrues no credit
         for lane in self._fair.order([lane for lane in Lane if rooms[lane].messages > 0]):
-            released = await self._release_lane(lane, rooms[lane], self._which(rooms[lane], lane in self._overtaken))
+            released = await self._release_lane(
+                lane, rooms[lane], self._which(rooms[lane], lane in self._overtaken)
+            )
             if released:
                 self._fair.served(lane, released)
                 return released
@@ -129,7 +138,10 @@ class Dispatcher:
         return 0
 
     async def _let_overtake(self) -> int:
-        """Release all of some small sources one lane higher, where their own is full; looks ten times a second."""
+        """Release some small sources of full lanes to the streams of the lane above.
+
+        Checks ten times a second.
+        """
         now = asyncio.get_running_loop().time()
         if now < self._next_look or self._pauses:
             return 0
@@ -145,18 +157,23 @@ class Dispatcher:
         return 0
 
     async def _full_lanes(self) -> dict[Lane, Lane]:
-        """The lanes that are so full that small sources travel in the one above, and that one."""
+        """The lanes whose small sources use the streams of the lane above, and that lane."""
         pipeline = self._redis.pipeline(transaction=False)
         for lane, stage in itertools.product(Lane, StageName):
             pipeline.xlen(stage.stream(lane))
         lengths = iter(await pipeline.execute())
         messages = {lane: sum(itertools.islice(lengths, len(StageName))) for lane in Lane}
         return {
-            lane: above for above, lane in itertools.pairwise(Lane) if may_overtake(messages[lane], messages[above])
+            lane: above
+            for above, lane in itertools.pairwise(Lane)
+            if may_overtake(messages[lane], messages[above])
         }
 
     async def _rooms(self) -> dict[Lane, Room]:
-        chunks, deletes = await self._gates[Action.INDEX].room(), await self._gates[Action.DELETE].room()
+        chunks, deletes = (
+            await self._gates[Action.INDEX].room(),
+            await self._gates[Action.DELETE].room(),
+        )
         return {lane: room_for(chunks=chunks[lane], deletes=deletes[lane]) for lane in Lane}
 
     def _which(self, room: Room, is_overtaken: bool) -> Which:
@@ -183,7 +200,7 @@ class Dispatcher:
         number = self._number = self._number or await self._releases.next_number(self._marker)
         failpoint("dispatch", "numbered")
         picked = await self._releases.release(pick, number)
-        if not picked.items and pick.cursor:  # behind the cursor is nothing: begin at the front
+        if not picked.items and pick.cursor:  # nothing after the cursor: start at the front
             pick = msgspec.structs.replace(pick, cursor="")
             picked = await self._releases.release(pick, number)
         cursors[pick.lane] = picked.cursor
@@ -192,7 +209,7 @@ class Dispatcher:
         return len(picked.items)
 
     async def _put_into_streams(self, items: Sequence[Released], lane: Lane, number: int) -> None:
-        self._number = None  # whatever happens now, the number is used
+        self._number = None  # used from here on, even if publishing fails
         depth = len(items) + await self._releases.depth(lane) if self._sizes.is_automatic else 0
         messages = list(messages_of(items, lane, number, self._sizes.size(depth)))
         failpoint("dispatch", "released")
@@ -202,17 +219,20 @@ class Dispatcher:
         )
         if answer != b"done":
             await self._releases.requeue(number)
-            raise RefusedReleaseError(f"the marker is {answer.decode()}, not {self._marker}")
+            raise RefusedReleaseError(f"the marker is {answer.decode()}, expected {self._marker}")
         failpoint("dispatch", "published")
         self._marker = number
         self._samples.add([header for _, header in messages])
         self._released.labels(lane).inc(len(items))
-        log.debug("Released", lane=lane, documents=len(items), messages=len(messages), release=number)
+        log.debug(
+            "Released", lane=lane, documents=len(items), messages=len(messages), release=number
+        )
 
     async def reindex(self) -> None:
-        """Take the next step of each reindex. For their pauses the streams are shut to all but transfers.
+        """Take the next step of each reindex. During a pause, only transfers are released.
 
-        The phase is read after the marker: who knows a marker knows of every pause that was begun before it was set.
+        The pauses are read after the marker: a dispatcher that has read marker N has seen every
+        pause that began before N.
         """
         pauses = await self._reindexer.pauses()
         if pauses - self._pauses:
@@ -221,19 +241,23 @@ class Dispatcher:
         await self._reindexer.step(pauses)
 
     async def _shut_others_out(self) -> None:
-        """Publish an empty release: one who was deposed without knowing it is refused from now on."""
+        """Publish an empty release, after which releases of a former dispatcher are refused."""
         number = await self._releases.next_number(self._marker)
         answer = await self._publish(keys=[RELEASED], args=[self._marker, number])
         if answer != b"done":
-            raise RefusedReleaseError(f"the marker is {answer.decode()}, not {self._marker}")
+            raise RefusedReleaseError(f"the marker is {answer.decode()}, expected {self._marker}")
         self._marker, self._number = number, None
 
     async def check_marker(self) -> None:
-        """Queue again what the streams never had or have lost, and what is stuck."""
+        """Queue the items that the streams never had or have lost, and those without progress."""
         self._marker = int(await self._redis.get(RELEASED) or 0)
         if self._number is not None and self._number <= self._marker:
-            self._number = None  # another dispatcher has been here since it was drawn
+            self._number = None  # another dispatcher has released since it was drawn
         lost = await self._releases.requeue_lost(self._marker)
         if lost:
-            log.warning("Released items were not in the streams, queued again", items=lost, marker=self._marker)
+            log.warning(
+                "Released items were not in the streams, queued again",
+                items=lost,
+                marker=self._marker,
+            )
         await self._rescue.requeue_stuck()

@@ -1,7 +1,7 @@
-"""Election of one process by a lease in Postgres, which needs no session state and works behind pgbouncer.
+"""Election of one process by a lease in Postgres, without session state, so also behind pgbouncer.
 
-A holder that is frozen or cut off loses its lease after six seconds. It may act once more before it notices: what
-it does must be refused by other means, as the release marker does for releases.
+A holder that is frozen or cut off loses its lease after six seconds. It may act once more before it
+notices: what it does must be refused by other means, as the release marker does for releases.
 """
 
 import asyncio
@@ -14,7 +14,8 @@ LEASE_S = 6.0  # dispatch goes on within ten seconds of the holder's last renewa
 RENEWAL_S = 1.0
 
 _WIN = """
-INSERT INTO webhook.leases AS l (name, holder, expires_at) VALUES ($1, $2, now() + make_interval(secs => $3))
+INSERT INTO webhook.leases AS l (name, holder, expires_at)
+VALUES ($1, $2, now() + make_interval(secs => $3))
 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
 WHERE l.holder = excluded.holder OR l.expires_at < now()
 RETURNING true
@@ -31,7 +32,13 @@ class Election:
     """One candidate. Raises DependencyError when Postgres is unavailable."""
 
     def __init__(
-        self, pool: PostgresPool, name: str, holder: str, *, lease_s: float = LEASE_S, renewal_s: float = RENEWAL_S
+        self,
+        pool: PostgresPool,
+        name: str,
+        holder: str,
+        *,
+        lease_s: float = LEASE_S,
+        renewal_s: float = RENEWAL_S,
     ) -> None:
         self._pool = pool
         self._name = name
@@ -40,7 +47,10 @@ class Election:
         self._renewal_s = renewal_s
 
     async def win(self) -> bool:
-        """Take the lease if it is free, or renew the own one. Returns whether this process holds it now."""
+        """Take the lease if it is free, or renew the own one.
+
+        Returns whether this process holds it now.
+        """
         return bool(await self._pool.fetchval(_WIN, self._name, self._holder, self._lease_s))
 
     async def keep(self) -> None:

@@ -1,7 +1,8 @@
-"""The dispatcher's statements: which items are next, and which must be released once more.
+"""The statements of the dispatcher: release the next items, and queue lost items again.
 
-The pick costs what it releases, not what waits: a skip scan over the partial index of queued items finds the next
-sources after a cursor, then takes a few items of each (measured: 98,000 items/s with a million queued).
+The cost of a pick depends on the items it releases, not on those that wait: a skip scan over the
+partial index of queued items finds the next sources after a cursor, then takes a few items of each
+(measured: 98,000 items/s with a million queued).
 """
 
 import enum
@@ -14,9 +15,10 @@ from ingest.dispatch.sizing import COUNTED_DEPTH
 from shared.pipeline.lanes import SMALL_SOURCE, Lane
 from shared.pipeline.messages import Action, DocumentRef
 
-_SMALL_SOURCES = 4  # that are picked at once
+_SMALL_SOURCES = 4  # picked at once
 
-# $1 lane, $2 cursor (the last source), $3 sources, $4 items of each source, $5 release number, $6 lane to travel in.
+# $1 lane, $2 cursor (the last source), $3 sources, $4 items of each source, $5 release number, $6
+# lane of the streams.
 _PICK = """
 WITH RECURSIVE source(name, n) AS (
   (SELECT source, 1 FROM webhook.job_items
@@ -36,8 +38,8 @@ released AS (
   UPDATE webhook.job_items i SET state = 'released', release = $5, lane = $6, progress_at = now()
   FROM picked p WHERE i.job_id = p.job_id AND i.position = p.position
   RETURNING i.*)
-SELECT r.job_id::text, r.position, r.source, r.domain, r.document_id::text, r.version, r.url, r.action, r.crawl_id,
-       coalesce(r.target, t.target) AS target, s.last_source, s.sources,
+SELECT r.job_id::text, r.position, r.source, r.domain, r.document_id::text, r.version, r.url,
+       r.action, r.crawl_id, coalesce(r.target, t.target) AS target, s.last_source, s.sources,
        (SELECT traceparent FROM webhook.jobs j WHERE j.job_id = r.job_id) AS traceparent
 FROM (SELECT max(name) AS last_source, count(name) AS sources FROM source) s
 LEFT JOIN released r ON true
@@ -45,18 +47,19 @@ LEFT JOIN webhook.targets t ON t.collection = r.collection AND t.live
 ORDER BY target, r.action, r.domain, r.source, r.job_id, r.position
 """
 _QUEUED = "state = 'queued'"
-# Has an index of its own: it costs nothing that a million others are queued.
+# Has its own index: a million other queued items cost nothing.
 _DELETES = f"{_QUEUED} AND action = 'delete'"
-# So have those that name their target, which are few.
+# These few items have their own index, too.
 _TARGETED = f"{_QUEUED} AND target IS NOT NULL"
 _COUNTED = f"""AND (SELECT count(*) FROM (
-  SELECT 1 FROM webhook.job_items WHERE {_QUEUED} AND lane = $1 AND source = name AND due_at <= now()
+  SELECT 1 FROM webhook.job_items
+  WHERE {_QUEUED} AND lane = $1 AND source = name AND due_at <= now()
   LIMIT {SMALL_SOURCE}
 ) due)"""
 
 
 class Which(enum.Enum):
-    """Which items may be picked: a condition, and one on how many of their source are due."""
+    """The items to pick: a condition on them, and one on their source."""
 
     ANY = (_QUEUED, "")
     DELETES = (_DELETES, "")
@@ -72,8 +75,8 @@ class Which(enum.Enum):
         return _PICK.format(due=due, size=size)
 
 
-# Released, but the streams never had it, or lost it: Redis' marker is older than the release.
-# In key order, as all statements lock items, and without those that a stage has in hand just now.
+# Released items that the streams never had, or lost: the marker in Redis is older than their
+# release. In key order, as all statements lock items; items that a stage has locked are skipped.
 _REQUEUE = """
 UPDATE webhook.job_items i SET state = 'queued', due_at = now()
 FROM (SELECT job_id, position FROM webhook.job_items WHERE state = 'released' AND {condition}
@@ -83,37 +86,44 @@ RETURNING i.job_id::text, i.position, i.url, i.stage
 """
 _REQUEUE_LOST = _REQUEUE.format(condition="release > $1")
 _REQUEUE_REFUSED = _REQUEUE.format(condition="release = $1")
-_REQUEUE_IDLE = _REQUEUE.format(condition="progress_at < now() - make_interval(secs => ($1::jsonb ->> lane)::float8)")
+_REQUEUE_IDLE = _REQUEUE.format(
+    condition="progress_at < now() - make_interval(secs => ($1::jsonb ->> lane)::float8)"
+)
 
 _IS_ANY_IDLE = """
 SELECT EXISTS (SELECT 1 FROM webhook.job_items
                WHERE state = 'released' AND progress_at < now() - make_interval(secs => $1))
 """
 
-# Above the marker too: a sequence that was restored from an older backup must not repeat a number.
-_NEXT_RELEASE = "SELECT setval('webhook.release_number', greatest(nextval('webhook.release_number'), $1 + 1))"
+# Above the marker, too: a sequence restored from an older backup must not repeat a number.
+_NEXT_RELEASE = (
+    "SELECT setval('webhook.release_number', greatest(nextval('webhook.release_number'), $1 + 1))"
+)
 
 
-# No more than the thresholds of an automatic batch size can tell apart: counting a million would cost as much.
+# Counted only up to the threshold of the automatic batch size: counting a million rows would cost
+# too much.
 _DEPTH = f"""
-SELECT count(*) FROM (SELECT 1 FROM webhook.job_items WHERE state = 'queued' AND lane = $1 LIMIT {COUNTED_DEPTH}) queued
+SELECT count(*) FROM (
+  SELECT 1 FROM webhook.job_items WHERE state = 'queued' AND lane = $1 LIMIT {COUNTED_DEPTH}) queued
 """
 
 
-# How long ended items were in their slowest stage, with the batch message they came in.
+# The time of ended items, with their batch message, in their slowest stage.
 _STAGE_SECONDS = """
 SELECT k.ordinal, (SELECT max(extract(epoch FROM (s.value ->> 'finished_at')::timestamptz
                                                - (s.value ->> 'started_at')::timestamptz))::float8
                    FROM jsonb_each(i.stages) s) AS seconds
 FROM webhook.job_items i
-JOIN unnest($1::uuid[], $2::int[], $3::bigint[]) WITH ORDINALITY AS k(job_id, position, release, ordinal)
+JOIN unnest($1::uuid[], $2::int[], $3::bigint[])
+  WITH ORDINALITY AS k(job_id, position, release, ordinal)
   ON i.job_id = k.job_id AND i.position = k.position AND i.release = k.release
 WHERE i.finished_at IS NOT NULL
 """
 
 
 class Released(msgspec.Struct, frozen=True, kw_only=True):
-    """An item that was just released."""
+    """A released item."""
 
     job_id: str
     position: int
@@ -129,66 +139,80 @@ class Released(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Picked(msgspec.Struct, frozen=True, kw_only=True):
-    """What was released, and the cursor of the next pick; empty at the end of all sources."""
+    """The released items, and the cursor of the next pick, which is empty after the last source."""
 
     items: list[Released]
     cursor: str
 
 
 class Pick(msgspec.Struct, frozen=True, kw_only=True):
-    """How much to release: at most `sources` sources after `cursor`, of each at most `items`."""
+    """A pick: at most `sources` sources after `cursor`, and at most `items` of each."""
 
     lane: Lane
     cursor: str
     sources: int
     items: int
     which: Which = Which.ANY
-    travels_in: Lane  # the streams that the items are for; it becomes their lane
+    travels_in: Lane  # the lane of the streams, which becomes the lane of the items
 
 
 class Releases:
-    """The dispatcher's view of the items. Raises DependencyError when Postgres is away."""
+    """The statements of the dispatcher. Raises DependencyError when Postgres is unavailable."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
     async def next_number(self, marker: int) -> int:
-        """A release number above all others."""
+        """A release number above all earlier ones."""
         return int(await self._pool.fetchval(_NEXT_RELEASE, marker))
 
     async def release(self, pick: Pick, number: int) -> Picked:
-        """Commit the next due items as released under `number`; those that belong together stand together."""
+        """Commit the next due items as released under `number`, sorted by target, action and
+        domain.
+        """
         rows = await self._pool.fetch(
-            pick.which.statement, pick.lane, pick.cursor, pick.sources, pick.items, number, pick.travels_in
+            pick.which.statement,
+            pick.lane,
+            pick.cursor,
+            pick.sources,
+            pick.items,
+            number,
+            pick.travels_in,
         )
         items = [msgspec.convert(dict(row), Released) for row in rows if row["job_id"] is not None]
-        # Fewer sources than were asked for: the scan came to the end, and the next one begins at the front.
+        # Fewer sources than requested: the scan reached the end, and the next one starts at the
+        # front.
         is_end = rows[0]["sources"] < pick.sources
         return Picked(items=items, cursor="" if is_end else rows[0]["last_source"])
 
     async def depth(self, lane: Lane) -> int:
-        """How many items of a lane are queued, counted up to COUNTED_DEPTH."""
+        """The number of queued items of a lane, counted up to COUNTED_DEPTH."""
         return int(await self._pool.fetchval(_DEPTH, lane))
 
     async def stage_seconds(self, refs: Sequence[DocumentRef]) -> dict[int, float]:
-        """How long those items that have ended were in their slowest stage, by index in `refs`."""
+        """The seconds of ended items in their slowest stage, by index in `refs`."""
         rows = await self._pool.fetch(
-            _STAGE_SECONDS, [r.job_id for r in refs], [r.position for r in refs], [r.release for r in refs]
+            _STAGE_SECONDS,
+            [r.job_id for r in refs],
+            [r.position for r in refs],
+            [r.release for r in refs],
         )
         return {row["ordinal"] - 1: row["seconds"] for row in rows if row["seconds"] is not None}
 
     async def requeue_lost(self, marker: int) -> int:
-        """Queue again what was released after `marker`; returns how many."""
+        """Queue the items that were released after `marker`; returns how many."""
         return len(await self._pool.fetch(_REQUEUE_LOST, marker))
 
     async def requeue(self, number: int) -> None:
-        """Queue again what was released under `number`, because it was refused by the streams."""
+        """Queue the items that were released under `number`, whose publication was refused."""
         await self._pool.fetch(_REQUEUE_REFUSED, number)
 
     async def is_any_idle(self, seconds: float) -> bool:
-        """Whether any released item made no progress for so long."""
+        """Whether any released item made no progress for `seconds`."""
         return bool(await self._pool.fetchval(_IS_ANY_IDLE, seconds))
 
     async def requeue_idle(self, seconds: Mapping[Lane, float]) -> Sequence[asyncpg.Record]:
-        """Queue again what made no progress for so long, by lane; returns job_id, position, url, stage."""
+        """Queue the items without progress for the seconds of their lane; returns job_id, position,
+        url, stage.
+        """
         return await self._pool.fetch(_REQUEUE_IDLE, seconds)

@@ -1,8 +1,9 @@
 """The last resort: items whose entries are lost although the marker says that they were published.
 
-Somebody deleted entries by hand, or a header could not be read. Such an item makes no progress - but neither does one
-that waits long, in a full lane or while TEI is away. What tells them apart is the age of what lies in the streams: an
-item that waits has an entry there, about as old as its last progress.
+Causes are entries deleted by hand and headers that cannot be read. Such an item makes no progress,
+but neither does an item that waits in a full lane, or while TEI is unavailable. The age of the
+entries in the streams tells them apart: a waiting item has an entry about as old as its last
+progress.
 """
 
 from collections.abc import Mapping
@@ -17,17 +18,24 @@ from shared.runtime.streams.lua import script
 
 log = structlog.get_logger()
 
-_PATIENCE = 3  # times the time that a batch message may take in one stage
-_DELAY = 2  # the same; how much later than the progress was noted its entry may have been added, Redis being away
+_PATIENCE = 3  # multiple of the time limit of a batch message in one stage
+# Multiple of the same: an entry may be added later than the recorded progress, if Redis was
+# unavailable.
+_DELAY = 2
 
 
 def stuck_after(oldest: float, stage_timeout: float) -> float:
-    """Seconds without progress after which an item cannot have an entry, if the oldest of its lane has that age."""
+    """Seconds without progress after which an item has no entry, given the age of the oldest entry
+    of its lane.
+    """
     return max(_PATIENCE * stage_timeout, oldest + _DELAY * stage_timeout)
 
 
 class Rescue:
-    """Queues again what is stuck. Raises RedisError, OSError, and DependencyError when Postgres is away."""
+    """Queues lost items again.
+
+    Raises RedisError, OSError, and DependencyError when Postgres is unavailable.
+    """
 
     def __init__(self, releases: Releases, redis: Redis, stage_timeout: float) -> None:
         self._releases = releases
@@ -35,7 +43,7 @@ class Rescue:
         self._stage_timeout = stage_timeout
 
     async def requeue_stuck(self) -> None:
-        """Look for items without progress, and queue those again that are in no stream."""
+        """Find items without progress, and queue those that are in no stream."""
         if not await self._releases.is_any_idle(_PATIENCE * self._stage_timeout):
             return
         ages = await self._ages()
@@ -44,7 +52,7 @@ class Rescue:
             log.error("Item without progress, queued again", **dict(row))
 
     async def _ages(self) -> Mapping[Lane, float]:
-        """Seconds that the oldest entry of each lane has been in its stream, at whatever stage; 0 if there is none."""
+        """The age of the oldest entry of each lane in any stage, in seconds; 0 if there is none."""
         places = [(lane, stage.stream(lane)) for lane in Lane for stage in StageName]
         answer = await self._oldest(keys=[stream for _, stream in places])
         ages = dict.fromkeys(Lane, 0.0)

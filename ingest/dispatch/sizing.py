@@ -1,8 +1,11 @@
-"""How many documents travel in one batch message. `BatchSizes` decides, and does no I/O; `Samples` measures.
+"""The number of documents in a batch message.
 
-Small ones while little waits, so that the few documents are worked on side by side; larger ones behind a long queue,
-where a message's fixed costs count. How long messages really take in their slowest stage then corrects that: between
-`SHORT_S` and `LONG_S` a message is long enough to be cheap and short enough to be done again after a crash.
+`BatchSizes` decides, without I/O; `Samples` measures.
+
+Messages are small while few documents wait, so that these are processed in parallel, and larger
+behind a long queue, where the fixed costs of a message count. The measured time of messages in
+their slowest stage corrects the size: between `SHORT_S` and `LONG_S` a message is long enough to be
+cheap, and short enough to repeat after a crash.
 """
 
 import statistics
@@ -12,15 +15,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from shared.pipeline.messages import DocumentRef, Header
 
 AUTO = "auto"
-SHORT_S, LONG_S = 1.0, 3.0
-MEASURED = 8  # messages between two corrections
+SHORT_S, LONG_S = 1.0, 3.0  # doctor judges fixed sizes by the same
+MEASURED = 8  # messages between corrections
 MAX_DOCUMENTS = 32
 MAX_SAMPLES = 64
-COUNTED_DEPTH = 100  # from here on a queue is long
+COUNTED_DEPTH = 100  # queued items from which on a queue is long
 
 
 class BatchSizes:
-    """The number that was set, or one that follows the queue's depth and the time that messages take."""
+    """The configured size, or one that follows the depth of the queue and the time of messages."""
 
     def __init__(self, setting: str) -> None:
         """`setting` is a number, or `auto`."""
@@ -30,7 +33,7 @@ class BatchSizes:
         self._seconds: deque[float] = deque(maxlen=MEASURED)
 
     def size(self, depth: int) -> int:
-        """Documents per message, where so many are queued."""
+        """Documents per message, when `depth` documents are queued."""
         if not self.is_automatic:
             return self._fixed
         if depth < COUNTED_DEPTH:
@@ -39,11 +42,11 @@ class BatchSizes:
 
     @property
     def smallest(self) -> int:
-        """What a message holds at least, unless fewer documents wait."""
+        """The size of a message while few documents wait."""
         return self.size(0)
 
     def observe(self, seconds: float) -> None:
-        """Take into account how long a message was in its slowest stage."""
+        """Add the time of a message in its slowest stage."""
         self._seconds.append(seconds)
         if len(self._seconds) < MEASURED:
             return
@@ -54,27 +57,29 @@ class BatchSizes:
             self._factor = min(self._factor * 2, MAX_DOCUMENTS / 8)
         else:
             return
-        self._seconds.clear()  # of another size from here on
+        self._seconds.clear()  # the next messages have another size
 
 
 class Samples:
-    """One document of each message that was released, until it has ended and tells how long its stages took."""
+    """One document of each released message, until it has ended and its times are known."""
 
     def __init__(
-        self, sizes: BatchSizes, seconds_of: Callable[[Sequence[DocumentRef]], Awaitable[dict[int, float]]]
+        self,
+        sizes: BatchSizes,
+        seconds_of: Callable[[Sequence[DocumentRef]], Awaitable[dict[int, float]]],
     ) -> None:
-        """`seconds_of` says how long those that have ended were in their slowest stage, by index."""
+        """`seconds_of` returns the seconds of ended documents in their slowest stage, by index."""
         self._sizes = sizes
         self._seconds_of = seconds_of
         self._open: deque[DocumentRef] = deque(maxlen=MAX_SAMPLES)
 
     def add(self, headers: Sequence[Header]) -> None:
-        """Note messages that were released; the oldest samples give way."""
+        """Add released messages; the oldest samples are dropped."""
         if self._sizes.is_automatic:
             self._open.extend(header.documents[0] for header in headers)
 
     async def measure(self) -> None:
-        """Hand on the times of those that have ended. Raises what `seconds_of` raises."""
+        """Report the times of ended samples. Raises the errors of `seconds_of`."""
         if not self._open:
             return
         refs = list(self._open)

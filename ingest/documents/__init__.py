@@ -1,1 +1,4 @@
-"""From the payload of a request to an accepted document. Pure functions, except for `acceptance`."""
+"""From the payload of a request to an accepted document.
+
+All functions are pure, except those of `acceptance`. SQL is in `ingest/jobs`.
+"""

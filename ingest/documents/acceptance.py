@@ -1,4 +1,4 @@
-"""From parsed documents to a durable job: the only way in, for webhooks and API calls alike."""
+"""From parsed documents to a durable job. Webhooks and API calls both use it."""
 
 import uuid
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ import structlog
 from ingest.documents.canonical import domain_of
 from ingest.documents.document import Document, RejectedDocument
 from ingest.jobs.accept import DeliveryKey, Progress, accept
+from ingest.jobs.prune import record_crawl_end
 from shared.jobs.model import JobKind, NewItem, NewJob, Removal
 from shared.jobs.payloads import encode_payload
 from shared.jobs.targets import Targets
@@ -22,18 +23,13 @@ from shared.service.metrics import Metrics
 
 log = structlog.get_logger()
 
-_END_CRAWL = """
-INSERT INTO webhook.crawl_ends (crawl_id, type) VALUES ($1, $2)
-ON CONFLICT (crawl_id) DO UPDATE SET type = excluded.type, ended_at = now()
-"""
-
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request asks for, besides its documents."""
+    """A request without its documents."""
 
     kind: JobKind
     lane: Lane
-    source: str | None  # None: the job's id, so that a bulk load shares fairly as a whole
+    source: str | None  # None: the id of the job, so that a bulk load is one source
     collection: str | None = None
     crawl_id: str | None = None
     callback_url: str | None = None
@@ -42,7 +38,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to who sent documents: they are durable."""
+    """Response to the sender: the documents are durable."""
 
     job_id: str
     documents: int
@@ -52,10 +48,19 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Acceptance:
-    """Accepts work. Raises DependencyError when Postgres is away, IdempotencyConflictError for a key."""
+    """Accepts work.
+
+    Raises DependencyError when Postgres is unavailable, and IdempotencyConflictError.
+    """
 
     def __init__(
-        self, pool: PostgresPool, metrics: Metrics, *, collection: str, timeout: float, tracing: Tracing = OFF
+        self,
+        pool: PostgresPool,
+        metrics: Metrics,
+        *,
+        collection: str,
+        timeout: float,
+        tracing: Tracing = OFF,
     ) -> None:
         self._pool = pool
         self._targets = Targets(pool)
@@ -68,14 +73,18 @@ class Acceptance:
     async def index(
         self, order: Order, documents: Sequence[Document | RejectedDocument], progress: Progress
     ) -> Accepted:
-        """Accept documents to index; the rejected ones become failed items of the job."""
+        """Accept documents to index; rejected ones become failed items of the job."""
         job_id = str(uuid.uuid4())
         source = order.source or job_id
         items = [self._item(order, document, source) for document in documents]
         rejected = [document for document in documents if isinstance(document, RejectedDocument)]
         for document in rejected:
-            log.warning("Failed to parse document payload", position=document.position, url=document.url,
-                        error=document.error)  # fmt: skip
+            log.warning(
+                "Failed to parse document payload",
+                position=document.position,
+                url=document.url,
+                error=document.error,
+            )
         for kept in documents:
             if isinstance(kept, Document) and kept.metadata_omitted:
                 log.warning("Metadata left out", url=kept.url, entries=kept.metadata_omitted)
@@ -85,9 +94,13 @@ class Acceptance:
     async def delete(self, order: Order, url: str, canonical: str, progress: Progress) -> Accepted:
         """Accept the removal of one document."""
         known_as = document_id(order.collection or self._collection, canonical)
-        return await self.remove(order, [Removal(document_id=known_as, url=url, domain=domain_of(canonical))], progress)
+        return await self.remove(
+            order, [Removal(document_id=known_as, url=url, domain=domain_of(canonical))], progress
+        )
 
-    async def remove(self, order: Order, removals: Sequence[Removal], progress: Progress) -> Accepted:
+    async def remove(
+        self, order: Order, removals: Sequence[Removal], progress: Progress
+    ) -> Accepted:
         """Accept the removal of documents of one collection."""
         job_id = str(uuid.uuid4())
         items = [
@@ -102,22 +115,32 @@ class Acceptance:
         return _accepted(job_id, len(items), [])
 
     async def end_crawl(self, crawl_id: str, event_type: str) -> None:
-        """Keep how a crawl ended, for who prunes by it."""
-        await self._pool.execute(_END_CRAWL, crawl_id, event_type)
+        """Record how a crawl ended, which pruning depends on."""
+        await record_crawl_end(self._pool, crawl_id, event_type)
 
     def _job(self, order: Order, job_id: str) -> NewJob:
         return NewJob(
-            job_id=job_id, kind=order.kind, lane=order.lane, collection=order.collection or self._collection,
-            timeout=self._timeout, crawl_id=order.crawl_id, callback_url=order.callback_url,
-            request_id=order.request_id, traceparent=self._tracing.traceparent(),
-        )  # fmt: skip
+            job_id=job_id,
+            kind=order.kind,
+            lane=order.lane,
+            collection=order.collection or self._collection,
+            timeout=self._timeout,
+            crawl_id=order.crawl_id,
+            callback_url=order.callback_url,
+            request_id=order.request_id,
+            traceparent=self._tracing.traceparent(),
+        )
 
     def _item(self, order: Order, document: Document | RejectedDocument, source: str) -> NewItem:
         if isinstance(document, RejectedDocument):
             return NewItem(
-                url=document.url, source=source, lane=order.lane, collection=order.collection or self._collection,
-                code=document.code, error=document.error,
-            )  # fmt: skip
+                url=document.url,
+                source=source,
+                lane=order.lane,
+                collection=order.collection or self._collection,
+                code=document.code,
+                error=document.error,
+            )
         collection = document.collection or order.collection or self._collection
         return NewItem(
             url=document.url,
@@ -130,7 +153,11 @@ class Acceptance:
         )
 
     async def _commit(
-        self, job: NewJob, items: Sequence[NewItem], delivery: DeliveryKey | None, progress: Progress
+        self,
+        job: NewJob,
+        items: Sequence[NewItem],
+        delivery: DeliveryKey | None,
+        progress: Progress,
     ) -> str:
         try:
             for collection in {item.collection for item in items} - self._known_collections:
@@ -141,7 +168,7 @@ class Acceptance:
             if is_postgres_away(error):
                 raise DependencyError("postgres", str(error) or type(error).__name__) from error
             raise
-        if job_id == job.job_id:  # else a repeat got the first one's job
+        if job_id == job.job_id:  # else this is a repeat, and the job is that of the first delivery
             self._report(job, items)
         return job_id
 
@@ -155,4 +182,6 @@ class Acceptance:
 
 
 def _accepted(job_id: str, documents: int, rejected: list[RejectedDocument]) -> Accepted:
-    return Accepted(job_id=job_id, documents=documents, rejected=rejected, status_url=f"/api/jobs/{job_id}")
+    return Accepted(
+        job_id=job_id, documents=documents, rejected=rejected, status_url=f"/api/jobs/{job_id}"
+    )

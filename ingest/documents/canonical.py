@@ -1,8 +1,10 @@
-"""The one spelling of a URL, so that a page has one document id however its address was written.
+"""The canonical form of a URL: a page has one document id however its address is written.
 
-Lower-case scheme and host (IDNA), no credentials, default port, fragment or tracking parameters; percent
-escapes in capitals and only where needed (RFC 3986, section 6.2.2); dot segments resolved. Trailing slashes go,
-but for the root: crawlers report one page with and without. What is left of the query keeps its order.
+Scheme and host are in lower case (IDNA). Credentials, default port, fragment and tracking
+parameters are removed. Percent escapes are in capitals and only where needed (RFC 3986, section
+6.2.2), and dot segments are resolved. Trailing slashes are removed except for the root, because
+crawlers report a page with and without them. The remaining parameters of the query keep their
+order.
 """
 
 import ipaddress
@@ -13,15 +15,43 @@ import idna
 
 from shared.service.errors import RejectedError
 
-MAX_URL_CHARACTERS = 2048  # as sent and canonical; Postgres indexes no text over 2,704 bytes
+MAX_URL_CHARACTERS = 2048  # as sent and canonical; Postgres indexes at most 2,704 bytes
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_TRACKING = frozenset({
-    "gclid", "gclsrc", "dclid", "gbraid", "wbraid", "fbclid", "msclkid", "yclid", "ysclid", "twclid", "ttclid",
-    "igshid", "li_fat_id", "srsltid", "hsctatracking", "_hsenc", "_hsmi", "__hssc", "__hstc", "__hsfp", "_ga", "_gl",
-    "mkt_tok", "oly_enc_id", "oly_anon_id", "vero_id", "vero_conv", "s_kwcid", "wickedid",
-})  # fmt: skip
-_FILE = "file:///"  # what `millstream index` sends for a file on disk
+_TRACKING = frozenset(
+    {
+        "gclid",
+        "gclsrc",
+        "dclid",
+        "gbraid",
+        "wbraid",
+        "fbclid",
+        "msclkid",
+        "yclid",
+        "ysclid",
+        "twclid",
+        "ttclid",
+        "igshid",
+        "li_fat_id",
+        "srsltid",
+        "hsctatracking",
+        "_hsenc",
+        "_hsmi",
+        "__hssc",
+        "__hstc",
+        "__hsfp",
+        "_ga",
+        "_gl",
+        "mkt_tok",
+        "oly_enc_id",
+        "oly_anon_id",
+        "vero_id",
+        "vero_conv",
+        "s_kwcid",
+        "wickedid",
+    }
+)
+_FILE = "file:///"  # sent by `millstream index` for a file on disk
 _TRACKING_PREFIXES = ("utm_", "mc_")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
@@ -34,10 +64,10 @@ _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 
 
 def canonical_url(url: str) -> str:
-    """The canonical spelling, ASCII; `canonical_url(canonical_url(x)) == canonical_url(x)`.
+    """The canonical form, in ASCII; `canonical_url(canonical_url(x)) == canonical_url(x)`.
 
-    Raises RejectedError `invalid_url` for anything but an http or https URL with a host or a file URL without one, and
-    for one that is over 2,048 characters, as sent or in its canonical form.
+    Raises RejectedError `invalid_url` for anything but an http or https URL with a host or a file
+    URL without one, and for more than 2,048 characters, as sent or in canonical form.
     """
     if url.strip()[: len(_FILE)].lower() == _FILE:
         return _canonical_file(url)
@@ -51,7 +81,10 @@ def canonical_url(url: str) -> str:
 
 
 def domain_of(canonical: str) -> str:
-    """The host of a canonical URL, without port; international names in their `xn--` form, IPv6 without brackets."""
+    """The host of a canonical URL, without port.
+
+    International names are in `xn--` form, IPv6 has no brackets.
+    """
     authority = canonical.split("/", 3)[2]
     if authority.startswith("["):
         return authority[1 : authority.index("]")]
@@ -62,7 +95,7 @@ def _canonical_file(url: str) -> str:
     _check_length(url)
     path = url.strip()[len(_FILE) - 1 :].partition("#")[0].partition("?")[0]
     if _FORBIDDEN.search(path):
-        raise _invalid("has control characters")
+        raise _invalid("contains control characters or lone surrogates")
     canonical = "file://" + _normalise_path(path)
     _check_length(canonical)
     return canonical
@@ -72,13 +105,13 @@ def _split(url: str) -> tuple[str, str, str, str]:
     _check_length(url)
     trimmed = url.strip()
     if _FORBIDDEN.search(trimmed):
-        raise _invalid("has control characters")
+        raise _invalid("contains control characters or lone surrogates")
     match = _SCHEME.match(trimmed)
     if not match:
-        raise _invalid("has no scheme; write http:// or https:// in front")
+        raise _invalid("has no scheme: write http:// or https:// in front")
     scheme = match[1].lower()
     if scheme not in _DEFAULT_PORTS:
-        raise _invalid(f"has the scheme {scheme[:20]}; only http, https and file are indexed")
+        raise _invalid(f"has the scheme {scheme[:20]}: expected http, https or file")
     address, _, query = trimmed[match.end() :].partition("#")[0].partition("?")
     # Browsers read a backslash before the query as a slash: `https://a\@b/` is on host a.
     match = _ADDRESS.fullmatch(address.replace("\\", "/"))
@@ -90,13 +123,13 @@ def _split(url: str) -> tuple[str, str, str, str]:
 def _host_with_port(authority: str, default_port: int) -> str:
     place = authority.rpartition("@")[2]
     host, colon, port = place.rpartition(":")
-    if not colon or port.endswith("]"):  # the last colon of a bare IPv6 address is not a port's
+    if not colon or port.endswith("]"):  # the last colon of an IPv6 address without port
         host, port = place, ""
     host = _normalise_host(host)
     if not port:
         return host
     if not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
-        raise _invalid("has a port that is not a number from 1 to 65535")
+        raise _invalid("has an invalid port: expected a number from 1 to 65535")
     return host if int(port) == default_port else f"{host}:{int(port)}"
 
 
@@ -105,10 +138,12 @@ def _normalise_host(host: str) -> str:
         try:
             return f"[{ipaddress.IPv6Address(host[1:-1].partition('%')[0]).compressed}]"
         except ValueError:
-            raise _invalid("has a host in brackets that is not an IPv6 address") from None
+            raise _invalid(
+                "has an invalid host: expected an IPv6 address in the brackets"
+            ) from None
     name = _ascii_host(unquote(host, errors="replace")).lower().removesuffix(".")
     if not _HOST.fullmatch(name):
-        raise _invalid("has a host that is not a valid name")
+        raise _invalid("has an invalid host name")
     return name
 
 
@@ -120,9 +155,9 @@ def _ascii_host(host: str) -> str:
     except UnicodeError:
         pass
     try:
-        return host.encode("idna").decode()  # IDNA 2003 knows names of symbols that IDNA 2008 refuses: i❤.ws
+        return host.encode("idna").decode()  # IDNA 2003 has symbols that IDNA 2008 refuses: i❤.ws
     except UnicodeError:
-        raise _invalid("has a host that is not a valid international name") from None
+        raise _invalid("has an invalid international host name") from None
 
 
 def _normalise_path(path: str) -> str:
@@ -159,7 +194,7 @@ def _escape(match: re.Match[str]) -> str:
 
 def _check_length(url: str) -> None:
     if len(url) > MAX_URL_CHARACTERS:
-        raise _invalid(f"has {len(url):,} characters, at most {MAX_URL_CHARACTERS:,} are allowed")
+        raise _invalid(f"has {len(url):,} characters: at most {MAX_URL_CHARACTERS:,} are allowed")
 
 
 def _invalid(why: str) -> RejectedError:

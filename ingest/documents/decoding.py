@@ -1,4 +1,7 @@
-"""JSON bytes to Structs, with the two errors that a whole request can end in. Knows nothing of documents."""
+"""JSON bytes of senders to Structs, with the two errors of a whole request.
+
+No knowledge of documents.
+"""
 
 from typing import TypeVar
 
@@ -11,21 +14,23 @@ T = TypeVar("T")
 
 
 class MalformedBodyError(MillstreamError):
-    """This is not JSON, not even after a repair (HTTP 400)."""
+    """The body is not JSON, even after a repair (HTTP 400)."""
 
 
 class UnprocessableBodyError(MillstreamError):
-    """This is JSON, but not of a shape that can be used (HTTP 422)."""
+    """The body is JSON of the wrong shape (HTTP 422)."""
 
 
 _elements = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def decode(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw) -> T:
-    """Decode `raw`, if need be after replacing lone surrogate escapes and cutting what nests over 64 levels.
+    """Decode `raw`.
 
-    msgspec fails on both for the whole body, although JavaScript and Python write them. Nothing but
-    MalformedBodyError and UnprocessableBodyError leaves here, on any bytes.
+    If that fails, replace lone surrogate escapes and containers nested over 64 levels, and retry.
+
+    msgspec refuses the whole body for either, although JavaScript and Python write them. Raises
+    only MalformedBodyError and UnprocessableBodyError, for any bytes.
     """
     try:
         return _decode(decoder, raw)
@@ -33,16 +38,18 @@ def decode(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw) -> T:
         pass
     try:
         return _decode(decoder, repair(raw))
-    except RecursionError as error:  # the caller stands so deep that not even 64 levels are left
-        raise MalformedBodyError("the JSON nests too deep") from error
+    except RecursionError as error:  # the stack of the caller leaves no room for 64 levels
+        raise MalformedBodyError("the body is not valid JSON: it is nested too deeply") from error
 
 
 def split_elements(array: msgspec.Raw, limit: int) -> list[msgspec.Raw]:
-    """The elements of a JSON array, undecoded. Raises UnprocessableBodyError for more than `limit`."""
-    # 64 MB of `1,1,1` would be 2 GB of Raws: count first, when it could be too many.
-    is_suspect = bytes(array).count(b",") >= limit
-    if is_suspect and (found := count_elements(array)) > limit:
-        raise UnprocessableBodyError(f"the body has {found:,} documents, at most {limit:,} are taken at once")
+    """The elements of a JSON array, undecoded. Raises UnprocessableBodyError above `limit`."""
+    # 64 MB of `1,1,1` would be 3 GB of Raws: count first if there may be too many.
+    may_be_too_many = bytes(array).count(b",") >= limit
+    if may_be_too_many and (found := count_elements(array)) > limit:
+        raise UnprocessableBodyError(
+            f"the body has {found:,} documents, at most {limit:,} are allowed: send it in parts"
+        )
     return decode(_elements, array)
 
 
@@ -50,8 +57,10 @@ def _decode(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw) -> T:
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
-        raise UnprocessableBodyError(f"the JSON has the wrong shape: {error}") from error
+        raise UnprocessableBodyError(f"invalid body: {error}") from error
     except msgspec.DecodeError as error:
-        raise MalformedBodyError(f"this is not valid JSON: {error}") from error
+        raise MalformedBodyError(f"the body is not valid JSON: {error}") from error
     except UnicodeDecodeError as error:
-        raise MalformedBodyError(f"this is not valid UTF-8: {error.reason} (byte {error.start})") from error
+        raise MalformedBodyError(
+            f"the body is not valid UTF-8: {error.reason} (byte {error.start})"
+        ) from error

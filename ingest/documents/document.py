@@ -1,8 +1,9 @@
-"""One document, checked and made storable; or why it cannot be indexed.
+"""One document, validated and made storable, or the reason why it cannot be indexed.
 
-Between a request's envelope (`firecrawl`, `bulk`) and a job's items. The codes of RejectedError: malformed,
-missing_url, invalid_url, markdown_not_text, empty_markdown, document_too_large, metadata_not_object, invalid_lane,
-invalid_collection; of Firecrawl's pages also scrape_failed and bad_status.
+Between the envelope of a request (`firecrawl`, `bulk`) and the items of a job. The codes of
+RejectedError: malformed, missing_url, invalid_url, markdown_not_text, empty_markdown,
+document_too_large, metadata_not_object, invalid_lane, invalid_collection; of pages of Firecrawl
+also scrape_failed and bad_status.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,14 +14,21 @@ import msgspec
 
 from ingest.documents.canonical import MAX_URL_CHARACTERS, canonical_url
 from ingest.documents.decoding import decode
-from ingest.documents.draft import Draft, first_text, is_given, is_object, raw_starts, read_draft, rejecting_malformed
+from ingest.documents.draft import (
+    Draft,
+    first_text,
+    is_given,
+    is_object,
+    raw_starts,
+    rejecting_malformed,
+)
 from ingest.documents.metadata import keep_metadata
 from ingest.documents.override import read_collection, read_lane
 from shared.pipeline.lanes import Lane
 from shared.pipeline.messages import Page
 from shared.service.errors import RejectedError
 
-# Stored beside every chunk, so that their length costs as often: the rest is cut off.
+# Stored with every chunk; longer texts are truncated.
 MAX_TITLE_CHARACTERS = 500
 MAX_DESCRIPTION_CHARACTERS = 2000
 MAX_TAG_CHARACTERS = 35  # language and country; RFC 5646 section 4.4.1
@@ -29,39 +37,37 @@ _markdown = msgspec.json.Decoder(str)
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one request may hold."""
+    """The limits of one request."""
 
-    max_document_bytes: int = 8 * 1024 * 1024  # markdown in UTF-8; html and the like are not kept, so not counted
-    max_documents: int = 100_000  # bounds memory: 64 MB of `1,1,1` would be 32 million
+    max_document_bytes: int = 8 * 1024 * 1024  # markdown in UTF-8; other fields are not stored
+    max_documents: int = 100_000  # bounds memory: 64 MB of `1,1,1` are 32 million elements
 
 
 DEFAULT_LIMITS = Limits()
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """A document that can be indexed. Its texts have no NUL and no lone surrogates: UTF-8, text and jsonb take them."""
+    """A document that can be indexed.
 
-    url: str  # as sent, but for blanks around it
+    Its texts have no NUL and no lone surrogates, which UTF-8, text and jsonb do not accept.
+    """
+
+    url: str  # as sent, without surrounding blanks
     canonical_url: str
     markdown: str
     page: Page = Page()  # its metadata is bounded (metadata.py)
-    metadata_omitted: int = 0  # entries that were too large or nested too deep
-    lane: Lane | None = None  # None: as the request says
-    collection: str | None = None  # None: as the request says
+    metadata_omitted: int = 0  # entries that were too large or too deeply nested
+    lane: Lane | None = None  # None: the lane of the request
+    collection: str | None = None  # None: the collection of the request
 
 
 class RejectedDocument(msgspec.Struct, frozen=True, kw_only=True):
     """A document that cannot be indexed."""
 
     position: int  # in the request, from 0
-    url: str | None  # as far as it could be read
+    url: str | None  # if it could be read
     code: str
     error: str
-
-
-def parse_document(raw: bytes | msgspec.Raw, limits: Limits = DEFAULT_LIMITS) -> Document:
-    """One document of the API. Raises RejectedError with the codes above, nothing else on any bytes."""
-    return build_api_document(read_draft(raw), limits)
 
 
 def parse_each(
@@ -69,19 +75,24 @@ def parse_each(
     read: Callable[[bytes | msgspec.Raw], Draft],
     build: Callable[[Draft], Document],
 ) -> list[Document | RejectedDocument]:
-    """Parse every element by itself, in order; a bad one fails no other."""
+    """Parse every element, in order; an invalid one does not affect the others."""
     return [_parse_at(position, element, read, build) for position, element in enumerate(elements)]
 
 
 def build_api_document(draft: Draft, limits: Limits) -> Document:
-    """Judge a draft of the API, which may choose its own lane and collection. Raises RejectedError."""
+    """Validate a draft of the API, which may have a lane and a collection. Raises RejectedError."""
     document = build_document(draft, limits)
     lane, collection = read_lane(draft.fields.lane), read_collection(draft.fields.collection)
     return msgspec.structs.replace(document, lane=lane, collection=collection)
 
 
-def build_document(draft: Draft, limits: Limits, leave_out: AbstractSet[str] = frozenset()) -> Document:
-    """Judge a draft and decode what is kept; `leave_out` names metadata that is not. Raises RejectedError."""
+def build_document(
+    draft: Draft, limits: Limits, leave_out: AbstractSet[str] = frozenset()
+) -> Document:
+    """Validate a draft and decode its stored fields; `leave_out` names metadata to drop.
+
+    Raises RejectedError.
+    """
     fields = draft.fields
     url = require_url(draft)
     canonical = canonical_url(url)
@@ -99,10 +110,17 @@ def build_document(draft: Draft, limits: Limits, leave_out: AbstractSet[str] = f
 def _read_page(draft: Draft, metadata: dict[str, Any]) -> Page:
     fields, known = draft.fields, draft.known
     return Page(
-        title=_cut(MAX_TITLE_CHARACTERS, fields.title, known.title, known.og_title, known.og_title_snake),
+        title=_cut(
+            MAX_TITLE_CHARACTERS, fields.title, known.title, known.og_title, known.og_title_snake
+        ),
         description=_cut(
             MAX_DESCRIPTION_CHARACTERS,
-            *(fields.description, known.description, known.og_description, known.og_description_snake),
+            *(
+                fields.description,
+                known.description,
+                known.og_description,
+                known.og_description_snake,
+            ),
         ),
         language=_read_tag(fields.language, known.language),
         country=_read_tag(fields.country),
@@ -112,12 +130,17 @@ def _read_page(draft: Draft, metadata: dict[str, Any]) -> Page:
 
 
 def require_url(draft: Draft) -> str:
-    """The draft's URL. Raises RejectedError `missing_url` or `invalid_url`."""
+    """The URL of a draft. Raises RejectedError `missing_url` or `invalid_url`."""
     if draft.url is not None:
         return draft.url
     if is_given(draft.fields.url) and bytes(draft.fields.url) != b'""':
-        raise RejectedError("invalid_url", f"url must be text of at most {MAX_URL_CHARACTERS:,} characters")
-    raise RejectedError("missing_url", "the document has no url, and its metadata neither url nor sourceURL")
+        raise RejectedError(
+            "invalid_url",
+            f"invalid value for `url`: expected text of at most {MAX_URL_CHARACTERS:,} characters",
+        )
+    raise RejectedError(
+        "missing_url", "the document has no `url`, and its metadata neither `url` nor `sourceURL`"
+    )
 
 
 def _parse_at(
@@ -138,22 +161,24 @@ def _parse_at(
 
 def _read_markdown(raw: msgspec.Raw, limit: int) -> str:
     if not is_given(raw):
-        raise RejectedError("empty_markdown", "the document has no markdown")
+        raise RejectedError("empty_markdown", "the document has no `markdown`")
     if not raw_starts(raw, b'"'):
-        raise RejectedError("markdown_not_text", "markdown must be text")
-    # JSON takes at most six bytes for one of UTF-8 (`\u0041`) and never fewer than one: most sizes need no encoding.
+        raise RejectedError("markdown_not_text", "invalid value for `markdown`: expected text")
+    # JSON has one to six bytes for one of UTF-8 (`\u0041`): most sizes need no encoding.
     if len(raw) > 6 * limit + 2:
         raise _too_large(len(raw), limit)
     markdown = decode(_markdown, raw).replace("\0", "")
     if len(raw) > limit and (size := len(markdown.encode())) > limit:
         raise _too_large(size, limit)
     if not markdown or markdown.isspace():
-        raise RejectedError("empty_markdown", "the markdown is empty")
+        raise RejectedError("empty_markdown", "the `markdown` is blank")
     return markdown
 
 
 def _too_large(size: int, limit: int) -> RejectedError:
-    return RejectedError("document_too_large", f"the markdown has {size:,} bytes, at most {limit:,} are allowed")
+    return RejectedError(
+        "document_too_large", f"the markdown has {size:,} bytes: at most {limit:,} are allowed"
+    )
 
 
 def _read_metadata(raw: msgspec.Raw, leave_out: AbstractSet[str]) -> tuple[dict[str, Any], int]:
@@ -166,7 +191,8 @@ def _cut(characters: int, *candidates: msgspec.Raw) -> str:
 
 def _read_tag(*candidates: msgspec.Raw) -> str | None:
     tag = first_text(*candidates)
-    return tag if tag and len(tag) <= MAX_TAG_CHARACTERS else None  # a longer one is no tag, and half of it no better
+    # A longer text is not a tag, and a truncated one is useless.
+    return tag if tag and len(tag) <= MAX_TAG_CHARACTERS else None
 
 
 def _read_boolean(raw: msgspec.Raw) -> bool | None:

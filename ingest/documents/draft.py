@@ -1,6 +1,8 @@
-"""A document taken apart: the fields that are looked at, undecoded, from the API's form and from Firecrawl's.
+"""The fields of a document, undecoded, in the form of the API or of Firecrawl, in camelCase or
+snake_case.
 
-camelCase and snake_case. html, links or screenshots are skipped as bytes. `document` judges what is found here.
+Fields such as html, links and screenshots are skipped as bytes. `document` validates the fields
+found here.
 """
 
 from collections.abc import Iterator
@@ -11,12 +13,12 @@ import msgspec
 from ingest.documents.decoding import MalformedBodyError, UnprocessableBodyError, decode
 from shared.service.errors import RejectedError
 
-_MAX_SHORT_TEXT_BYTES = 64 * 1024  # undecoded; no title, id or error worth reading is longer
+_MAX_SHORT_TEXT_BYTES = 64 * 1024  # undecoded, of a title, an id or an error
 _ABSENT = msgspec.Raw(b"")
 
 
 class Fields(msgspec.Struct, frozen=True, kw_only=True):
-    """A document's own fields; an empty Raw is an absent one."""
+    """The fields of a document itself; an empty Raw is an absent field."""
 
     url: msgspec.Raw = _ABSENT
     markdown: msgspec.Raw = _ABSENT
@@ -29,12 +31,14 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True):
     metadata: msgspec.Raw = _ABSENT
     lane: msgspec.Raw = _ABSENT
     collection: msgspec.Raw = _ABSENT
-    content: msgspec.Raw = _ABSENT  # Firecrawl v0 wraps: {content: {markdown, metadata}, source: url}
+    content: msgspec.Raw = (
+        _ABSENT  # Firecrawl v0 wraps: {content: {markdown, metadata}, source: url}
+    )
     source: msgspec.Raw = _ABSENT
 
 
 class KnownMetadata(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The metadata that crawlers set; the snake_case names are those of Firecrawl's Python client."""
+    """The metadata that crawlers set; the Python client of Firecrawl uses the snake_case names."""
 
     url: msgspec.Raw = _ABSENT
     source_url: msgspec.Raw = msgspec.field(name="sourceURL", default=_ABSENT)
@@ -56,11 +60,11 @@ class KnownMetadata(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """A document that is taken apart, but not yet judged."""
+    """A document that is not validated yet."""
 
     fields: Fields
     known: KnownMetadata
-    url: str | None  # its own, else its metadata's; None if there is none that is text
+    url: str | None  # of the document, else of its metadata; None if neither is text
 
 
 _fields = msgspec.json.Decoder(Fields)
@@ -69,24 +73,34 @@ _string = msgspec.json.Decoder(str)
 _list = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def take_apart(raw: bytes | msgspec.Raw) -> Draft:
-    """Find a document's fields. Raises as `decode`, and RejectedError `metadata_not_object`."""
+def parse_draft(raw: bytes | msgspec.Raw) -> Draft:
+    """Find the fields of a document.
+
+    Raises the errors of `decode`, and RejectedError `metadata_not_object`.
+    """
     fields = decode(_fields, raw)
     if is_given(fields.metadata) and not is_object(fields.metadata):
-        raise RejectedError("metadata_not_object", "metadata must be a JSON object")
-    known = decode(_known_metadata, fields.metadata) if is_object(fields.metadata) else KnownMetadata()
+        raise RejectedError(
+            "metadata_not_object", "invalid value for `metadata`: expected a JSON object"
+        )
+    known = (
+        decode(_known_metadata, fields.metadata) if is_object(fields.metadata) else KnownMetadata()
+    )
     url = first_text(fields.url, known.url, known.source_url, known.source_url_snake)
     return Draft(fields=fields, known=known, url=url)
 
 
 def read_draft(raw: bytes | msgspec.Raw) -> Draft:
-    """As `take_apart`, of a document among others: raises RejectedError alone."""
+    """As `parse_draft`, of a document among others: raises only RejectedError."""
     with rejecting_malformed():
-        return take_apart(raw)
+        return parse_draft(raw)
 
 
 def read_page(raw: bytes | msgspec.Raw) -> Draft:
-    """As `read_draft`, for Firecrawl's pages: also v0's `{content: document, source: url}`."""
+    """As `read_draft`, for pages of Firecrawl, also in the form of v0:
+
+    `{content: document, source: url}`.
+    """
     outer = read_draft(raw)
     if outer.fields.markdown or not is_object(outer.fields.content):
         return outer
@@ -97,7 +111,7 @@ def read_page(raw: bytes | msgspec.Raw) -> Draft:
 
 @contextmanager
 def rejecting_malformed() -> Iterator[None]:
-    """Inside, what cannot be decoded is the document's own fault: RejectedError `malformed`."""
+    """Turn decoding errors into RejectedError `malformed`: the document is at fault."""
     try:
         yield
     except MalformedBodyError as error:
@@ -109,7 +123,7 @@ def rejecting_malformed() -> Iterator[None]:
 def first_text(*candidates: msgspec.Raw) -> str | None:
     """The first of these values that is text and not blank, trimmed and without NUL.
 
-    Of a list it takes the first such text: Firecrawl gives one when a page repeats a meta tag. Raises
+    Of a list, the first such text: Firecrawl sends a list if a page repeats a meta tag. Raises
     MalformedBodyError.
     """
     for raw in candidates:
@@ -130,7 +144,7 @@ def is_given(raw: msgspec.Raw) -> bool:
 
 
 def raw_starts(raw: msgspec.Raw, sign: bytes) -> bool:
-    """Whether undecoded JSON begins with the byte `sign`, which tells its type."""
+    """Whether undecoded JSON starts with the byte `sign`, which identifies its type."""
     return bytes(memoryview(raw)[:1]) == sign
 
 

@@ -1,6 +1,7 @@
-"""Firecrawl's webhooks, v0 to v2, as documents; a body without `type` is a batch of documents.
+"""Webhooks of Firecrawl, v0 to v2, as documents. A body without `type` is a batch of documents.
 
-Pure: bytes in, one WebhookEvent out. Formats: docs.firecrawl.dev/webhooks and the open-source server.
+Pure: bytes in, one WebhookEvent out. Formats: docs.firecrawl.dev/webhooks and the open-source
+server.
 """
 
 import enum
@@ -12,7 +13,14 @@ from urllib.parse import quote
 import msgspec
 
 from ingest.documents.decoding import UnprocessableBodyError, decode, split_elements
-from ingest.documents.document import DEFAULT_LIMITS, Document, Limits, RejectedDocument, build_document, parse_each
+from ingest.documents.document import (
+    DEFAULT_LIMITS,
+    Document,
+    Limits,
+    RejectedDocument,
+    build_document,
+    parse_each,
+)
 from ingest.documents.draft import (
     Draft,
     KnownMetadata,
@@ -29,21 +37,50 @@ from shared.service.errors import RejectedError
 
 PAGE_TYPES = frozenset({"crawl.page", "batch_scrape.page"})
 ENDING_TYPES = frozenset(
-    f"{family}.{ending}" for family in ("crawl", "batch_scrape") for ending in ("completed", "failed", "cancelled")
+    f"{family}.{ending}"
+    for family in ("crawl", "batch_scrape")
+    for ending in ("completed", "failed", "cancelled")
 )
-# v0 sends all documents with `completed`; what an ending may carry besides is worth having, too.
+# v0 sends all documents with `completed`; other endings may have documents, too.
 DOCUMENT_TYPES = PAGE_TYPES | ENDING_TYPES
-LIFECYCLE_TYPES = frozenset({
-    "crawl.started", "batch_scrape.started", "extract.started", "extract.completed", "extract.failed", "agent.started",
-    "agent.action", "agent.completed", "agent.failed", "agent.cancelled", "monitor.page", "monitor.check.completed",
-})  # fmt: skip
+LIFECYCLE_TYPES = frozenset(
+    {
+        "crawl.started",
+        "batch_scrape.started",
+        "extract.started",
+        "extract.completed",
+        "extract.failed",
+        "agent.started",
+        "agent.action",
+        "agent.completed",
+        "agent.failed",
+        "agent.cancelled",
+        "monitor.page",
+        "monitor.check.completed",
+    }
+)
 
-# They differ with every scrape of an unchanged page, and would make it look changed each time.
-_METADATA_OF_THE_SCRAPE = frozenset({
-    "scrapeId", "creditsUsed", "cacheState", "cachedAt", "proxyUsed", "indexId", "concurrencyLimited",
-    "concurrencyQueueDurationMs", "scrape_id", "credits_used", "cache_state", "cached_at", "proxy_used", "index_id",
-    "concurrency_limited", "concurrency_queue_duration_ms",
-})  # fmt: skip
+# These differ with every scrape: an unchanged page would look changed.
+_METADATA_OF_THE_SCRAPE = frozenset(
+    {
+        "scrapeId",
+        "creditsUsed",
+        "cacheState",
+        "cachedAt",
+        "proxyUsed",
+        "indexId",
+        "concurrencyLimited",
+        "concurrencyQueueDurationMs",
+        "scrape_id",
+        "credits_used",
+        "cache_state",
+        "cached_at",
+        "proxy_used",
+        "index_id",
+        "concurrency_limited",
+        "concurrency_queue_duration_ms",
+    }
+)
 _MAX_ERROR_CHARACTERS = 500
 _MAX_ID_CHARACTERS = 500
 _MAX_KEY_CHARACTERS = 256
@@ -53,43 +90,43 @@ _ABSENT = msgspec.Raw(b"")
 
 
 class EventKind(enum.StrEnum):
-    """What an event asks for."""
+    """The purpose of an event."""
 
-    DOCUMENTS = "documents"  # documents to index, maybe none
-    LIFECYCLE = "lifecycle"  # news of a run; nothing to index
-    UNKNOWN = "unknown"  # a type that did not exist when this was written
+    DOCUMENTS = "documents"  # documents to index, possibly none
+    LIFECYCLE = "lifecycle"  # progress of a run; nothing to index
+    UNKNOWN = "unknown"  # a type that this release does not know
 
 
 class DeliveryKind(enum.StrEnum):
-    """What a repeat of one delivery is known by."""
+    """The identity by which repeats of a delivery are recognised."""
 
     WEBHOOK_ID = "webhook_id"
     SCRAPE_ID = "scrape_id"
-    BODY = "body"  # its hash: weak, since a page that was indexed anew and came back looks the same
+    BODY = "body"  # its hash; weak: a page that returned to an old text looks like a repeat
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """What two events have in common if one is the repeat of the other: kind and key."""
+    """The identity of a delivery: events with the same kind and key are repeats."""
 
     kind: DeliveryKind
     key: str  # ASCII, at most 256 characters
 
 
 class WebhookEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One webhook call, understood."""
+    """One parsed webhook call."""
 
     kind: EventKind
     type: str | None  # as sent; None for a bare batch of documents
     crawl_id: str | None
     delivery: Delivery
-    lane: Lane | None = None  # these two from the metadata that the request for the crawl set
+    lane: Lane | None = None  # lane and collection: from the metadata of the crawl request
     collection: str | None = None
-    ignored: tuple[str, ...] = ()  # what was wrong with lane and collection, for the log
+    ignored: tuple[str, ...] = ()  # errors of lane and collection, for the log
     documents: list[Document | RejectedDocument] = []  # in the order sent
 
     @property
     def ending(self) -> str | None:
-        """The type of an event after which no more pages come."""
+        """The type of an event that ends a crawl."""
         return self.type if self.type in ENDING_TYPES else None
 
 
@@ -114,9 +151,10 @@ _overrides = msgspec.json.Decoder(_Overrides)
 
 
 def parse_webhook(body: bytes, limits: Limits = DEFAULT_LIMITS) -> WebhookEvent:
-    """Understand one call. CPU-bound: 10 ms a MB, 40 if it must be repaired.
+    """Parse one call. CPU-bound: 10 ms per MB, 40 with a repair.
 
-    Raises MalformedBodyError or UnprocessableBodyError, nothing else on any bytes; a bad document is an element.
+    Raises only MalformedBodyError and UnprocessableBodyError, for any bytes; an invalid document is
+    an element.
     """
     envelope = decode(_envelope, body)
     name = _event_type(envelope)
@@ -140,7 +178,7 @@ def _event_type(envelope: _Envelope) -> str | None:
         return None
     name = first_text(envelope.type) if raw_starts(envelope.type, b'"') else None
     if name is None:
-        raise UnprocessableBodyError("type must be text, such as crawl.page")
+        raise UnprocessableBodyError("invalid value for `type`: expected text such as crawl.page")
     return name[:_MAX_TYPE_CHARACTERS]
 
 
@@ -156,20 +194,26 @@ def _elements(envelope: _Envelope, name: str | None, limits: Limits) -> list[msg
     if is_object(envelope.data):
         return [envelope.data]
     if is_given(envelope.data):
-        raise UnprocessableBodyError("data must be a document or a list of documents")
+        raise UnprocessableBodyError(
+            "invalid value for `data`: expected a document or a list of documents"
+        )
     if name is None:
-        raise UnprocessableBodyError("the body has neither a type nor data: this is no Firecrawl event")
+        raise UnprocessableBodyError(
+            "the body has neither `type` nor `data`: expected an event of Firecrawl"
+        )
     return []
 
 
 def _failure(envelope: _Envelope, name: str | None) -> str | None:
-    """Why the page of a page event failed. Of other events `success` speaks of the run, not of its documents."""
+    """Why the page of a page event failed. In other events, `success` is that of the run."""
     if name not in PAGE_TYPES or bytes(envelope.success) != b"false":
         return None
-    return (first_text(envelope.error) or "Firecrawl gave no reason")[:_MAX_ERROR_CHARACTERS]
+    return (first_text(envelope.error) or "the event has no `error`")[:_MAX_ERROR_CHARACTERS]
 
 
-def _parse_pages(elements: list[msgspec.Raw], failure: str | None, limits: Limits) -> list[Document | RejectedDocument]:
+def _parse_pages(
+    elements: list[msgspec.Raw], failure: str | None, limits: Limits
+) -> list[Document | RejectedDocument]:
     if failure is not None and not elements:
         return [RejectedDocument(position=0, url=None, code="scrape_failed", error=failure)]
     return parse_each(elements, read_page, partial(_build_page, failure=failure, limits=limits))
@@ -177,12 +221,14 @@ def _parse_pages(elements: list[msgspec.Raw], failure: str | None, limits: Limit
 
 def _build_page(draft: Draft, *, failure: str | None, limits: Limits) -> Document:
     with rejecting_malformed():
-        error = (first_text(draft.known.error, draft.known.page_error) or "")[:_MAX_ERROR_CHARACTERS]
+        error = (first_text(draft.known.error, draft.known.page_error) or "")[
+            :_MAX_ERROR_CHARACTERS
+        ]
     if failure is not None:
         raise RejectedError("scrape_failed", failure)
     status = _status(draft.known)
     if status is not None and not 200 <= status < 300:
-        reason = f"the page answered with HTTP status {status}"
+        reason = f"the page had HTTP status {status}"
         raise RejectedError("bad_status", f"{reason}: {error}" if error else reason)
     if error and not is_given(draft.fields.markdown):
         raise RejectedError("scrape_failed", error)
@@ -196,7 +242,9 @@ def _status(known: KnownMetadata) -> int | None:
     return None
 
 
-def _delivery(envelope: _Envelope, name: str | None, elements: list[msgspec.Raw]) -> Delivery | None:
+def _delivery(
+    envelope: _Envelope, name: str | None, elements: list[msgspec.Raw]
+) -> Delivery | None:
     webhook_id = _identifier(envelope.webhook_id)
     if webhook_id:
         return Delivery(kind=DeliveryKind.WEBHOOK_ID, key=_key(webhook_id))
@@ -211,9 +259,13 @@ def _delivery_of_body(body: bytes) -> Delivery:
 
 
 def _key(*parts: str) -> str:
-    """Parts as one text that no other parts give; short, since Postgres indexes no more than 2,704 bytes."""
+    """The parts as one unique text; short, because Postgres indexes at most 2,704 bytes."""
     key = "/".join(quote(part, safe="") for part in parts)
-    return key if len(key) <= _MAX_KEY_CHARACTERS else f"sha256-{hashlib.sha256(key.encode()).hexdigest()}"
+    return (
+        key
+        if len(key) <= _MAX_KEY_CHARACTERS
+        else f"sha256-{hashlib.sha256(key.encode()).hexdigest()}"
+    )
 
 
 def _crawl_id(envelope: _Envelope) -> str | None:
@@ -221,7 +273,7 @@ def _crawl_id(envelope: _Envelope) -> str | None:
 
 
 def _scrape_id(elements: list[msgspec.Raw]) -> str | None:
-    """The scrape of an event of one page; several have no id in common."""
+    """The scrape of an event of one page; several pages have several ids."""
     if len(elements) != 1:
         return None
     try:
@@ -232,13 +284,15 @@ def _scrape_id(elements: list[msgspec.Raw]) -> str | None:
 
 
 def _identifier(raw: msgspec.Raw) -> str | None:
-    """An id as text, cut off where no id is that long; numbers count as ids."""
+    """An id as text, truncated; a number is an id, too."""
     text = bytes(raw).decode() if bytes(raw).isdigit() else first_text(raw)
     return text[:_MAX_ID_CHARACTERS] if text else None
 
 
 def _read_overrides(metadata: msgspec.Raw) -> tuple[Lane | None, str | None, tuple[str, ...]]:
-    """Lane and collection; a crawl's pages are not refused because one of them is wrong."""
+    """Lane, collection, and errors: an invalid value is ignored, so that no pages of a crawl are
+    lost.
+    """
     if not is_object(metadata):
         return None, None, ()
     overrides = decode(_overrides, metadata)

@@ -1,5 +1,8 @@
-"""What is kept of a document's metadata: JSON that Postgres, msgpack and Qdrant all take, small enough to stand
-beside every chunk. A top-level entry is kept whole or left out whole; the order stays.
+"""The metadata of a document that is stored:
+
+JSON that Postgres, msgpack and Qdrant accept, small enough for every chunk.
+
+A top-level entry is either stored whole or omitted; the order stays the same.
 """
 
 import math
@@ -11,9 +14,9 @@ import msgspec
 from ingest.documents.decoding import UnprocessableBodyError, decode
 
 MAX_METADATA_BYTES = 16 * 1024  # as JSON; a document of 1,000 chunks stores it 1,000 times
-MAX_METADATA_DEPTH = 8  # containers around a value, the metadata object itself included
+MAX_METADATA_DEPTH = 8  # containers around a value, including the metadata object itself
 
-# Undecoded JSON may be longer than what it says: `\u0041` takes six bytes for one.
+# Undecoded JSON can be longer than its value: `\u0041` has six bytes for one.
 _MAX_ESCAPED_BYTES = 6 * MAX_METADATA_BYTES
 _MAX_UNDECODED_BYTES = 1024 * 1024  # about 200,000 entries
 
@@ -22,16 +25,19 @@ _value = msgspec.json.Decoder()
 
 
 class _TooDeepError(Exception):
-    """A value nests deeper than is kept."""
+    """A value is nested too deeply."""
 
 
-def keep_metadata(raw: msgspec.Raw, leave_out: AbstractSet[str] = frozenset()) -> tuple[dict[str, Any], int]:
-    """Decode the metadata object `raw`; returns what is kept and how many entries were left out for their size.
+def keep_metadata(
+    raw: msgspec.Raw, leave_out: AbstractSet[str] = frozenset()
+) -> tuple[dict[str, Any], int]:
+    """Decode the metadata object `raw`; returns the stored entries and the number of omitted ones.
 
-    An entry is left out if it nests deeper than 8 levels, is a number beyond a double, or would take the whole over
-    16 KiB of JSON. Metadata of more than 1 MiB is left out as one. `leave_out` names entries that nobody wants; they
-    are not counted. NUL is removed; whole numbers beyond 64 bits become text. Raises MalformedBodyError for invalid
-    UTF-8 and UnprocessableBodyError for what is no object.
+    An entry is omitted if it is nested deeper than 8 levels, is a number beyond a double, or would
+    make the whole exceed 16 KiB of JSON. Metadata of more than 1 MiB is omitted as one entry.
+    `leave_out` names entries that are dropped without being counted. NUL is removed; whole numbers
+    beyond 64 bits become text. Raises MalformedBodyError for invalid UTF-8 and
+    UnprocessableBodyError for anything but an object.
     """
     if len(raw) > _MAX_UNDECODED_BYTES:
         return {}, 1
@@ -52,7 +58,7 @@ def keep_metadata(raw: msgspec.Raw, leave_out: AbstractSet[str] = frozenset()) -
 
 
 def _entry(name: str, undecoded: msgspec.Raw) -> tuple[Any, int] | None:
-    """The value and the bytes that it takes with its name; None if it cannot be kept."""
+    """The value, and the size of the entry in bytes; None if it cannot be stored."""
     if len(undecoded) > _MAX_ESCAPED_BYTES:
         return None
     try:
@@ -72,7 +78,7 @@ def _storable(value: Any, depth: int) -> Any:
             return [_storable(item, depth + 1) for item in value]
         return {key.replace("\0", ""): _storable(item, depth + 1) for key, item in value.items()}
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        return str(value)  # msgpack has no such numbers, and Qdrant's are signed 64 bit
+        return str(value)  # msgpack has no such numbers, and those of Qdrant have 64 bits with sign
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

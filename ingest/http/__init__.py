@@ -1,1 +1,4 @@
-"""The HTTP side of ingest: the application, credentials, request bodies, the OpenAPI document."""
+"""The HTTP API of ingest: the application, credentials, request bodies, the OpenAPI document.
+
+No SQL and no parsing of documents.
+"""

@@ -16,10 +16,14 @@ from shared.service.errors import DependencyError
 from shared.service.http import ProblemError
 from shared.service.parameters import unprocessable
 
-WEBHOOK_PREFIX = "/api/webhook/"  # takes a signature instead, which its handler checks against the body
+WEBHOOK_PREFIX = (
+    "/api/webhook/"  # takes a signature instead, which its handler checks against the body
+)
 
 
-def make_app(authenticator: Authenticator, sessions: Sessions, max_body_bytes: int) -> web.Application:
+def make_app(
+    authenticator: Authenticator, sessions: Sessions, max_body_bytes: int
+) -> web.Application:
     """An application without routes. Everything under /api needs the API secret or a session.
 
     The webhook takes a signature as well, of which only the presence is checked here.
@@ -34,14 +38,20 @@ def make_app(authenticator: Authenticator, sessions: Sessions, max_body_bytes: i
         elif request.path.startswith("/api/"):
             if authorization is None and sessions.has(request):
                 if not is_own(request):
-                    raise ProblemError(403, "Forbidden", "the cookie of a session is not enough for a change: "
-                                       "send the request from the page, or with the API secret")  # fmt: skip
+                    raise ProblemError(
+                        403,
+                        "Forbidden",
+                        "the cookie of a session is not enough for a change: "
+                        "send the request from the page, or with the API secret",
+                    )
             else:
                 require(authenticator.check_bearer(authorization))
         response: web.StreamResponse = await handler(request)
         return response
 
-    app = web.Application(middlewares=[authenticate, translate_errors], client_max_size=max_body_bytes)
+    app = web.Application(
+        middlewares=[authenticate, translate_errors], client_max_size=max_body_bytes
+    )
     add_deadlines(app)
     return app
 

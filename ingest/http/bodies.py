@@ -1,4 +1,4 @@
-"""Request bodies, read within bounds: of size, of time, and of all that are in memory at once."""
+"""Request bodies, read within limits of size, of time, and of memory for all bodies together."""
 
 import asyncio
 import contextlib
@@ -9,11 +9,11 @@ from aiohttp import web
 from ingest.http.deadline import DEADLINE
 from shared.service.http import ProblemError
 
-_SECONDS = 60.0  # for a body, however slowly it comes; 64 MiB want 9 Mbit/s
+_SECONDS = 60.0  # to receive a body; 64 MiB need 9 Mbit/s
 
 
 class Bodies:
-    """Reads bodies; together they take at most `budget` bytes, from the first one read to the end of the request."""
+    """Reads bodies, which together take at most `budget` bytes until their requests end."""
 
     def __init__(self, budget: int, seconds: float = _SECONDS) -> None:
         self._left = budget
@@ -21,9 +21,12 @@ class Bodies:
 
     @contextlib.asynccontextmanager
     async def received(self, request: web.Request, limit: int) -> AsyncIterator[bytes]:
-        """The whole body, at most `limit` bytes. The request's deadline begins when it is there.
+        """The whole body, at most `limit` bytes.
 
-        Raises ProblemError: 400 for a sender who left, 408, 413, 503 if the budget is used up.
+        The deadline of the request starts once it is received.
+
+        Raises ProblemError: 400 if the sender disconnected, 408, 413, 503 if the budget is
+        exhausted.
         """
         parts: list[bytes] = []
         size = 0
@@ -34,7 +37,12 @@ class Bodies:
                     size += len(part)
                     self._left -= len(part)
                     if self._left < 0:
-                        raise ProblemError(503, "Service Unavailable", "too many bodies at once", {"Retry-After": "1"})
+                        raise ProblemError(
+                            503,
+                            "Service Unavailable",
+                            "too many request bodies in memory: retry in 1 s",
+                            {"Retry-After": "1"},
+                        )
                     parts.append(part)
             body = b"".join(parts)
             parts.clear()
@@ -49,7 +57,9 @@ class Bodies:
             async with asyncio.timeout(self._seconds):
                 yield
         except TimeoutError as error:
-            raise ProblemError(408, "Request Timeout", f"the body took more than {self._seconds:g} s") from error
+            raise ProblemError(
+                408, "Request Timeout", f"the body was not received within {self._seconds:g} s"
+            ) from error
 
 
 async def _parts(request: web.Request, limit: int) -> AsyncIterator[bytes]:
@@ -59,7 +69,7 @@ async def _parts(request: web.Request, limit: int) -> AsyncIterator[bytes]:
     try:
         async for part in request.content.iter_any():
             size += len(part)
-            if size > limit:  # of a body that did not say how long it is, or is compressed
+            if size > limit:  # of a body without Content-Length, or a compressed one
                 raise _too_large(limit)
             yield part
     except web.RequestPayloadError as error:
@@ -67,4 +77,6 @@ async def _parts(request: web.Request, limit: int) -> AsyncIterator[bytes]:
 
 
 def _too_large(limit: int) -> ProblemError:
-    return ProblemError(413, "Content Too Large", f"the body may have {limit:,} bytes")
+    return ProblemError(
+        413, "Content Too Large", f"the body is too large: at most {limit:,} bytes are allowed"
+    )

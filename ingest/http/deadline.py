@@ -1,8 +1,9 @@
-"""One deadline for a whole request, and a bound on how many requests wait at once.
+"""One deadline for a whole request, and a limit on the number of waiting requests.
 
-The limits of a connection pool stack: for a connection, for each statement, for its cancellation, 10 s and more
-together. Here the sender is answered when the deadline passes, while the request runs on by itself: a transaction is
-never cut off half way, neither by the deadline nor by a sender who leaves.
+The time limits of a connection pool add up: for a connection, for each statement, for its
+cancellation, together 10 s and more. Here the client gets its answer at the deadline, while the
+request continues in the background: neither the deadline nor a client that disconnects interrupts a
+transaction.
 """
 
 import asyncio
@@ -15,16 +16,20 @@ from shared.service.errors import DependencyError
 
 log = structlog.get_logger()
 
-# Senders want an answer, and a load balancer its 503 before it gives up by itself.
+# Below the time limits of senders and load balancers, which must get the 503.
 _SECONDS = 2.5
-# Waiting requests of a kind: about a second of work. Answering 500 takes .3 s by itself (measured, Postgres frozen).
+# Waiting requests, of GET and of other methods: about a second of work. Answering 500 of them takes
+# 0.3 s (measured, Postgres frozen).
 _WAITING = 500
-LONG = 15.0  # of requests about everything that there is: a statement's own limit
+LONG = 15.0  # of requests that read whole tables: the time limit of a statement
 _CLEANUP_SECONDS = 4.0
 
 
 class Deadline:
-    """Says when a request must be answered. What waits on purpose lifts it meanwhile, and starts it again."""
+    """The time at which a request must be answered.
+
+    Code that waits on purpose lifts it, then starts it again.
+    """
 
     def __init__(self, waiting: set["Deadline"], limit: int, seconds: float) -> None:
         self._waiting = waiting
@@ -33,22 +38,22 @@ class Deadline:
         self._expires_at: float | None = None
 
     def start(self, seconds: float | None = None) -> None:
-        """Begin anew, with more than the usual seconds if they are given.
+        """Start it again, with `seconds` or the usual ones.
 
-        Raises DependencyError if too many requests wait already.
+        Raises DependencyError if too many requests are waiting.
         """
         if self not in self._waiting and len(self._waiting) >= self._limit:
-            raise DependencyError("postgres", f"{self._limit} requests wait already")
+            raise DependencyError("postgres", f"{self._limit} requests are waiting for an answer")
         self._waiting.add(self)
         self._expires_at = asyncio.get_running_loop().time() + (seconds or self._seconds)
 
     def lift(self) -> None:
-        """Wait as long as it takes, without being counted: for a body, for an event."""
+        """Wait without a limit and without being counted: for a body, for an event."""
         self._waiting.discard(self)
         self._expires_at = None
 
     async def wait_for(self, task: asyncio.Task[Any]) -> bool:
-        """Whether the task ended before the deadline; it is not cancelled."""
+        """Wait for the task, never cancelling it; returns whether it ended in time."""
         loop = asyncio.get_running_loop()
         while not task.done():
             left = None if self._expires_at is None else self._expires_at - loop.time()
@@ -61,9 +66,14 @@ class Deadline:
 DEADLINE = web.RequestKey("deadline", Deadline)
 
 
-def add_deadlines(app: web.Application, *, seconds: float = _SECONDS, limit: int = _WAITING) -> None:
-    """Give every request under /api a deadline. An answer that has begun, such as a stream of events, has none."""
-    waiting: dict[bool, set[Deadline]] = {True: set(), False: set()}  # those who read do not keep work out
+def add_deadlines(
+    app: web.Application, *, seconds: float = _SECONDS, limit: int = _WAITING
+) -> None:
+    """Give every request under /api a deadline, until its answer starts."""
+    waiting: dict[bool, set[Deadline]] = {
+        True: set(),
+        False: set(),
+    }  # readers cannot block senders
     running: set[asyncio.Task[web.StreamResponse]] = set()
 
     @web.middleware
@@ -73,7 +83,9 @@ def add_deadlines(app: web.Application, *, seconds: float = _SECONDS, limit: int
             return answer
         deadline = request[DEADLINE] = Deadline(waiting[request.method == "GET"], limit, seconds)
         deadline.start()
-        task: asyncio.Task[web.StreamResponse] = asyncio.create_task(handler(request), name=f"answer-{request.path}")
+        task: asyncio.Task[web.StreamResponse] = asyncio.create_task(
+            handler(request), name=f"answer-{request.path}"
+        )
         running.add(task)
         task.add_done_callback(running.discard)
         task.add_done_callback(lambda _: deadline.lift())
@@ -83,8 +95,8 @@ def add_deadlines(app: web.Application, *, seconds: float = _SECONDS, limit: int
             task.add_done_callback(_note_end)
             raise DependencyError("postgres", "no answer in time")
         finally:
-            # An error keeps this frame, the frame would keep the task, and the task keeps the error: the body of
-            # the request would stay in memory until the cycle collector runs.
+            # An error keeps this frame, the frame would keep the task, and the task keeps the
+            # error: the body of the request would stay in memory until the cycle collector runs.
             del task
 
     async def finish(_app: web.Application) -> None:
@@ -102,9 +114,11 @@ async def _lift(request: web.Request, _response: web.StreamResponse) -> None:
 
 
 def _note_end(task: asyncio.Task[web.StreamResponse]) -> None:
-    """The sender has had its 503 already: what came of the request is for the log."""
+    """Log the end of a request whose client already got a 503."""
     error = None if task.cancelled() else task.exception()
     if error is None:
-        log.info("Request ended after its deadline", task=task.get_name(), cancelled=task.cancelled())
+        log.info(
+            "Request ended after its deadline", task=task.get_name(), cancelled=task.cancelled()
+        )
     else:
         log.warning("Request failed after its deadline", task=task.get_name(), error=str(error))

@@ -1,6 +1,8 @@
-"""A job's life as server-sent events: its counters whenever they change, its results in input order, its end.
+"""The events of a job: its counters whenever they change, its results in the order of the request,
+its end.
 
-The id of an event says how many results were sent, so that a client that comes back goes on where it was.
+The id of an event is the number of results sent so far. A client that reconnects continues after
+it.
 """
 
 from collections.abc import AsyncIterator
@@ -15,7 +17,7 @@ _PAGE = 500
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """One server-sent event; one without an id leaves the client's as it is."""
+    """One server-sent event. One without an id does not change the id that the client remembers."""
 
     name: str
     data: Any
@@ -23,22 +25,23 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobFeed:
-    """What a client of one job's events has not seen yet."""
+    """The events of one job that a client has not received."""
 
     def __init__(self, store: JobStore, job_id: str, sent: int) -> None:
         self._store = store
         self._job_id = job_id
-        self._sent = sent  # results, from the first position on
+        self._sent = sent  # number of results, from the first position on
         self._shown: Job | None = None
         self.is_over = False
 
     async def poll(self) -> AsyncIterator[Event]:
-        """What is new, in order; nothing if nothing changed. Raises DependencyError when Postgres is away.
+        """The new events, in order. Raises DependencyError when Postgres is unavailable.
 
-        A result comes when all before it have ended. One that a retry changes later does not come again.
+        A result is sent when all results before it have ended. A result that a retry changes is not
+        sent again.
         """
         job = await self._store.get(self._job_id)
-        if job is None:  # removed with age
+        if job is None:  # deleted by its retention
             self.is_over = True
             return
         if job == self._shown:
@@ -52,7 +55,7 @@ class JobFeed:
             yield Event(name=END, data=job, id=END)
 
     async def _results(self, job: Job) -> AsyncIterator[Event]:
-        """The next results that have ended; a page of them is in memory, however many there are."""
+        """The next results that have ended; only a page of them is in memory."""
         is_more = True
         while is_more and self._sent < job.total:
             page = await self._store.page(self._job_id, self._sent, _PAGE)

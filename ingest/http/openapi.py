@@ -1,4 +1,6 @@
-"""The API as an OpenAPI document, made from the declarations of its routes (`shared/service/routes.py`)."""
+"""The API as an OpenAPI document, made from the declarations of its routes
+(`shared/service/routes.py`).
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -45,7 +47,9 @@ class OpenApi:
 def openapi_document(routes: Sequence[Route]) -> dict[str, Any]:
     """The document of these routes; every answer and request body is a named schema."""
     routes = [each for each in routes if each.is_described]
-    answers = {kind for each in routes for kinds in each.answers.values() for kind in _alternatives(kinds)}
+    answers = {
+        kind for each in routes for kinds in each.answers.values() for kind in _alternatives(kinds)
+    }
     bodies = {each.body for each in routes if each.body is not None}
     types = [Problem, *sorted(answers | bodies, key=lambda kind: kind.__name__)]
     schemas, components = _schemas(types)
@@ -55,11 +59,17 @@ def openapi_document(routes: Sequence[Route]) -> dict[str, Any]:
         paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, schema_of)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "millstream", "version": "0.1.0", "license": {"name": "MIT", "identifier": "MIT"}},
+        "info": {
+            "title": "millstream",
+            "version": "0.1.0",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"secret": {"type": "http", "scheme": "bearer", "description": "WEBHOOK_API_SECRET"}},
+            "securitySchemes": {
+                "secret": {"type": "http", "scheme": "bearer", "description": "WEBHOOK_API_SECRET"}
+            },
         },
     }
 
@@ -91,7 +101,9 @@ def _operation(declared: Route, schema_of: Mapping[type, Any]) -> dict[str, Any]
 def _answer(declared: Route, status: int, schemas: Sequence[Any]) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": _REASONS[status]}
     if schemas:
-        answer["content"] = {declared.media: {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}}
+        answer["content"] = {
+            declared.media: {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
+        }
     return answer
 
 
@@ -105,18 +117,30 @@ def _alternatives(kinds: type | tuple[type, ...]) -> tuple[type, ...]:
 def _parameters(declared: Route) -> Iterator[dict[str, Any]]:
     for name, kind in declared.path_parameters.items():
         [schema], components = _schemas([kind])
-        yield {"name": name, "in": "path", "required": True, "schema": _as_parameter(schema, components)}
+        yield {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": _as_parameter(schema, components),
+        }
     if declared.query is None:
         return
     [reference], components = _schemas([declared.query])
     query = _resolved(reference, components)
     for name, schema in query["properties"].items():
         is_required = name in query.get("required", ())
-        yield {"name": name, "in": "query", "required": is_required, "schema": _as_parameter(schema, components)}
+        yield {
+            "name": name,
+            "in": "query",
+            "required": is_required,
+            "schema": _as_parameter(schema, components),
+        }
 
 
 def _as_parameter(schema: dict[str, Any], components: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of a field as a parameter: omitted instead of null, and a list is separated by commas."""
+    """The schema of a field as a parameter: omitted instead of null, and a list is separated by
+    commas.
+    """
     chosen = next(each for each in schema.get("anyOf", [schema]) if each.get("type") != "null")
     chosen = _resolved(chosen, components)
     if chosen.get("type") == "array":
@@ -125,7 +149,9 @@ def _as_parameter(schema: dict[str, Any], components: Mapping[str, Any]) -> dict
 
 
 def _schemas(types: Sequence[Any]) -> tuple[tuple[dict[str, Any], ...], dict[str, Any]]:
-    return msgspec.json.schema_components(types, schema_hook=schema_of_parsed, ref_template=_REFERENCE)
+    return msgspec.json.schema_components(
+        types, schema_hook=schema_of_parsed, ref_template=_REFERENCE
+    )
 
 
 def _resolved(schema: dict[str, Any], components: Mapping[str, Any]) -> dict[str, Any]:

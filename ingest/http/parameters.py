@@ -42,7 +42,9 @@ class CallbackUrl(str):
         try:
             url = parse_callback(text)
         except RejectedError as error:
-            raise ValueError(error.reason.removeprefix("callback_url: ")) from error
+            raise ValueError(
+                error.reason.removeprefix("invalid value for `callback_url`: ")
+            ) from error
         if url is None:
             raise ValueError(f"expected {cls.expected}")
         return cls(url)
@@ -56,6 +58,8 @@ class PlacementQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CollectionQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """A collection that must be named, because the default one is rarely meant by what is done to it."""
+    """A collection that must be named, because the default one is rarely meant by what is done to
+    it.
+    """
 
     collection: CollectionName

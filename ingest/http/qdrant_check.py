@@ -1,4 +1,7 @@
-"""Whether Qdrant answers. Asked without its client, which would take half of this service's memory (50 MB)."""
+"""Whether Qdrant answers.
+
+Asked without its client, which would take half of this service's memory (50 MB).
+"""
 
 from http import HTTPStatus
 

@@ -1,8 +1,10 @@
-"""Sessions of the page: who knew the API secret gets a cookie that counts as it, for a while. Nothing is stored.
+"""Sessions of the page: after sign-in with the API secret, a cookie replaces it for some hours.
 
-The cookie is signed with a key that is made from the secret: every ingest process takes it, and with a new secret
-all sessions end. A browser sends cookies along whoever asks for it, so what changes something must also show that
-the page itself asks.
+Nothing is stored.
+
+The cookie is signed with a key derived from the secret: every ingest process accepts it, and a new
+secret ends all sessions. A browser also sends cookies with requests that another site makes, so a
+request that changes something must prove that the page made it.
 """
 
 import hmac
@@ -18,11 +20,12 @@ from shared.service.settings import Secret
 COOKIE = "millstream_session"
 LIFETIME = 12 * 3600  # seconds
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
-_OWN_HEADER = ("X-Requested-With", "millstream")  # another site cannot send it without asking first
+# Another site cannot send it without a CORS preflight.
+_OWN_HEADER = ("X-Requested-With", "millstream")
 
 
 class Sessions:
-    """Makes and judges session cookies. Without a secret there are no sessions."""
+    """Creates and checks session cookies. Without a secret there are no sessions."""
 
     def __init__(self, secret: Secret, clock: Callable[[], float] = time.time) -> None:
         self._key = hmac.digest(_bytes(secret), b"millstream session", "sha256")
@@ -30,19 +33,21 @@ class Sessions:
         self._clock = clock
 
     def make(self) -> str:
-        """A cookie's value."""
+        """Create the value of a cookie."""
         claim = f"{int(self._clock()) + LIFETIME}.{secrets.token_urlsafe(16)}"
         return f"{claim}.{self._sign(claim)}"
 
     def is_valid(self, value: str) -> bool:
-        """Whether this is the value of a session that has not ended."""
+        """Whether this is the value of a session that has not expired."""
         claim, _, signature = value.rpartition(".")
-        if not self._is_possible or not hmac.compare_digest(_bytes(signature), _bytes(self._sign(claim))):
+        if not self._is_possible or not hmac.compare_digest(
+            _bytes(signature), _bytes(self._sign(claim))
+        ):
             return False
         return int(claim.partition(".")[0]) > self._clock()
 
     def has(self, request: web.Request) -> bool:
-        """Whether the request comes with a session."""
+        """Whether the request has a valid session."""
         return self.is_valid(request.cookies.get(COOKIE, ""))
 
     def _sign(self, claim: str) -> str:
@@ -50,7 +55,7 @@ class Sessions:
 
 
 def is_own(request: web.Request) -> bool:
-    """Whether a request with a cookie is the page's own, and not one that another site had the browser send."""
+    """Whether a request with a cookie was made by the page, and not by another site."""
     if request.method in _SAFE_METHODS:
         return True
     name, value = _OWN_HEADER
@@ -58,7 +63,7 @@ def is_own(request: web.Request) -> bool:
 
 
 def comes_from_here(request: web.Request) -> bool:
-    """Whether the browser says that a page of this very host asks."""
+    """Whether the browser reports that a page of this host made the request."""
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site in {"same-origin", "none"}
@@ -67,4 +72,5 @@ def comes_from_here(request: web.Request) -> bool:
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")  # aiohttp keeps bytes that are not UTF-8 as lone surrogates
+    # aiohttp keeps bytes that are not UTF-8 as lone surrogates.
+    return text.encode("utf-8", "surrogatepass")

@@ -10,7 +10,13 @@ MODULE_NAME = "tables.js"
 
 def tables_module() -> bytes:
     """Return the source of `/static/tables.js`."""
-    stages = [{"name": stage, "title": row.title, "operation": row.operation_title} for stage, row in STAGES.items()]
+    stages = [
+        {"name": stage, "title": row.title, "operation": row.operation_title}
+        for stage, row in STAGES.items()
+    ]
     constants = {"STAGES": stages, "LANES": list(Lane), "OPERATOR": OPERATOR}
-    lines = [f"export const {name} = {msgspec.json.encode(value).decode()};" for name, value in constants.items()]
+    lines = [
+        f"export const {name} = {msgspec.json.encode(value).decode()};"
+        for name, value in constants.items()
+    ]
     return "\n".join(["// Made of shared/pipeline/stages.py and lanes.py.", *lines, ""]).encode()

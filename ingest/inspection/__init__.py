@@ -1,1 +1,4 @@
-"""What the pipeline does now and did lately: streams, pending entries, rates, operations."""
+"""The present and recent state of the pipeline: streams, pending entries, rates, operations.
+
+Reads only, except for `operator`.
+"""

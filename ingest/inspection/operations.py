@@ -1,4 +1,4 @@
-"""What the rows of operation_metrics say: totals by type of operation, and the latest rows."""
+"""Reports of operation_metrics: totals by type of operation, and the latest rows."""
 
 import datetime as dt
 from typing import Annotated, Any
@@ -16,21 +16,24 @@ AND ($3::text IS NULL OR document_url = $3) AND ($4::boolean IS NULL OR success 
 
 _TOTALS = f"""
 SELECT operation_type, count(*) AS total, count(*) FILTER (WHERE success) AS success_count,
-       count(*) FILTER (WHERE NOT success) AS failure_count, avg(success::int)::float8 AS success_rate,
-       avg(duration_ms) AS avg_duration_ms, min(duration_ms) AS min_duration_ms, max(duration_ms) AS max_duration_ms,
+       count(*) FILTER (WHERE NOT success) AS failure_count,
+       avg(success::int)::float8 AS success_rate, avg(duration_ms) AS avg_duration_ms,
+       min(duration_ms) AS min_duration_ms, max(duration_ms) AS max_duration_ms,
        percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ms) AS p95_duration_ms
 FROM webhook.operation_metrics WHERE {_WHERE} GROUP BY operation_type ORDER BY operation_type
 """
 
 _LATEST = f"""
-SELECT timestamp, operation_type, operation_name, duration_ms, success, error_message, request_id, job_id::text,
-       crawl_id, document_url, metadata
+SELECT timestamp, operation_type, operation_name, duration_ms, success, error_message, request_id,
+       job_id::text, crawl_id, document_url, metadata
 FROM webhook.operation_metrics WHERE {_WHERE} ORDER BY timestamp DESC LIMIT $5
 """
 
 
 class OperationFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """A selection of rows, and how many of the latest to return; all conditions that are set must hold."""
+    """A selection of rows, and how many of the latest to return; all conditions that are set must
+    hold.
+    """
 
     hours: Annotated[float, Meta(gt=0, le=24 * 366)] = 24.0
     operation_type: Text | None = None
@@ -40,7 +43,7 @@ class OperationFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OperationTotals(msgspec.Struct, frozen=True, kw_only=True):
-    """The rows of one type of operation; `success_rate` is a share from 0 to 1."""
+    """The rows of one type of operation; `success_rate` is from 0 to 1."""
 
     total: int
     success_count: int
@@ -70,11 +73,11 @@ class OperationRow(msgspec.Struct, frozen=True, kw_only=True):
 
 class OperationReport(msgspec.Struct, frozen=True, kw_only=True):
     operations_by_type: dict[str, OperationTotals]
-    operations: list[OperationRow]  # the latest ones, newest first
+    operations: list[OperationRow]  # the latest, newest first
 
 
 class OperationReports:
-    """Reads operation_metrics. Raises DependencyError when Postgres is away."""
+    """Reads operation_metrics. Raises DependencyError when Postgres is unavailable."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
@@ -85,6 +88,8 @@ class OperationReports:
         totals = [dict(row) for row in await self._pool.fetch(_TOTALS, *chosen)]
         latest = await self._pool.fetch(_LATEST, *chosen, wanted.limit) if wanted.limit else []
         return OperationReport(
-            operations_by_type={row.pop("operation_type"): msgspec.convert(row, OperationTotals) for row in totals},
+            operations_by_type={
+                row.pop("operation_type"): msgspec.convert(row, OperationTotals) for row in totals
+            },
             operations=[msgspec.convert(dict(row), OperationRow) for row in latest],
         )

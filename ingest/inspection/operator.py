@@ -1,7 +1,8 @@
-"""What a person does to a pending entry: take it out of its worker's hands, give it back, give it up.
+"""Actions of an operator on a pending entry: hold it, release it, dead-letter it.
 
-An operator is one more consumer of the stage's group. It takes the entry first; then whoever held it loses its lease,
-stops, and has its hand-over refused. All that follows is the runtime's own way.
+An operator is another consumer of the group of the stage. It claims the entry first: the previous
+consumer loses its lease, stops working, and its hand-over is refused. From then on the runtime
+works as usual.
 """
 
 import asyncio
@@ -28,46 +29,53 @@ log = structlog.get_logger()
 
 
 class NotPendingError(MillstreamError):
-    """No consumer of the stage holds such an entry (any more)."""
+    """No consumer of the stage holds this entry."""
 
 
 class PendingConflictError(MillstreamError):
-    """The entry is not what the operator took it for: another one holds it, or there are two of this id."""
+    """Another consumer holds the entry than the operator expected, or two lanes have an entry of
+    this id.
+    """
 
 
 class WantedEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """The entry that an operator means."""
+    """The entry that an operator selects."""
 
     id: str
-    lane: Lane | None = None  # needed only where two lanes have an entry of this id
-    consumer: str | None = None  # only if this one still holds it
+    lane: Lane | None = None  # required if two lanes have an entry of this id
+    consumer: str | None = None  # if given, it must still hold the entry
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry that an operator took."""
+    """An entry that an operator claimed."""
 
     stage: StageName
     lane: Lane
     id: str
     taken_from: str  # the consumer that held it
-    deliveries: int  # until then; the operator's is not counted
+    deliveries: int  # without that to the operator
 
 
 class Claimed(Taken, frozen=True, kw_only=True):
-    held_for_s: float  # unless it is claimed again
+    held_for_s: float  # until it can be reclaimed
 
 
 class DeadLettered(Taken, frozen=True, kw_only=True):
-    dead_letters: int  # one for each document that was current, or one for an entry that cannot be read
+    dead_letters: (
+        int  # one for each document that was current, or one for an entry that cannot be read
+    )
 
 
 class Operator:
     """Acts on the pending entries of one stage.
 
-    Every method raises NotPendingError, PendingConflictError, and DependencyError when Redis is away.
+    Every method raises NotPendingError, PendingConflictError, and DependencyError when Redis is
+    unavailable.
     """
 
-    def __init__(self, redis: Redis, consumer: Consumer, recorder: Recorder, handover: HandOver) -> None:
+    def __init__(
+        self, redis: Redis, consumer: Consumer, recorder: Recorder, handover: HandOver
+    ) -> None:
         self._redis = redis
         self._consumer = consumer
         self._recorder = recorder
@@ -76,20 +84,20 @@ class Operator:
         self._leave = redis.register_script(script("leave"))
 
     async def claim(self, wanted: WantedEntry) -> Claimed:
-        """Hold the entry for one lease, so that nobody works on it; then it is reclaimed as ever."""
+        """Hold the entry for one lease; then a worker reclaims it."""
         taken = await self._take(wanted, await self._lane(wanted), "claim")
         return Claimed(**msgspec.structs.asdict(taken), held_for_s=float(self._consumer.lease))
 
     async def release(self, wanted: WantedEntry) -> Taken:
-        """Give the entry to the next worker that asks, as if it had not been delivered."""
+        """Let the next worker that asks have the entry, without counting a delivery."""
         idle_ms = int(self._consumer.lease * 1000) + 1
         return await self._take(wanted, await self._lane(wanted), "release", idle_ms)
 
     async def dead_letter(self, wanted: WantedEntry, reason: str) -> DeadLettered:
-        """Give up the documents of the entry: first their dead letters are written, then it goes.
+        """Write a dead letter for each document of the entry, then remove the entry.
 
-        Raises NewerSchemaError, with nothing changed, for an entry of a later release; DependencyError if Postgres is
-        away for a lease, too: then a worker takes the entry over.
+        Raises NewerSchemaError, with nothing changed, for an entry of a later release; and
+        DependencyError if Postgres is unavailable for a lease: then a worker reclaims the entry.
         """
         lane = await self._lane(wanted)
         fields = await self._read(lane, wanted.id)
@@ -100,22 +108,29 @@ class Operator:
         try:
             async with asyncio.timeout(self._consumer.lease):
                 letters = await self._dead_letter(entry, reason)
-                # Refused if a worker has taken it over meanwhile: that one finds nothing current in it, and ends it.
+                # Refused if a worker has reclaimed it meanwhile: that worker finds no current item
+                # in it, and ends it.
                 await self._handover.pass_on(entry, None)
         except TimeoutError as error:
-            raise DependencyError("postgres", "the dead letters were not written in time: repeat it") from error
-        await self._tidy(entry)
+            raise DependencyError(
+                "postgres", "the dead letters were not written in time: repeat the request"
+            ) from error
+        await self._leave_group(entry)
         return DeadLettered(**msgspec.structs.asdict(taken), dead_letters=letters)
 
     async def _lane(self, wanted: WantedEntry) -> Lane:
-        """The lane in which the entry is pending."""
+        """The lane of the pending entry."""
         lanes = [wanted.lane] if wanted.lane is not None else list(Lane)
         with redis_errors():
             found = [lane for lane in lanes if await self._is_pending(lane, wanted.id)]
         if not found:
-            raise NotPendingError(f"no consumer of the {self._consumer.stage} holds an entry {wanted.id}")
+            raise NotPendingError(
+                f"no consumer of the {self._consumer.stage} holds an entry {wanted.id}"
+            )
         if len(found) > 1:
-            raise PendingConflictError(f"the lanes {' and '.join(found)} both have an entry {wanted.id}: say which")
+            raise PendingConflictError(
+                f"the lanes {' and '.join(found)} both have an entry {wanted.id}: say which"
+            )
         return found[0]
 
     async def _is_pending(self, lane: Lane, entry_id: str) -> bool:
@@ -138,7 +153,9 @@ class Operator:
                 args=[consumer.stage, consumer.name, wanted.id, idle_ms, expected, OPERATOR],
             )
         if not answer:
-            raise NotPendingError(f"no consumer of the {consumer.stage} holds the entry {wanted.id} any more")
+            raise NotPendingError(
+                f"no consumer of the {consumer.stage} holds the entry {wanted.id} any more"
+            )
         holder = answer[0].decode(errors="replace")
         if len(answer) == 1:
             raise PendingConflictError(f"{holder} holds the entry {wanted.id} now")
@@ -150,16 +167,20 @@ class Operator:
             action=action,
             taken_from=holder,
         )
-        return Taken(stage=consumer.stage, lane=lane, id=wanted.id, taken_from=holder, deliveries=answer[1])
+        return Taken(
+            stage=consumer.stage, lane=lane, id=wanted.id, taken_from=holder, deliveries=answer[1]
+        )
 
     async def _read(self, lane: Lane, entry_id: str) -> dict[bytes, bytes]:
-        """The fields of the entry; none if somebody deleted it."""
+        """The fields of the entry; none if it was deleted."""
         with redis_errors():
-            rows: Any = await self._redis.xrange(self._consumer.stage.stream(lane), entry_id, entry_id)
+            rows: Any = await self._redis.xrange(
+                self._consumer.stage.stream(lane), entry_id, entry_id
+            )
         return dict(rows[0][1]) if rows else {}
 
     async def _dead_letter(self, entry: Entry, reason: str) -> int:
-        """Write the dead letters of the entry, and return how many."""
+        """Write the dead letters of the entry; returns how many."""
         try:
             header = decode_header(entry.header)
             documents = await self._recorder.begin(entry, header)
@@ -170,7 +191,7 @@ class Operator:
         await self._recorder.record(documents, dead, header, entry.deliveries)
         return len(dead)
 
-    async def _tidy(self, entry: Entry) -> None:
-        """Leave the group, where nothing else is held; else a janitor will see to it."""
+    async def _leave_group(self, entry: Entry) -> None:
+        """Leave the group if nothing else is held; else the janitor removes this consumer later."""
         with contextlib.suppress(RedisError, OSError):
             await self._leave(keys=[entry.stream], args=[self._consumer.stage, self._consumer.name])

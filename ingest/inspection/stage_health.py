@@ -1,4 +1,6 @@
-"""How each stage stands: its live workers, the entries in its streams, and what the workers wait for. No I/O."""
+"""The health of each stage: live workers, entries in its streams, dependencies that workers wait
+for. Pure.
+"""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -15,7 +17,8 @@ Stages = dict[str, StageHealth]
 def stages_of(states: StreamStates, reports: Sequence[WorkerWaits], lease: float) -> Stages:
     """All stages; `lease` is in seconds."""
     return {
-        state.stage: _stage_of(state, [r for r in reports if r.stage is state.stage], lease) for state in states.stages
+        state.stage: _stage_of(state, [r for r in reports if r.stage is state.stage], lease)
+        for state in states.stages
     }
 
 
@@ -30,16 +33,19 @@ def with_stages(report: HealthReport, stages: Stages | None) -> HealthReport:
 def _stage_of(state: StageState, reports: Sequence[WorkerWaits], lease: float) -> StageHealth:
     consumers = [consumer for lane in state.lanes for consumer in lane.consumers]
     reading = {consumer.name for consumer in consumers if consumer.idle_ms < lease * 1000}
-    # A worker with an open breaker reads nothing, and so looks idle: its report shows that it is alive.
+    # A worker with an open breaker reads nothing and seems idle; its report proves that it is
+    # alive.
     workers = reading | {report.consumer for report in reports}
     waits = _merged([wait for report in reports for wait in report.waits])
-    status = StageStatus.WAITING if waits else StageStatus.HEALTHY if workers else StageStatus.NO_WORKERS
+    status = (
+        StageStatus.WAITING if waits else StageStatus.HEALTHY if workers else StageStatus.NO_WORKERS
+    )
     entries = sum(lane.depth for lane in state.lanes)
     return StageHealth(status=status, workers=len(workers), entries=entries, waits=waits)
 
 
 def _merged(waits: Sequence[Wait]) -> list[StageWait]:
-    """One wait for each dependency and state, as its longest-waiting worker reports it; the oldest first."""
+    """One wait per dependency and state, from the worker that has waited longest; oldest first."""
 
     def kind(wait: Wait) -> tuple[str, WaitState]:
         return wait.dependency, wait.state
@@ -52,5 +58,9 @@ def _merged(waits: Sequence[Wait]) -> list[StageWait]:
 def _merge(group: Sequence[Wait]) -> StageWait:
     first = min(group, key=lambda wait: wait.since)
     return StageWait(
-        dependency=first.dependency, state=first.state, since=first.since, reason=first.reason, workers=len(group)
+        dependency=first.dependency,
+        state=first.state,
+        since=first.since,
+        reason=first.reason,
+        workers=len(group),
     )

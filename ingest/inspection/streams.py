@@ -1,6 +1,6 @@
-"""Looking into the work streams without touching them: how full they are, who holds what, and since when.
+"""Inspecting the work streams: depth and lag, pending entries and their consumers, idle times.
 
-Reads only; no entry is claimed and no delivery counted. Bodies (texts and vectors) never leave Redis.
+Reads only: claims no entry and counts no delivery. Bodies (texts and vectors) never leave Redis.
 """
 
 import contextlib
@@ -23,8 +23,10 @@ from shared.service.errors import DependencyError, is_missing_group
 _ENTRY_ID = "[0-9]{1,19}-[0-9]{1,19}"  # Redis takes numbers of 64 bits
 EntryId = Annotated[str, Meta(pattern=rf"\A{_ENTRY_ID}\Z", description="the id of a stream entry")]
 
-_MAX_PENDING_SCANNED = 10_000  # of one stream; the gates keep it far below
-_HEADERS_AT_ONCE = 16  # the script copies whole entries, with their bodies, before it picks the headers
+_MAX_PENDING_SCANNED = 10_000  # entries of one stream; the gates keep it far below
+_HEADERS_AT_ONCE = (
+    16  # the script copies whole entries, with their bodies, before it picks the headers
+)
 _CURSOR = re.compile(rf"(high|normal|low)_({_ENTRY_ID})")
 
 
@@ -32,7 +34,7 @@ class ConsumerState(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     pending: int
     idle_ms: int  # since it last asked for entries
-    inactive_ms: int | None  # since it last got one; None if it never did or the server does not say
+    inactive_ms: int | None  # since it last got one; None if it never did, or if unknown
 
 
 class LaneState(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,15 +46,17 @@ class LaneState(msgspec.Struct, frozen=True, kw_only=True):
     lag: int | None = None  # given to no consumer yet; None if Redis lost count
     pending: int = 0
     oldest_age_ms: int | None = None  # since the oldest entry was added
-    oldest_idle_ms: int | None = None  # longest time since a pending entry was delivered or its lease renewed
+    oldest_idle_ms: int | None = (
+        None  # longest time since a pending entry was delivered or its lease renewed
+    )
     redeliveries: int = 0  # pending entries that were delivered more than once
     consumers: list[ConsumerState] = []  # workers; who holds entries as an operator is none
 
 
 class StageState(msgspec.Struct, frozen=True, kw_only=True):
     stage: StageName
-    rate_per_s: float | None  # batch messages that left the stage, a second, over the last minute
-    eta_s: float | None  # until its streams are empty at that rate, if nothing is added
+    rate_per_s: float | None  # batch messages that left the stage, over the last minute
+    eta_s: float | None  # until its streams are empty at this rate, if nothing is added
     lanes: list[LaneState]
 
 
@@ -61,13 +65,13 @@ class StreamStates(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PendingEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry that a consumer holds; without jobs and urls if its header is gone or cannot be read."""
+    """An entry that a consumer holds. Without jobs and urls if its header is unreadable."""
 
     id: str
     lane: Lane
     consumer: str
     idle_ms: int
-    deliveries: int  # those carried over a split included
+    deliveries: int  # including those before a split
     job_id: str | None  # of the first document
     job_ids: list[str]  # of all documents
     urls: list[str]
@@ -101,7 +105,7 @@ class PendingPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamInspector:
-    """The work streams as they stand. Raises DependencyError when Redis is away."""
+    """The state of the work streams. Raises DependencyError when Redis is unavailable."""
 
     def __init__(self, redis: Redis, throughput: Throughput) -> None:
         self._redis = redis
@@ -110,7 +114,7 @@ class StreamInspector:
         self._ages = redis.register_script(script("oldest"))
 
     async def streams(self) -> StreamStates:
-        """Every stage and lane; a stream or group that does not exist is an empty one."""
+        """Every stage and lane; a missing stream or group counts as empty."""
         pipeline = self._redis.pipeline(transaction=False)
         places = [(stage, lane) for stage in StageName for lane in Lane]
         for stage, lane in places:
@@ -131,13 +135,21 @@ class StreamInspector:
             ]
         size = len(Lane)
         return StreamStates(
-            stages=[self._stage_state(stage, lanes[i * size : (i + 1) * size]) for i, stage in enumerate(StageName)]
+            stages=[
+                self._stage_state(stage, lanes[i * size : (i + 1) * size])
+                for i, stage in enumerate(StageName)
+            ]
         )
 
     async def pending(
-        self, stage: StageName, *, idle_over: float = 0.0, after: PendingCursor | None = None, limit: int = 100
+        self,
+        stage: StageName,
+        *,
+        idle_over: float = 0.0,
+        after: PendingCursor | None = None,
+        limit: int = 100,
     ) -> PendingPage:
-        """Pending entries by lane, oldest first; only those idle for `idle_over` seconds or longer."""
+        """Pending entries by lane, oldest first, idle for at least `idle_over` seconds."""
         first_lane, start = after.position if after is not None else (next(iter(Lane)), "-")
         idle_ms = int(idle_over * 1000)
         entries: list[PendingEntry] = []
@@ -148,29 +160,44 @@ class StreamInspector:
                     entries += await self._entries(stage, lane, rows)
                 start = "-"
         last = entries[-1] if len(entries) == limit else None
-        return PendingPage(stage=stage, entries=entries, next=f"{last.lane}_{last.id}" if last else None)
+        return PendingPage(
+            stage=stage, entries=entries, next=f"{last.lane}_{last.id}" if last else None
+        )
 
     def _stage_state(self, stage: StageName, lanes: list[LaneState]) -> StageState:
         rate = self._throughput.per_second(stage)
-        return StageState(stage=stage, rate_per_s=rate, eta_s=eta(sum(lane.depth for lane in lanes), rate), lanes=lanes)
+        return StageState(
+            stage=stage,
+            rate_per_s=rate,
+            eta_s=eta(sum(lane.depth for lane in lanes), rate),
+            lanes=lanes,
+        )
 
-    async def _rows(self, stage: StageName, lane: Lane, start: str, idle_ms: int, count: int) -> Any:
+    async def _rows(
+        self, stage: StageName, lane: Lane, start: str, idle_ms: int, count: int
+    ) -> Any:
         try:
-            return await self._redis.xpending_range(stage.stream(lane), stage, start, "+", count, idle=idle_ms)
+            return await self._redis.xpending_range(
+                stage.stream(lane), stage, start, "+", count, idle=idle_ms
+            )
         except ResponseError as error:
             return _existing(error)
 
-    async def _entries(self, stage: StageName, lane: Lane, rows: list[dict[str, Any]]) -> list[PendingEntry]:
+    async def _entries(
+        self, stage: StageName, lane: Lane, rows: list[dict[str, Any]]
+    ) -> list[PendingEntry]:
         ids = [row["message_id"].decode() for row in rows]
         headers: list[bytes | None] = []
         for i in range(0, len(ids), _HEADERS_AT_ONCE):
-            answer: Any = await self._headers(keys=[stage.stream(lane)], args=ids[i : i + _HEADERS_AT_ONCE])
+            answer: Any = await self._headers(
+                keys=[stage.stream(lane)], args=ids[i : i + _HEADERS_AT_ONCE]
+            )
             headers += answer
         return [pending_entry(lane, row, header) for row, header in zip(rows, headers, strict=True)]
 
 
 def pending_entry(lane: Lane, row: dict[str, Any], header: bytes | None) -> PendingEntry:
-    """A row of XPENDING with what the entry's header says."""
+    """A row of XPENDING, with the content of the header of its entry."""
     known = _readable(header)
     documents = known.documents if known else ()
     return PendingEntry(
@@ -186,7 +213,7 @@ def pending_entry(lane: Lane, row: dict[str, Any], header: bytes | None) -> Pend
 
 
 def eta(depth: int, rate: float | None) -> float | None:
-    """Seconds until `depth` entries are gone; None if they do not move or nobody knows how fast."""
+    """Seconds until `depth` entries have left; None if the rate is 0 or unknown."""
     if depth == 0:
         return 0.0
     return depth / rate if rate else None
@@ -201,9 +228,11 @@ def redis_errors() -> Iterator[None]:
         raise DependencyError("redis", f"{type(error).__name__}: {error}") from error
 
 
-def _lane_state(stage: StageName, lane: Lane, depth: Any, groups: Any, pending: Any, consumers: Any) -> LaneState:
+def _lane_state(
+    stage: StageName, lane: Lane, depth: Any, groups: Any, pending: Any, consumers: Any
+) -> LaneState:
     depth = _checked(depth)
-    # XINFO GROUPS fails on a stream that does not exist, which XLEN has as empty.
+    # XINFO GROUPS fails for a stream that does not exist; XLEN returns 0.
     groups = [] if depth == 0 and isinstance(groups, ResponseError) else _checked(groups)
     group = next((each for each in groups if each["name"] == stage.encode()), None)
     if group is None:
@@ -217,12 +246,16 @@ def _lane_state(stage: StageName, lane: Lane, depth: Any, groups: Any, pending: 
         pending=group["pending"],
         oldest_idle_ms=max((row["time_since_delivered"] for row in rows), default=None),
         redeliveries=sum(row["times_delivered"] > 1 for row in rows),
-        consumers=[_consumer_state(each) for each in members if not each["name"].startswith(OPERATOR.encode())],
+        consumers=[
+            _consumer_state(each)
+            for each in members
+            if not each["name"].startswith(OPERATOR.encode())
+        ],
     )
 
 
 def _consumer_state(member: dict[str, Any]) -> ConsumerState:
-    inactive = member.get("inactive", -1)  # from Redis 7.2 on; -1: never got an entry
+    inactive = member.get("inactive", -1)  # since Redis 7.2; -1: received no entry yet
     return ConsumerState(
         name=member["name"].decode(errors="replace"),
         pending=member["pending"],
@@ -238,8 +271,10 @@ def _checked(answer: Any) -> Any:
 
 
 def _existing(answer: Any) -> Any:
-    """The answer about a group; nothing if the group or its stream does not exist."""
-    return [] if isinstance(answer, ResponseError) and is_missing_group(answer) else _checked(answer)
+    """The answer about a group; empty if the group or its stream does not exist."""
+    return (
+        [] if isinstance(answer, ResponseError) and is_missing_group(answer) else _checked(answer)
+    )
 
 
 def _readable(header: bytes | None) -> Header | None:

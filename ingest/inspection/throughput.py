@@ -1,6 +1,7 @@
-"""Throughput of the stages: batch messages that left each stage's streams over the last minute.
+"""The rate of each stage: batch messages that left its streams over the last minute.
 
-Counted in Redis, since Postgres has no row that tells cheaply what left the embedder.
+Counted in Redis, where all stages can be counted alike; Postgres has no cheap count of the
+embedder.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ class RateWindow:
         self._samples: deque[tuple[float, int]] = deque()
 
     def add(self, now: float, count: int) -> None:
-        """Note the counter's value at `now` (seconds); a counter that fell begins anew."""
+        """Add the value of the counter at `now` (seconds). A lower value starts a new window."""
         if self._samples and count < self._samples[-1][1]:
             self._samples.clear()
         self._samples.append((now, count))
@@ -44,7 +45,10 @@ class RateWindow:
 
 
 class Throughput:
-    """Samples what left the streams of every stage, in every process that shows it."""
+    """Samples the entries that left the streams of every stage.
+
+    Each ingest process samples for itself.
+    """
 
     def __init__(self, redis: Redis, clock: Callable[[], float] = time.monotonic) -> None:
         self._entries_left = redis.register_script(script("entries_left"))
@@ -54,7 +58,8 @@ class Throughput:
     async def run(self) -> None:
         """Sample every few seconds until cancelled."""
         while True:
-            # Without a sample the rate is that of the ones before; /health says that Redis is away.
+            # A missing sample keeps the rate of the earlier ones; /health reports that Redis is
+            # unavailable.
             with contextlib.suppress(RedisError, OSError):
                 await self.sample()
             await asyncio.sleep(_INTERVAL)
@@ -69,5 +74,5 @@ class Throughput:
             window.add(now, sum(left[stream] for stream in stage.streams))
 
     def per_second(self, stage: StageName) -> float | None:
-        """Batch messages a second that the stage finished; None if that is not known yet."""
+        """Batch messages per second that left the stage; None if not known yet."""
         return self._windows[stage].per_second

@@ -1,4 +1,6 @@
-"""Watches the pipeline as a whole: streams, backlog and dead letters, for the metrics and for the page."""
+"""Watches the pipeline as a whole: streams, backlog and dead letters, for the metrics and for the
+page.
+"""
 
 import asyncio
 from collections.abc import Mapping
@@ -20,36 +22,43 @@ from shared.service.metrics import PipelineGauges
 
 log = structlog.get_logger()
 
-INTERVAL = 2.0  # seconds between looks; one costs 37 small commands of Redis and two bounded counts
-COUNTED = 100_000  # counting a million rows each time would cost more than it tells
+INTERVAL = 2.0  # seconds; one reading takes 37 small commands of Redis and two bounded counts
+COUNTED = 100_000  # rows; counting a million each time would cost too much
 
 _BACKLOG = f"""
 SELECT lane, (SELECT count(*) FROM (
-  SELECT 1 FROM webhook.job_items WHERE state = 'queued' AND lane = l.lane LIMIT {COUNTED}) queued) AS documents
+  SELECT 1 FROM webhook.job_items WHERE state = 'queued' AND lane = l.lane
+  LIMIT {COUNTED}) queued) AS documents
 FROM unnest($1::text[]) AS l(lane)
 """
 
 _LETTERS = f"""
-SELECT count(*) FROM (SELECT 1 FROM webhook.dead_letters WHERE replayed_at IS NULL LIMIT {COUNTED}) open
+SELECT count(*) FROM (
+  SELECT 1 FROM webhook.dead_letters WHERE replayed_at IS NULL LIMIT {COUNTED}) open
 """
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
-    """The pipeline at one moment. What could not be asked for is None."""
+    """The pipeline at one moment. Parts that could not be read are None."""
 
     streams: StreamStates | None
-    stages: Stages | None  # workers, and what they wait for
-    backlog: dict[Lane, int] | None  # documents that wait in Postgres, counted up to 100,000 a lane
-    dead_letters: int | None  # open ones, counted up to 100,000
+    stages: Stages | None  # workers, and the dependencies they wait for
+    backlog: dict[Lane, int] | None  # documents waiting in Postgres, counted up to 100,000 per lane
+    dead_letters: int | None  # not replayed, counted up to 100,000
 
 
 class PipelineWatch:
-    """Looks every two seconds and keeps what it saw last."""
+    """Reads the state every two seconds and keeps the latest."""
 
     def __init__(
-        self, inspector: StreamInspector, redis: Redis, pool: PostgresPool, gauges: PipelineGauges, lease: float
+        self,
+        inspector: StreamInspector,
+        redis: Redis,
+        pool: PostgresPool,
+        gauges: PipelineGauges,
+        lease: float,
     ) -> None:
-        """`lease` in seconds: a consumer that asked for nothing for so long is dead."""
+        """`lease` in seconds: a consumer idle for longer is dead."""
         self._inspector = inspector
         self._redis = redis
         self._lease = lease
@@ -58,13 +67,13 @@ class PipelineWatch:
         self.latest = Overview(streams=None, stages=None, backlog=None, dead_letters=None)
 
     async def run(self) -> None:
-        """Look until cancelled; what is away is looked for again."""
+        """Read until cancelled; a dependency that is unavailable is read again."""
         while True:
             self.latest = await self.look()
             await asyncio.sleep(INTERVAL)
 
     async def look(self) -> Overview:
-        """Look once, and set the metrics by it."""
+        """Read once, and set the metrics."""
         streams, stages, backlog, letters = None, None, None, None
         try:
             streams = await self._inspector.streams()
@@ -82,7 +91,7 @@ class PipelineWatch:
         return Overview(streams=streams, stages=stages, backlog=backlog, dead_letters=letters)
 
     def complete(self, report: HealthReport) -> HealthReport:
-        """The health report of ingest, with the stages as they were seen last."""
+        """The health report of ingest, with the latest state of the stages."""
         return with_stages(report, self.latest.stages)
 
     async def _backlog(self) -> dict[Lane, int]:
@@ -108,6 +117,6 @@ class PipelineWatch:
 
 
 async def read_waits(redis: Redis) -> list[WorkerWaits]:
-    """What workers wait for, of all that wait. Raises RedisError and OSError."""
+    """The reports of all workers that wait for a dependency. Raises RedisError and OSError."""
     reports: Any = await redis.hgetall(WAITS)
     return [waits for value in reports.values() if (waits := decode_waits(value)) is not None]

@@ -1,4 +1,7 @@
-"""Accepting work: job, items and texts in one transaction. When `accept` returns, the work is durable."""
+"""Accepting work: job, items and texts in one transaction.
+
+Once `accept` returns, the work is durable.
+"""
 
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,60 +15,71 @@ from shared.pipeline.outcomes import ItemState
 from shared.service.clients import Connection
 from shared.service.errors import MillstreamError
 
-# One statement is one round trip and one commit: with a statement for each table, and a reset of the connection after
-# them, Postgres took 2.8 times as long for a webhook (16 at once on two shared cores).
-# A job of an expired key, or without a key, is new; else the owner of the key is returned, and nothing is written.
+# One statement is one round trip and one commit: with a statement per table, and a reset of the
+# connection after them, Postgres took 2.8 times as long for a webhook (16 at once on two shared
+# cores). A job without a key, or with an expired one, is new. Otherwise nothing is written and the
+# owner of the key is returned.
 _ACCEPT = """
 WITH claimed AS (
   INSERT INTO webhook.idempotency_keys AS k (scope, key, request_hash, job_id, expires_at)
   SELECT $1, $2, $3, $5, now() + $4::interval WHERE $2::text IS NOT NULL
   ON CONFLICT (scope, key) DO UPDATE SET
     job_id       = CASE WHEN k.expires_at < now() THEN excluded.job_id ELSE k.job_id END,
-    request_hash = CASE WHEN k.expires_at < now() THEN excluded.request_hash ELSE k.request_hash END,
+    request_hash = CASE WHEN k.expires_at < now() THEN excluded.request_hash
+                        ELSE k.request_hash END,
     expires_at   = CASE WHEN k.expires_at < now() THEN excluded.expires_at ELSE k.expires_at END
   RETURNING job_id, request_hash),
-owner AS MATERIALIZED (SELECT job_id, request_hash FROM claimed UNION ALL SELECT $5, NULL WHERE $2 IS NULL),
+owner AS MATERIALIZED (
+  SELECT job_id, request_hash FROM claimed UNION ALL SELECT $5, NULL WHERE $2 IS NULL),
 job AS (
-  INSERT INTO webhook.jobs (job_id, kind, status, lane, collection, crawl_id, callback_url, request_id, timeout,
-                            total, failed, finished_at, callback_due_at, traceparent)
-  SELECT $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, CASE WHEN $14::int = $15::int THEN now() END,
+  INSERT INTO webhook.jobs
+    (job_id, kind, status, lane, collection, crawl_id, callback_url, request_id, timeout,
+     total, failed, finished_at, callback_due_at, traceparent)
+  SELECT $5, $6, $7, $8, $9, $10, $11, $12, $13,
+         $14, $15, CASE WHEN $14::int = $15::int THEN now() END,
          CASE WHEN $14::int = $15::int AND $11::text IS NOT NULL THEN now() END, $27
   FROM owner WHERE owner.job_id = $5),
-numbered AS MATERIALIZED (  -- ascending in item order: the later of two items about one document wins
+numbered AS MATERIALIZED (  -- in item order: the later of two items of one document wins
   SELECT r.*, CASE WHEN r.state <> 'failed' THEN nextval('webhook.document_version') END AS version
-  FROM owner, unnest($16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::uuid[],
-                     $23::text[], $24::text[], $25::text[], $26::bytea[]) WITH ORDINALITY
-    AS r(state, action, lane, collection, source, domain, document_id, url, code, error, body, ordinal)
+  FROM owner,
+       unnest($16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[],
+              $22::uuid[], $23::text[], $24::text[], $25::text[], $26::bytea[]) WITH ORDINALITY
+       AS r(state, action, lane, collection, source, domain,
+            document_id, url, code, error, body, ordinal)
   WHERE owner.job_id = $5),
 items AS (
   INSERT INTO webhook.job_items
-    (job_id, position, state, action, lane, collection, source, domain, document_id, version, url, crawl_id, code,
-     error, finished_at)
-  SELECT $5, ordinal - 1, state, action, lane, collection, source, domain, document_id, version, url, $10, code, error,
-         CASE WHEN state = 'failed' THEN now() END
+    (job_id, position, state, action, lane, collection, source, domain, document_id, version, url,
+     crawl_id, code, error, finished_at)
+  SELECT $5, ordinal - 1, state, action, lane, collection, source, domain, document_id, version,
+         url, $10, code, error, CASE WHEN state = 'failed' THEN now() END
   FROM numbered),
 texts AS (
   INSERT INTO webhook.payloads (version, document_id, body)
   SELECT version, document_id, body FROM numbered WHERE body IS NOT NULL AND version IS NOT NULL)
-SELECT job_id::text, request_hash, (SELECT array_agg(version ORDER BY ordinal) FROM numbered) AS versions FROM owner
+SELECT job_id::text, request_hash,
+       (SELECT array_agg(version ORDER BY ordinal) FROM numbered) AS versions
+FROM owner
 """
 
 _INSERT_PAYLOADS = """
-INSERT INTO webhook.payloads (version, document_id, body) SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::bytea[])
+INSERT INTO webhook.payloads (version, document_id, body)
+SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::bytea[])
 """
 
 _SLICE_BYTES = 4 * 1024 * 1024  # of texts in one statement
 
 _Text = tuple[int, str | None, bytes]  # version, document id, body
-Progress = Callable[[], None]  # called while a large load is written: Postgres answers, it only takes long
+# Called between the statements of a large load: Postgres is available, the load only takes long.
+Progress = Callable[[], None]
 
 
 class IdempotencyConflictError(MillstreamError):
-    """The same key came with another body."""
+    """The same key was sent with another body."""
 
 
 class DeliveryKey(msgspec.Struct, frozen=True, kw_only=True):
-    """What makes two requests one delivery. An implicit key (from the payload) never conflicts."""
+    """Identifies repeats of a delivery. An implicit key, made from the payload, never conflicts."""
 
     scope: str
     key: str
@@ -81,9 +95,9 @@ async def accept(
     key: DeliveryKey | None,
     progress: Progress = lambda: None,
 ) -> str:
-    """Make the job durable and return its id; for a repeated delivery the id of the first one.
+    """Make the job durable; returns its id, or for a repeated delivery the id of the first job.
 
-    Raises IdempotencyConflictError when an explicit key comes with another body.
+    Raises IdempotencyConflictError if an explicit key was used with another body.
     """
     async with pool.acquire() as connection:
         if sum(len(item.body or b"") for item in items) <= _SLICE_BYTES:
@@ -97,14 +111,23 @@ async def accept(
 
 
 async def _write(
-    connection: Connection, job: NewJob, items: Sequence[NewItem], key: DeliveryKey | None, *, with_texts: bool
+    connection: Connection,
+    job: NewJob,
+    items: Sequence[NewItem],
+    key: DeliveryKey | None,
+    *,
+    with_texts: bool,
 ) -> tuple[str, Sequence[int | None]]:
-    """Write all but, if they are large, the texts: whose job it is, and the versions of the items if it is this one."""
+    """Write the job, and its texts with `with_texts`.
+
+    Returns the job that owns the key, and if that is this job the versions of its items.
+    """
     failpoint("ingest", "accepting")
     failed = sum(item.error is not None for item in items)
+    status = JobStatus.FAILED if failed == len(items) else JobStatus.QUEUED
     row = await connection.fetchrow(
-        _ACCEPT, *_claim(key), job.job_id, job.kind, JobStatus.FAILED if failed == len(items) else JobStatus.QUEUED,
-        job.lane, job.collection, job.crawl_id, job.callback_url, job.request_id, job.timeout, len(items), failed,
+        _ACCEPT, *_claim(key), job.job_id, job.kind, status, job.lane, job.collection, job.crawl_id,
+        job.callback_url, job.request_id, job.timeout, len(items), failed,
         [ItemState.QUEUED if item.error is None else ItemState.FAILED for item in items],
         [item.action for item in items],
         [item.lane for item in items],
@@ -120,12 +143,21 @@ async def _write(
     )  # fmt: skip
     assert row is not None
     owner, request_hash, versions = row
-    if owner != job.job_id and key is not None and key.is_explicit and request_hash != key.request_hash:
-        raise IdempotencyConflictError(f"Idempotency-Key {key.key!r} was used with another body")
+    if (
+        owner != job.job_id
+        and key is not None
+        and key.is_explicit
+        and request_hash != key.request_hash
+    ):
+        raise IdempotencyConflictError(
+            f"the Idempotency-Key {key.key!r} was used with another body or query: send a new key"
+        )
     return owner, versions or ()
 
 
-def _claim(key: DeliveryKey | None) -> tuple[str | None, str | None, bytes | None, datetime.timedelta | None]:
+def _claim(
+    key: DeliveryKey | None,
+) -> tuple[str | None, str | None, bytes | None, datetime.timedelta | None]:
     if key is None:
         return None, None, None, None
     return key.scope, key.key, key.request_hash, datetime.timedelta(seconds=key.window)
@@ -134,7 +166,11 @@ def _claim(key: DeliveryKey | None) -> tuple[str | None, str | None, bytes | Non
 async def _write_texts(
     connection: Connection, numbered: Iterable[tuple[int | None, NewItem]], progress: Progress
 ) -> None:
-    texts = [(version, item.document_id, item.body) for version, item in numbered if version and item.body]
+    texts = [
+        (version, item.document_id, item.body)
+        for version, item in numbered
+        if version and item.body
+    ]
     for number, some in enumerate(_slices(texts)):
         if number:
             progress()
@@ -142,7 +178,7 @@ async def _write_texts(
 
 
 def _slices(texts: Sequence[_Text]) -> Iterator[list[_Text]]:
-    """The texts in order, in lists of some megabytes: each is a statement that ends soon."""
+    """The texts in order, in lists of some megabytes: one statement each, which ends soon."""
     some: list[_Text] = []
     size = 0
     for text in texts:

@@ -1,7 +1,8 @@
-"""Who is to be told that a job has ended: claimed by senders, told, tried again later, or given up.
+"""The completion webhooks of jobs: claimed by senders, delivered, postponed, or dead-lettered.
 
-All state is in the job's row. It is due (`callback_due_at`) from the statement on that ended the job; a job that a
-retry opens again is not due until it has ended again, which is another completion.
+All state is in the row of the job. The statement that ends a job makes its callback due
+(`callback_due_at`). A job that a retry reopens is due again only when it has ended again, which is
+another completion.
 """
 
 import datetime as dt
@@ -13,38 +14,46 @@ import msgspec
 from ingest.jobs.dead_letters import LetterFilter, LetterStage, conditions
 from ingest.jobs.store import JOB_COLUMNS, Job
 
-# A claim makes the callback due again later: if the sender dies, another one finds it then.
+# A claim makes the callback due again later: if the sender crashes, another one claims it then.
 _CLAIM = f"""
 UPDATE webhook.jobs j
 SET callback_due_at = now() + make_interval(secs => $2), callback_attempts = callback_attempts + 1
-FROM (SELECT job_id AS due_id FROM webhook.jobs WHERE callback_due_at <= now() AND finished_at IS NOT NULL
+FROM (SELECT job_id AS due_id FROM webhook.jobs
+      WHERE callback_due_at <= now() AND finished_at IS NOT NULL
       ORDER BY callback_due_at LIMIT $1 FOR UPDATE SKIP LOCKED) due
 WHERE j.job_id = due_id
 RETURNING {JOB_COLUMNS}, callback_url, callback_attempts, traceparent
 """
 
-# Only the claim that was made last, of the completion that it was made for, is settled.
+# A sender settles only the latest claim, of the completion that it was made for.
 _CURRENT = "job_id = $1 AND finished_at = $2 AND callback_attempts = $3"
 
-_TOLD = f"UPDATE webhook.jobs SET callback_due_at = NULL WHERE {_CURRENT}"
+_DELIVERED = f"UPDATE webhook.jobs SET callback_due_at = NULL WHERE {_CURRENT}"
 
-_POSTPONE = f"UPDATE webhook.jobs SET callback_due_at = now() + make_interval(secs => $4) WHERE {_CURRENT}"
+_POSTPONE = (
+    f"UPDATE webhook.jobs SET callback_due_at = now() + make_interval(secs => $4) WHERE {_CURRENT}"
+)
 
 _GIVE_UP = f"""
 WITH given_up AS (
   UPDATE webhook.jobs SET callback_due_at = NULL WHERE {_CURRENT}
   RETURNING job_id, callback_url, callback_attempts)
 INSERT INTO webhook.dead_letters (job_id, url, stage, code, error, attempts)
-SELECT job_id, callback_url, '{LetterStage.CALLBACK}', $4::text, $5::text, callback_attempts FROM given_up
+SELECT job_id, callback_url, '{LetterStage.CALLBACK}', $4::text, $5::text, callback_attempts
+FROM given_up
 """
 
-_LOOK = "SELECT count(*) FROM webhook.dead_letters l JOIN webhook.jobs j USING (job_id) WHERE {where}"
+_COUNT = (
+    "SELECT count(*) FROM webhook.dead_letters l JOIN webhook.jobs j USING (job_id) WHERE {where}"
+)
 
-# A job that is open again, by this very replay perhaps, is told about when it ends; its letter is done with.
+# The callback of a reopened job (this replay may have reopened it) becomes due when the job ends;
+# its letter counts as replayed.
 _REPLAY = """
 WITH letters AS MATERIALIZED (SELECT l.id, l.job_id FROM webhook.dead_letters l WHERE {where}),
 locked AS MATERIALIZED (
-  SELECT job_id FROM webhook.jobs WHERE job_id IN (SELECT job_id FROM letters) ORDER BY job_id FOR UPDATE),
+  SELECT job_id FROM webhook.jobs WHERE job_id IN (SELECT job_id FROM letters)
+  ORDER BY job_id FOR UPDATE),
 again AS (
   UPDATE webhook.jobs j SET callback_due_at = now(), callback_attempts = 0
   FROM locked l WHERE j.job_id = l.job_id RETURNING j.job_id)
@@ -54,16 +63,18 @@ FROM letters l JOIN again USING (job_id) WHERE d.id = l.id AND d.replayed_at IS 
 
 
 class Callback(msgspec.Struct, frozen=True, kw_only=True):
-    """A claimed callback: a job that has ended, and whom to tell."""
+    """A claimed callback: a job that has ended, and the URL of its receiver."""
 
     job: Job
     url: str
-    attempts: int  # this one included
+    attempts: int  # including this one
     traceparent: str | None
 
     @property
     def delivery_id(self) -> str:
-        """The same for every try to tell of one completion; another one if the job ends again after a retry."""
+        """The same for every attempt to deliver one completion; another one if a retry reopens the
+        job.
+        """
         return str(uuid.uuid5(uuid.UUID(self.job.job_id), str(self._finished_at)))
 
     @property
@@ -73,26 +84,28 @@ class Callback(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def claim(self) -> tuple[str, dt.datetime, int]:
-        """What must still hold of the job when the claim is settled."""
+        """The conditions under which the claim can be settled."""
         return self.job.job_id, self._finished_at, self.attempts
 
 
 class Callbacks:
-    """The callbacks in Postgres. Raises DependencyError when it is away."""
+    """The callbacks in Postgres. Raises DependencyError when it is unavailable."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
     async def claim(self, limit: int, lease: float) -> list[Callback]:
-        """Callbacks that are due, at most `limit`; nobody else gets them for `lease` seconds."""
+        """Claim at most `limit` callbacks that are due; no other sender gets them for `lease`
+        seconds.
+        """
         return [_callback(row) for row in await self._pool.fetch(_CLAIM, limit, lease)]
 
-    async def told(self, callback: Callback) -> None:
-        """Note that the receiver has taken it."""
-        await self._pool.execute(_TOLD, *callback.claim)
+    async def delivered(self, callback: Callback) -> None:
+        """Record that the receiver accepted it."""
+        await self._pool.execute(_DELIVERED, *callback.claim)
 
     async def postpone(self, callback: Callback, delay: float) -> None:
-        """Have it tried again after `delay` seconds."""
+        """Make it due again after `delay` seconds."""
         await self._pool.execute(_POSTPONE, *callback.claim, delay)
 
     async def give_up(self, callback: Callback, code: str, error: str) -> None:
@@ -100,21 +113,26 @@ class Callbacks:
         await self._pool.execute(_GIVE_UP, *callback.claim, code, error)
 
 
-async def replay_callbacks(pool: asyncpg.Pool, wanted: LetterFilter, last: int, *, dry_run: bool = False) -> int:
-    """Have the callbacks of these letters, up to the id `last`, told again; how many they are, or would be.
+async def replay_callbacks(
+    pool: asyncpg.Pool, wanted: LetterFilter, last: int, *, dry_run: bool = False
+) -> int:
+    """Make the callbacks of these letters, up to the id `last`, due again; a dry run only counts
+    them.
 
-    Raises DependencyError when Postgres is away.
+    Returns their number. Raises DependencyError when Postgres is unavailable.
     """
     where, arguments = conditions(wanted)
     where += f" AND l.stage = '{LetterStage.CALLBACK}' AND l.id <= ${len(arguments) + 1}"
     if dry_run:
-        return int(await pool.fetchval(_LOOK.format(where=where), *arguments, last))
+        return int(await pool.fetchval(_COUNT.format(where=where), *arguments, last))
     return int((await pool.execute(_REPLAY.format(where=where), *arguments, last)).split()[-1])
 
 
 def _callback(row: asyncpg.Record) -> Callback:
     fields = dict(row)
     return Callback(
-        url=fields.pop("callback_url"), attempts=fields.pop("callback_attempts"), traceparent=fields.pop("traceparent"),
+        url=fields.pop("callback_url"),
+        attempts=fields.pop("callback_attempts"),
+        traceparent=fields.pop("traceparent"),
         job=msgspec.convert(fields, Job),
-    )  # fmt: skip
+    )

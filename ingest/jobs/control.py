@@ -1,4 +1,4 @@
-"""What a person does to a job: try again what failed, cancel what has not started."""
+"""Changes to a job: retry its failed documents, cancel its queued ones."""
 
 import asyncpg
 import msgspec
@@ -17,7 +17,8 @@ WITH cancelled AS (
   RETURNING i.job_id, i.version),
 dropped AS (
   DELETE FROM webhook.payloads p USING cancelled c
-  WHERE p.version = c.version AND NOT EXISTS (SELECT 1 FROM webhook.documents d WHERE d.live_version = p.version)),
+  WHERE p.version = c.version
+    AND NOT EXISTS (SELECT 1 FROM webhook.documents d WHERE d.live_version = p.version)),
 counts AS (
   SELECT job_id, 0 AS succeeded, 0 AS failed, count(*) AS cancelled, 0 AS chunks, 0 AS inputs_saved
   FROM cancelled GROUP BY job_id),
@@ -27,24 +28,27 @@ SELECT (SELECT count(*) FROM cancelled) AS cancelled, {FINISHED} AS finished
 
 
 class Cancellation(msgspec.Struct, frozen=True, kw_only=True):
-    """How many items were cancelled, and the job if that finished it."""
+    """The number of cancelled items, and the job if that finished it."""
 
     cancelled: int
     jobs: list[FinishedJob]
 
 
 class JobControl:
-    """Changes to jobs. Raises DependencyError when Postgres is away."""
+    """Changes to jobs. Raises DependencyError when Postgres is unavailable."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
     async def retry_failed(self, job_id: str) -> int:
-        """Queue again every failed item that can still succeed; returns how many."""
+        """Queue every failed item that can still succeed; returns how many."""
         return (await replay(self._pool, LetterFilter(job_id=job_id))).replayed
 
     async def cancel(self, job_id: str) -> Cancellation:
-        """Cancel every item that waits in the queue; what is in the streams goes on."""
+        """Cancel every queued item; items in the streams continue."""
         row = await self._pool.fetchrow(_CANCEL, job_id)
         assert row is not None
-        return Cancellation(cancelled=row["cancelled"], jobs=msgspec.convert(row["finished"] or [], list[FinishedJob]))
+        return Cancellation(
+            cancelled=row["cancelled"],
+            jobs=msgspec.convert(row["finished"] or [], list[FinishedJob]),
+        )

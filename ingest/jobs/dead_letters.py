@@ -1,4 +1,4 @@
-"""Dead letters in Postgres: finding, reading and dropping what was given up. Replaying is in `replay.py`."""
+"""Dead letters in Postgres: find, read, drop. Replaying is in `replay.py`."""
 
 import datetime as dt
 import enum
@@ -13,12 +13,13 @@ from shared.service.parameters import JobId, Text
 from shared.service.settings import Seconds
 
 _COLUMNS = """
-l.id, l.job_id::text, l.position, l.url, l.stage, l.code, l.error, l.attempts, l.deliveries, l.version, l.created_at,
-l.replayed_at
+l.id, l.job_id::text, l.position, l.url, l.stage, l.code, l.error, l.attempts, l.deliveries,
+l.version, l.created_at, l.replayed_at
 """
 
 _GET = f"""
-SELECT {_COLUMNS}, coalesce(length(header), 0) AS header_bytes, coalesce(length(body), 0) AS body_bytes,
+SELECT {_COLUMNS}, coalesce(length(header), 0) AS header_bytes,
+       coalesce(length(body), 0) AS body_bytes,
        substr(header, 1, $2) AS header
 FROM webhook.dead_letters l WHERE id = $1
 """
@@ -28,7 +29,7 @@ _BATCH = 1000  # letters of one DELETE, so that no statement holds locks for lon
 
 
 class LetterStage(enum.StrEnum):
-    """Where it was given up: in a stage, or in telling that a job has ended."""
+    """The origin of a dead letter: a stage, or the delivery of a callback."""
 
     CHUNKER = "chunker"
     EMBEDDER = "embedder"
@@ -37,9 +38,10 @@ class LetterStage(enum.StrEnum):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """What was given up: a document, or an unreadable entry (then without job, position, url and version).
+    """A document, an unreadable entry or a callback that was given up.
 
-    Or a callback, then without position and version; `url` is its own.
+    An unreadable entry has no job, position, url and version. A callback has no position and
+    version, and `url` is that of its receiver.
     """
 
     id: int
@@ -57,12 +59,12 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetterDetails(DeadLetter, frozen=True, kw_only=True):
-    """A dead letter with what is kept of it; `header` and `text` are the first 500 bytes or characters."""
+    """A dead letter with its content; `header` and `text` are the first 500 bytes or characters."""
 
-    header_bytes: int  # of an unreadable entry, as it was read
+    header_bytes: int  # of an unreadable entry
     body_bytes: int
     header: str | None
-    text_characters: int | None  # of a document whose text is kept
+    text_characters: int | None  # of a document whose text is stored
     text: str | None
 
 
@@ -91,34 +93,44 @@ class DeadLetterList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetters:
-    """The dead letters in Postgres. Raises DependencyError when it is away."""
+    """The dead letters in Postgres. Raises DependencyError when it is unavailable."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
     async def list(
-        self, wanted: LetterFilter, *, with_replayed: bool = False, after: int | None = None, limit: int = 100
+        self,
+        wanted: LetterFilter,
+        *,
+        with_replayed: bool = False,
+        after: int | None = None,
+        limit: int = 100,
     ) -> DeadLetterList:
-        """Letters, newest first; those that were replayed only if asked for."""
+        """Letters, newest first; replayed ones only with `with_replayed`."""
         where, arguments = conditions(wanted, with_replayed=with_replayed)
         if after is not None:
             arguments.append(after)
             where += f" AND l.id < ${len(arguments)}"
         rows = await self._pool.fetch(
-            f"SELECT {_COLUMNS} FROM webhook.dead_letters l WHERE {where} ORDER BY l.id DESC LIMIT {int(limit)}",
+            f"SELECT {_COLUMNS} FROM webhook.dead_letters l WHERE {where} "
+            f"ORDER BY l.id DESC LIMIT {int(limit)}",
             *arguments,
         )
         letters = [msgspec.convert(dict(row), DeadLetter) for row in rows]
-        return DeadLetterList(dead_letters=letters, next=letters[-1].id if len(letters) == limit else None)
+        return DeadLetterList(
+            dead_letters=letters, next=letters[-1].id if len(letters) == limit else None
+        )
 
     async def get(self, letter_id: int) -> DeadLetterDetails | None:
-        """One letter with previews of what is kept."""
+        """One letter with previews of its content."""
         row = await self._pool.fetchrow(_GET, letter_id, _PREVIEW_CHARACTERS)
         if row is None:
             return None
         fields: dict[str, Any] = dict(row)
         header = fields.pop("header")
-        texts = await load_payloads(self._pool, [row["version"]]) if row["version"] is not None else {}
+        texts = (
+            await load_payloads(self._pool, [row["version"]]) if row["version"] is not None else {}
+        )
         text = texts[row["version"]].markdown if texts else None
         return msgspec.convert(
             {
@@ -131,14 +143,20 @@ class DeadLetters:
         )
 
     async def count(self, wanted: LetterFilter, *, with_replayed: bool = False) -> int:
-        """How many letters there are."""
+        """The number of letters."""
         where, arguments = conditions(wanted, with_replayed=with_replayed)
-        return int(await self._pool.fetchval(f"SELECT count(*) FROM webhook.dead_letters l WHERE {where}", *arguments))
+        return int(
+            await self._pool.fetchval(
+                f"SELECT count(*) FROM webhook.dead_letters l WHERE {where}", *arguments
+            )
+        )
 
     async def drop(self, wanted: LetterFilter, *, with_replayed: bool = False) -> int:
-        """Delete the letters for good, and return how many; their items stay failed and are not retried any more.
+        """Delete the letters for good; returns how many.
 
-        A letter that is being replayed at this moment is left alone.
+        Their items stay failed and cannot be retried.
+
+        A letter that is being replayed is skipped.
         """
         where, arguments = conditions(wanted, with_replayed=with_replayed)
         statement = (
@@ -156,7 +174,8 @@ class DeadLetters:
 def conditions(wanted: LetterFilter, *, with_replayed: bool = False) -> tuple[str, list[Any]]:
     """The SQL condition on `dead_letters l` and its arguments, from $1 on.
 
-    Only what is set becomes part of the statement: `$1 IS NULL OR ...` would keep a generic plan from its indexes.
+    Conditions that are not set are left out: with `$1 IS NULL OR ...` a generic plan cannot use its
+    indexes.
     """
     possible = (
         ("l.stage = ${}", wanted.stage),

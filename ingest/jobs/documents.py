@@ -1,4 +1,4 @@
-"""Where one document is: the latest version's way through the stages, and what search shows of it."""
+"""The state of one document: its latest version in the stages, and its searchable version."""
 
 import datetime as dt
 from typing import Any
@@ -11,12 +11,12 @@ from shared.pipeline.outcomes import ItemState
 from shared.pipeline.stages import StageName
 
 _FIND = """
-SELECT i.url, i.version, i.state, i.stage, i.job_id::text, j.crawl_id, i.lane, i.attempts, i.stages, i.error,
-       i.accepted_at, i.finished_at, d.url AS known_url, d.fence, d.live_version, d.chunks,
+SELECT i.url, i.version, i.state, i.stage, i.job_id::text, j.crawl_id, i.lane, i.attempts, i.stages,
+       i.error, i.accepted_at, i.finished_at, d.url AS known_url, d.fence, d.live_version, d.chunks,
        d.changed_at, d.seen_at, d.document_id IS NOT NULL AS is_known
 FROM (SELECT $2::uuid AS document_id) wanted
 LEFT JOIN webhook.targets t ON t.collection = $1 AND t.live
-LEFT JOIN LATERAL (  -- not its transfers for a target that is not live
+LEFT JOIN LATERAL (  -- without transfers to a target that is not live
   SELECT * FROM webhook.job_items
   WHERE document_id = wanted.document_id AND (target IS NULL OR target = t.target)
   ORDER BY version DESC, accepted_at DESC LIMIT 1) i ON true
@@ -26,17 +26,17 @@ LEFT JOIN webhook.documents d ON d.target = t.target AND d.document_id = wanted.
 
 
 class StageVisit(msgspec.Struct, frozen=True, kw_only=True):
-    """What a stage had to do with a document; all None if it never came there."""
+    """The times of a document in one stage; all None if the document has not reached it."""
 
     stage: str
     started_at: dt.datetime | None = None
     finished_at: dt.datetime | None = None
-    attempts: int = 0  # how often the stage began with it, crashes included
+    attempts: int = 0  # starts of the stage, including those that crashed
     worker: str | None = None
 
 
 class DocumentState(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a document is. What concerns its last delivery is None once that job was removed with age."""
+    """The state of a document. Fields of its last delivery are None once that job is deleted."""
 
     url: str
     document_id: str
@@ -48,23 +48,23 @@ class DocumentState(msgspec.Struct, frozen=True, kw_only=True):
     job_id: str | None
     crawl_id: str | None
     lane: str | None
-    attempts: int  # that were the document's own fault
+    attempts: int  # errors that were the fault of the document
     accepted_at: dt.datetime | None
     finished_at: dt.datetime | None
     changed_at: dt.datetime | None  # when the visible content changed
-    seen_at: dt.datetime | None  # when it came last, changed or not
+    seen_at: dt.datetime | None  # when it was last sent, changed or not
     stages: list[StageVisit]
     last_error: str | None
 
 
 class DocumentStore:
-    """The documents in Postgres. Raises DependencyError when it is away."""
+    """The documents in Postgres. Raises DependencyError when it is unavailable."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
     async def find(self, collection: str, document_id: str) -> DocumentState | None:
-        """The document as it stands; None if it was never accepted."""
+        """The state of the document; None if it was never accepted."""
         row = await self._pool.fetchrow(_FIND, collection, document_id)
         if row is None or (row["job_id"] is None and not row["is_known"]):
             return None
@@ -97,5 +97,13 @@ def _state(row: asyncpg.Record) -> str:
 
 def _visits(row: asyncpg.Record) -> list[StageVisit]:
     noted: dict[str, Any] = row["stages"] or {}
-    ingest = StageVisit(stage="ingest", started_at=row["accepted_at"], finished_at=row["accepted_at"])
-    return [ingest, *(msgspec.convert({**noted.get(stage, {}), "stage": stage}, StageVisit) for stage in StageName)]
+    ingest = StageVisit(
+        stage="ingest", started_at=row["accepted_at"], finished_at=row["accepted_at"]
+    )
+    return [
+        ingest,
+        *(
+            msgspec.convert({**noted.get(stage, {}), "stage": stage}, StageVisit)
+            for stage in StageName
+        ),
+    ]

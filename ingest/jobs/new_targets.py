@@ -1,4 +1,7 @@
-"""Creating targets. Their embedding servers are asked for their model first, so that a wrong address is refused."""
+"""Creating targets.
+
+Their embedding servers are asked for their model first, so that a wrong address is refused.
+"""
 
 import asyncio
 from urllib.parse import urlsplit
@@ -23,7 +26,9 @@ class UnusableTargetError(MillstreamError):
 class NewTargets:
     """Creates targets. Raises DependencyError when Postgres is unavailable."""
 
-    def __init__(self, pool: PostgresPool, session: aiohttp.ClientSession, tei: TeiSettings) -> None:
+    def __init__(
+        self, pool: PostgresPool, session: aiohttp.ClientSession, tei: TeiSettings
+    ) -> None:
         self._targets = Targets(pool)
         self._session = session
         self._tei = tei
@@ -31,18 +36,23 @@ class NewTargets:
     async def create(self, collection: str, settings: TargetSettings, *, live: bool) -> Target:
         """Create a target with its own settings.
 
-        Raises UnusableTargetError for its embedding server, and asyncpg.UniqueViolationError if a concurrent request
-        created a target of this name, or a live target of the collection.
+        Raises UnusableTargetError for its embedding server, and asyncpg.UniqueViolationError if a
+        concurrent request created a target of this name, or a live target of the collection.
         """
         model, dimension = None, None
         if settings.tei_url is not None:
             info, dimension = await self.ask(settings.tei_url)
             model = info.model_id
             _check_window(info, settings)
-        return await self._targets.create(collection, settings, live=live, model=model, dimension=dimension)
+        return await self._targets.create(
+            collection, settings, live=live, model=model, dimension=dimension
+        )
 
     async def ask(self, tei_url: str) -> tuple[TeiInfo, int]:
-        """The servers' description of themselves, and the dimension of their model. Raises UnusableTargetError."""
+        """The servers' description of themselves, and the dimension of their model.
+
+        Raises UnusableTargetError.
+        """
         tei = msgspec.structs.replace(self._tei, tei_url=tei_url)
         try:
             for url in tei.tei_urls:
@@ -52,7 +62,9 @@ class NewTargets:
         clients = tei_clients(self._session, tei)
         served = await asyncio.gather(*map(_ask, clients))
         if len({(info.model_id, info.model_sha, dimension) for info, dimension in served}) > 1:
-            raise UnusableTargetError("the servers of `tei_url` serve different models: expected the same one")
+            raise UnusableTargetError(
+                "the servers of `tei_url` serve different models: expected the same one"
+            )
         return served[0]
 
 
@@ -63,12 +75,15 @@ async def _ask(client: TeiClient) -> tuple[TeiInfo, int]:
     except DependencyError as error:
         raise UnusableTargetError(f"{client.name} cannot be used: {error.reason}") from error
     except TimeoutError as error:
-        raise UnusableTargetError(f"{client.name} cannot be used: no answer within {_TIMEOUT_S:g} s") from error
+        raise UnusableTargetError(
+            f"{client.name} cannot be used: no answer within {_TIMEOUT_S:g} s"
+        ) from error
 
 
 def _check_window(info: TeiInfo, settings: TargetSettings) -> None:
     wanted = settings.max_chunk_tokens
     if wanted is not None and wanted > info.max_input_length:
         raise UnusableTargetError(
-            f"`max_chunk_tokens` is {wanted}, but {info.model_id} takes at most {info.max_input_length} tokens a text"
+            f"`max_chunk_tokens` is {wanted}, but {info.model_id} takes at most "
+            f"{info.max_input_length} tokens a text"
         )

@@ -1,4 +1,4 @@
-"""What a finished crawl of whole sites did not find again: pages to be removed from search."""
+"""Pruning: the pages of its sites that a finished crawl no longer found."""
 
 from collections import Counter
 
@@ -10,16 +10,18 @@ from shared.pipeline.outcomes import ItemState
 from shared.service.errors import MillstreamError
 from shared.service.parameters import ShortText
 
-MAX_PAGES = 100_000  # of one request; the next one goes on
+MAX_PAGES = 100_000  # of one request; a repeated request continues
 
 _CRAWL = """
-SELECT min(created_at) AS began, count(*) AS jobs, count(*) FILTER (WHERE finished_at IS NULL) AS open,
-  (SELECT type FROM webhook.crawl_ends WHERE crawl_id = $1) AS ended_as
+SELECT min(created_at) AS began, count(*) AS jobs,
+       count(*) FILTER (WHERE finished_at IS NULL) AS open,
+       (SELECT type FROM webhook.crawl_ends WHERE crawl_id = $1) AS ended_as
 FROM webhook.jobs WHERE crawl_id = $1
 """
 
-# Gone is what crawls saw before this one began, and nobody has sent since: not this crawl (a page that failed in it is
-# still there, unless its server said that it is not), not another one, and not a person.
+# A page is gone if a crawl saw it before this one began and it was not sent since: by this crawl,
+# another one, or the API. A page that failed in this crawl still exists, unless its server said
+# that it does not (`bad_status`).
 _GONE = """
 WITH sites AS MATERIALIZED (
   SELECT i.domain, count(DISTINCT i.document_id) AS seen
@@ -29,15 +31,18 @@ WITH sites AS MATERIALIZED (
   GROUP BY i.domain),
 failed AS MATERIALIZED (
   SELECT DISTINCT i.url FROM webhook.jobs j JOIN webhook.job_items i USING (job_id)
-  WHERE j.crawl_id = $1 AND i.document_id IS NULL AND i.url IS NOT NULL AND i.code <> 'bad_status'),
+  WHERE j.crawl_id = $1 AND i.document_id IS NULL AND i.url IS NOT NULL
+    AND i.code <> 'bad_status'),
 gone AS (
   SELECT d.document_id, d.url, d.domain
   FROM webhook.targets t JOIN webhook.documents d USING (target) JOIN sites s ON s.domain = d.domain
-  WHERE t.collection = $2 AND t.live AND d.live_version IS NOT NULL AND d.seen_crawl_id <> $1 AND d.seen_at < $3
+  WHERE t.collection = $2 AND t.live AND d.live_version IS NOT NULL
+    AND d.seen_crawl_id <> $1 AND d.seen_at < $3
     AND NOT EXISTS (
-      SELECT FROM webhook.job_items i WHERE i.document_id = d.document_id AND i.version > d.live_version
-        AND i.accepted_at >= $3)
-    AND NOT EXISTS (SELECT FROM failed f WHERE f.url = d.url) AND ($6::text IS NULL OR starts_with(d.url, $6)))
+      SELECT FROM webhook.job_items i
+      WHERE i.document_id = d.document_id AND i.version > d.live_version AND i.accepted_at >= $3)
+    AND NOT EXISTS (SELECT FROM failed f WHERE f.url = d.url)
+    AND ($6::text IS NULL OR starts_with(d.url, $6)))
 SELECT s.domain, s.seen, g.document_id::text, g.url
 FROM sites s LEFT JOIN gone g ON g.domain = s.domain ORDER BY s.domain, g.url LIMIT $7
 """
@@ -46,8 +51,14 @@ _COMPLETED = frozenset({"crawl.completed", "batch_scrape.completed"})
 _SEEN = (ItemState.INDEXED, ItemState.UNCHANGED, ItemState.SUPERSEDED)
 
 
+_END_CRAWL = """
+INSERT INTO webhook.crawl_ends (crawl_id, type) VALUES ($1, $2)
+ON CONFLICT (crawl_id) DO UPDATE SET type = excluded.type, ended_at = now()
+"""
+
+
 class UnfinishedCrawlError(MillstreamError):
-    """The crawl still has documents on their way, or may not have seen all pages."""
+    """The crawl has open jobs, or has not reported its completion."""
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,7 +71,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
-    """A domain of the crawl: how many of its pages were seen, how many were not any more."""
+    """A domain of the crawl: how many of its pages were found, and how many are gone."""
 
     domain: str
     seen: int
@@ -68,28 +79,45 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gone(msgspec.Struct, frozen=True, kw_only=True):
-    """The sites of a crawl, and the pages of theirs that it did not see."""
+    """The sites of a crawl, and their pages that it no longer found."""
 
     sites: list[Site]
     pages: list[Removal]
 
 
-async def find_gone(pool: asyncpg.Pool, wanted: Scope, collection: str) -> Gone | None:
-    """The pages of the crawl's sites that it did not see; None if there is no such crawl (any more).
+async def record_crawl_end(pool: asyncpg.Pool, crawl_id: str, event_type: str) -> None:
+    """Record how a crawl ended. Raises DependencyError when Postgres is unavailable."""
+    await pool.execute(_END_CRAWL, crawl_id, event_type)
 
-    Raises UnfinishedCrawlError, DependencyError when Postgres is away.
+
+async def find_gone(pool: asyncpg.Pool, wanted: Scope, collection: str) -> Gone | None:
+    """The pages of its sites that the crawl no longer found; None if no job of the crawl is stored.
+
+    Raises UnfinishedCrawlError, and DependencyError when Postgres is unavailable.
     """
     crawl = await pool.fetchrow(_CRAWL, wanted.crawl_id)
     assert crawl is not None
     if not crawl["jobs"]:
         return None
     if crawl["open"]:
-        raise UnfinishedCrawlError(f"{crawl['open']} jobs of the crawl have not ended yet")
+        raise UnfinishedCrawlError(
+            f"{crawl['open']} jobs of the crawl have not ended: repeat the request when they have"
+        )
     if not wanted.assume_completed and crawl["ended_as"] not in _COMPLETED:
-        said = f"has ended as {crawl['ended_as']}" if crawl["ended_as"] else "has not said yet that it is completed"
-        raise UnfinishedCrawlError(f"the crawl {said}: if it has seen all pages nevertheless, ask to assume_completed")
+        end = crawl["ended_as"]
+        reported = f"ended as {end}" if end else "has not reported its completion"
+        raise UnfinishedCrawlError(
+            f"the crawl {reported}: if it has visited all pages, send `assume_completed`"
+        )
     rows = await pool.fetch(
-        _GONE, wanted.crawl_id, collection, crawl["began"], list(_SEEN), wanted.domains, wanted.url_prefix, MAX_PAGES
+        _GONE,
+        wanted.crawl_id,
+        collection,
+        crawl["began"],
+        list(_SEEN),
+        wanted.domains,
+        wanted.url_prefix,
+        MAX_PAGES,
     )
     pages = [
         Removal(document_id=row["document_id"], url=row["url"], domain=row["domain"])

@@ -1,6 +1,6 @@
-"""Trying again what was given up: dead letters back to queued items, and callbacks that are told once more.
+"""Replaying dead letters: their items are queued again, and their callbacks are due again.
 
-`jobs retry` is a replay of one job's letters.
+The retry of a job is a replay of its letters.
 """
 
 import asyncpg
@@ -12,41 +12,48 @@ from shared.pipeline.failpoints import failpoint
 
 _BATCH = 1000  # letters of one statement, so that none holds locks for long
 
-# What stands against trying a letter again: nobody waits for it, a later version won, the text is gone.
+# Whether a letter can be replayed: not without an item that failed, a later version that won, or
+# without a text.
 _JUDGED = f"""
 letters AS MATERIALIZED (
   SELECT l.id, l.job_id, l.position FROM webhook.dead_letters l
-  WHERE {{where}} AND l.stage <> '{LetterStage.CALLBACK}' AND l.id > ${{after}} AND l.id <= ${{until}}
+  WHERE {{where}} AND l.stage <> '{LetterStage.CALLBACK}'
+    AND l.id > ${{after}} AND l.id <= ${{until}}
   ORDER BY l.id LIMIT {{limit}}),
 judged AS MATERIALIZED (
   SELECT l.id, l.job_id, l.position, CASE
     WHEN i.state IS DISTINCT FROM 'failed' THEN 'without_item'
     WHEN EXISTS (
       SELECT 1 FROM webhook.documents d JOIN webhook.targets t USING (target)
-      WHERE d.document_id = i.document_id AND t.collection = i.collection AND t.live AND d.fence > i.version)
+      WHERE d.document_id = i.document_id AND t.collection = i.collection AND t.live
+        AND d.fence > i.version)
       THEN 'superseded'
-    WHEN i.action <> 'delete' AND NOT EXISTS (SELECT 1 FROM webhook.payloads p WHERE p.version = i.version)
+    WHEN i.action <> 'delete'
+         AND NOT EXISTS (SELECT 1 FROM webhook.payloads p WHERE p.version = i.version)
       THEN 'without_text'
-    ELSE 'replayable' END AS verdict
+    ELSE 'replayable' END AS outcome
   FROM letters l LEFT JOIN webhook.job_items i USING (job_id, position))"""
 
 _COUNTS = """
-SELECT {replayed} AS replayed, count(*) FILTER (WHERE verdict = 'superseded') AS superseded,
-       count(*) FILTER (WHERE verdict = 'without_text') AS without_text,
-       count(*) FILTER (WHERE verdict = 'without_item') AS without_item,
+SELECT {replayed} AS replayed, count(*) FILTER (WHERE outcome = 'superseded') AS superseded,
+       count(*) FILTER (WHERE outcome = 'without_text') AS without_text,
+       count(*) FILTER (WHERE outcome = 'without_item') AS without_item,
        count(*) AS letters, max(id) AS last
 FROM judged"""
 
-_LOOK = f"WITH {_JUDGED}" + _COUNTS.format(replayed="count(*) FILTER (WHERE verdict = 'replayable')")
+_DRY_RUN = f"WITH {_JUDGED}" + _COUNTS.format(
+    replayed="count(*) FILTER (WHERE outcome = 'replayable')"
+)
 
-# Locks items before jobs, each in key order. An item that somebody else has just queued is no longer `failed`
-# once its lock is ours, and so is not counted twice.
+# Locks items before jobs, each in key order. An item that a concurrent replay has queued is no
+# longer `failed` once this statement has its lock, so it is not counted twice.
 _REPLAY = (
     f"WITH {_JUDGED},"
     """
 held AS MATERIALIZED (
   SELECT i.job_id, i.position FROM webhook.job_items i JOIN judged g USING (job_id, position)
-  WHERE g.verdict = 'replayable' AND i.state = 'failed' ORDER BY i.job_id, i.position FOR UPDATE OF i),
+  WHERE g.outcome = 'replayable' AND i.state = 'failed'
+  ORDER BY i.job_id, i.position FOR UPDATE OF i),
 again AS (
   UPDATE webhook.job_items i
   SET state = 'queued', due_at = now(), attempts = 0, code = NULL, error = NULL, finished_at = NULL
@@ -61,30 +68,34 @@ locked AS MATERIALIZED (
   ORDER BY j.job_id FOR UPDATE OF j),
 reopened AS (
   UPDATE webhook.jobs j SET failed = l.failed, status = 'running', finished_at = NULL
-  FROM locked l WHERE j.job_id = l.job_id)""" + _COUNTS.format(replayed="(SELECT count(*) FROM again)")
+  FROM locked l WHERE j.job_id = l.job_id)"""
+    + _COUNTS.format(replayed="(SELECT count(*) FROM again)")
 )
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
-    """How many letters were (or, when only looking, would be) tried again, and why the others were not."""
+    """The number of replayed letters, and of those that were not, by reason."""
 
     replayed: int = 0
-    superseded: int = 0  # a later version of the document was decided
-    without_text: int = 0  # the text is not kept any more
-    without_item: int = 0  # an unreadable entry, a job that is gone, an item that did not fail
+    superseded: int = 0  # a later version of the document won
+    without_text: int = 0  # the text is not stored any more
+    without_item: int = 0  # an unreadable entry, a deleted job, or an item that is not failed
 
 
 async def replay(pool: asyncpg.Pool, wanted: LetterFilter, *, dry_run: bool = False) -> Replay:
-    """Queue the items of these letters again, due at once and with no attempts, and have their callbacks told again.
+    """Queue the items of these letters, due at once and with no attempts, and make their callbacks
+    due.
 
-    A letter is replayed only once.
-
-    Works in batches: after an error (DependencyError when Postgres is away) a part may be done; repeat it then.
+    A letter is replayed only once. A dry run only counts. Works in batches: after an error
+    (DependencyError when Postgres is unavailable) a part may be replayed; a repeated call replays
+    the rest.
     """
     where, arguments = conditions(wanted)
     after, until = len(arguments) + 1, len(arguments) + 2
-    statement = (_LOOK if dry_run else _REPLAY).format(where=where, after=after, until=until, limit=_BATCH)
-    # What fails again at once becomes a new letter, which must not be replayed by the same call.
+    statement = (_DRY_RUN if dry_run else _REPLAY).format(
+        where=where, after=after, until=until, limit=_BATCH
+    )
+    # An item that fails again at once becomes a new letter, which this call must not replay.
     last = await pool.fetchval("SELECT max(id) FROM webhook.dead_letters")
     total, seen, found = Replay(), 0, _BATCH
     while found == _BATCH:
@@ -93,6 +104,8 @@ async def replay(pool: asyncpg.Pool, wanted: LetterFilter, *, dry_run: bool = Fa
         if not dry_run:
             failpoint("ingest", "replayed")
         found, seen = row["letters"], row["last"]
-        total = Replay(**{name: count + row[name] for name, count in msgspec.structs.asdict(total).items()})
+        total = Replay(
+            **{name: count + row[name] for name, count in msgspec.structs.asdict(total).items()}
+        )
     callbacks = await replay_callbacks(pool, wanted, last, dry_run=dry_run)
     return msgspec.structs.replace(total, replayed=total.replayed + callbacks)

@@ -22,7 +22,8 @@ SELECT (SELECT count(*) FROM webhook.job_items WHERE state = 'queued') AS queued
 """
 
 _CRAWL = """
-SELECT count(*) AS jobs, coalesce(sum(total), 0)::bigint AS total, coalesce(sum(succeeded), 0)::bigint AS succeeded,
+SELECT count(*) AS jobs, coalesce(sum(total), 0)::bigint AS total,
+       coalesce(sum(succeeded), 0)::bigint AS succeeded,
        coalesce(sum(failed), 0)::bigint AS failed, coalesce(sum(cancelled), 0)::bigint AS cancelled,
        count(*) FILTER (WHERE finished_at IS NULL) AS open_jobs, min(created_at) AS created_at,
        CASE WHEN count(*) = count(finished_at) THEN max(finished_at) END AS finished_at,
@@ -32,26 +33,27 @@ FROM webhook.jobs WHERE crawl_id = $1
 
 _CRAWL_STATES = """
 SELECT i.state, count(*) AS documents, coalesce(sum(i.chunks), 0)::bigint AS chunks
-FROM webhook.jobs j JOIN webhook.job_items i USING (job_id) WHERE j.crawl_id = $1 GROUP BY i.state ORDER BY i.state
+FROM webhook.jobs j JOIN webhook.job_items i USING (job_id) WHERE j.crawl_id = $1
+GROUP BY i.state ORDER BY i.state
 """
 
 
 class CollectionStats(msgspec.Struct, frozen=True, kw_only=True):
-    """What search can find in a collection."""
+    """The size of a collection."""
 
     collection: str
     documents: int
-    deleted: int  # known, and not to be found
+    deleted: int  # known, but not searchable
     chunks: int
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything; jobs by status, for as long as they are kept."""
+    """Counts of everything that is stored; jobs by status."""
 
     collections: list[CollectionStats]
     jobs: dict[str, int]
-    queued: int  # documents that wait in Postgres
-    released: int  # documents in the streams or in work
+    queued: int  # documents waiting in Postgres
+    released: int  # documents in the streams
     dead_letters: int  # not replayed
 
 
@@ -68,12 +70,12 @@ class CrawlStats(msgspec.Struct, frozen=True, kw_only=True):
     documents: dict[str, int]  # by state
     chunks: int
     created_at: dt.datetime
-    finished_at: dt.datetime | None  # of the jobs that there are so far
-    ended_as: str | None  # what the crawl said of its end, such as crawl.completed
+    finished_at: dt.datetime | None  # of its last job, if none is open
+    ended_as: str | None  # the last event of the crawl, such as crawl.completed
 
 
 class StatsStore:
-    """Counts in Postgres. Raises DependencyError when it is away."""
+    """Counts in Postgres. Raises DependencyError when it is unavailable."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
@@ -90,7 +92,7 @@ class StatsStore:
         )
 
     async def crawl(self, crawl_id: str) -> CrawlStats | None:
-        """Counts of one crawl; None if there is no job of it (any more)."""
+        """Counts of one crawl; None if no job of it is stored."""
         (totals,) = await self._pool.fetch(_CRAWL, crawl_id)
         if not totals["jobs"]:
             return None

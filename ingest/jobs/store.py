@@ -1,4 +1,4 @@
-"""Reading jobs: their state, their results in input order, and lists of them."""
+"""Reading jobs: their state, their results in the order of the request, and lists of them."""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -15,15 +15,16 @@ from shared.service.parameters import JobId, Text
 from shared.service.settings import Seconds
 
 JOB_COLUMNS = """
-job_id::text, kind, status, crawl_id, lane, collection, timeout, created_at, started_at, finished_at, total, succeeded,
-failed, cancelled, chunks, inputs_saved
+job_id::text, kind, status, crawl_id, lane, collection, timeout, created_at, started_at,
+finished_at, total, succeeded, failed, cancelled, chunks, inputs_saved
 """
 
 _JOB = f"SELECT {JOB_COLUMNS} FROM webhook.jobs WHERE job_id = $1"
 
 _RESULTS = """
 SELECT position, url, state, stage, chunks, error, attempts,
-       extract(epoch FROM finished_at - coalesce((stages #>> '{chunker,started_at}')::timestamptz, accepted_at))::float8
+       extract(epoch FROM finished_at
+               - coalesce((stages #>> '{chunker,started_at}')::timestamptz, accepted_at))::float8
          * 1000 AS duration_ms
 FROM webhook.job_items WHERE job_id = $1 AND position >= $2 ORDER BY position LIMIT $3
 """
@@ -31,14 +32,16 @@ FROM webhook.job_items WHERE job_id = $1 AND position >= $2 ORDER BY position LI
 # The newest first, ties by id. $4 and $5 are the cursor: the last job of the previous page.
 _LIST = f"""
 SELECT {JOB_COLUMNS} FROM webhook.jobs
-WHERE ($1::text IS NULL OR status = $1) AND ($2::float8 IS NULL OR created_at < now() - make_interval(secs => $2))
-  AND ($3::text IS NULL OR crawl_id = $3) AND ($4::timestamptz IS NULL OR (created_at, job_id) < ($4, $5::uuid))
+WHERE ($1::text IS NULL OR status = $1)
+  AND ($2::float8 IS NULL OR created_at < now() - make_interval(secs => $2))
+  AND ($3::text IS NULL OR crawl_id = $3)
+  AND ($4::timestamptz IS NULL OR (created_at, job_id) < ($4, $5::uuid))
 ORDER BY created_at DESC, job_id DESC LIMIT $6
 """
 
 
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How one document of a job stands."""
+    """The state of one document of a job."""
 
     position: int
     success: bool | None  # None while open
@@ -68,12 +71,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     succeeded: int
     failed: int
     cancelled: int
-    chunks: int  # of the documents that ended well
-    inputs_saved: int  # of these chunks, those that were not sent to TEI
+    chunks: int  # of the documents that succeeded
+    inputs_saved: int  # of these chunks, not sent to TEI
 
 
 class JobPage(Job, frozen=True, kw_only=True):
-    """A job with one page of its results; `next` is the offset of the next page, None at the end."""
+    """A job with one page of its results; `next` is the offset of the next page."""
 
     results: list[JobResult]
     next: int | None
@@ -120,7 +123,7 @@ class JobList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobStore:
-    """The jobs in Postgres. Raises DependencyError when it is away."""
+    """The jobs in Postgres. Raises DependencyError when it is unavailable."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
@@ -146,7 +149,13 @@ class JobStore:
         """Jobs, newest first."""
         created_at, job_id = wanted.after.key if wanted.after is not None else (None, None)
         rows = await self._pool.fetch(
-            _LIST, wanted.status, wanted.older_than, wanted.crawl_id, created_at, job_id, wanted.limit
+            _LIST,
+            wanted.status,
+            wanted.older_than,
+            wanted.crawl_id,
+            created_at,
+            job_id,
+            wanted.limit,
         )
         jobs = [msgspec.convert(dict(row), Job) for row in rows]
         return JobList(jobs=jobs, next=_cursor(jobs[-1]) if len(jobs) == wanted.limit else None)
@@ -160,7 +169,9 @@ def _result(row: asyncpg.Record) -> JobResult:
     fields: dict[str, Any] = dict(row)
     state = ItemState(fields.pop("state"))
     return JobResult(
-        **fields, status=status_of(state, fields["stage"]), success=state.is_success if state.is_final else None
+        **fields,
+        status=status_of(state, fields["stage"]),
+        success=state.is_success if state.is_final else None,
     )
 
 
@@ -168,5 +179,5 @@ def status_of(state: ItemState, stage: str) -> str:
     """The result status of an item that was last seen in `stage`."""
     if state.is_final:
         return state
-    # Queued again after a first try, it is still on its way.
+    # An item that was queued for a retry is still in progress.
     return "queued" if stage == "ingest" else "running"

@@ -1,1 +1,1 @@
-"""What runs beside the requests: clean-up after retention, and callbacks."""
+"""Background work beside the requests: retention and completion webhooks."""

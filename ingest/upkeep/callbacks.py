@@ -1,7 +1,7 @@
-"""Tells the receivers that their jobs have ended: a signed POST, tried again over hours, in the end a dead letter.
+"""Delivers completion webhooks: a signed POST, retried for hours, then a dead letter.
 
-Every ingest process does this; a claim in Postgres decides which one tells whom. A receiver may hear of one completion
-twice (a sender died after the POST), with the same delivery id.
+Every ingest process delivers; a claim in Postgres decides which process delivers which callback. A
+receiver may get a completion twice (if a sender crashes after the POST), with the same delivery id.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ from shared.service.settings import Secret
 
 log = structlog.get_logger()
 
-_SECONDS = 10.0  # for one request
-_LEASE = 60.0  # of a claim; its sender has long answered or died
+_REQUEST_S = 10.0
+_LEASE_S = 60.0  # of a claim, far above the time limit of a request
 _AT_ONCE = 16
 _IDLE_POLL = 1.0
 _CODE = "callback_failed"
@@ -41,14 +41,19 @@ class JobCompleted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):
-    """How often is tried, and how long waited in between: full jitter (AWS Architecture Blog, 2015)."""
+    """The number of attempts and the delays between them: full jitter (AWS Architecture Blog,
+    2015).
+    """
 
     tries: int = 15  # over 3 hours on average, at most 6.5
     first_delay: float = 10.0  # seconds, doubled with each try
     longest_delay: float = 3600.0
 
     def delay(self, attempts: int, jitter: float) -> float | None:
-        """Seconds until the next try after so many; None after the last. `jitter` uniform in 0..1."""
+        """Seconds until the next attempt after `attempts`; None after the last.
+
+        `jitter` is uniform in 0..1.
+        """
         if attempts >= self.tries:
             return None
         return jitter * min(self.longest_delay, self.first_delay * 2.0 ** (attempts - 1))
@@ -57,18 +62,22 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
 _SCHEDULE = Schedule()
 
 
-class NotTakenError(Exception):
-    """The receiver answered, but did not take it."""
+class RefusedCallbackError(Exception):
+    """The receiver answered with a status other than 2xx."""
 
 
 class CallbackSender:
-    """Sends callbacks that are due."""
+    """Delivers callbacks that are due."""
 
     def __init__(
-        self, callbacks: Callbacks, session: aiohttp.ClientSession, secret: Secret, metrics: Metrics,
+        self,
+        callbacks: Callbacks,
+        session: aiohttp.ClientSession,
+        secret: Secret,
+        metrics: Metrics,
         schedule: Schedule = _SCHEDULE,
-    ) -> None:  # fmt: skip
-        """`session` decides which addresses are reached."""
+    ) -> None:
+        """`session` decides which addresses can be reached."""
         self._callbacks = callbacks
         self._session = session
         self._secret = secret
@@ -77,7 +86,7 @@ class CallbackSender:
         self._random = random.Random()  # noqa: S311 - spreads retries, guards nothing
 
     async def run(self) -> None:
-        """Send until cancelled; what was under way then is tried again when its claim runs out."""
+        """Deliver until cancelled. Interrupted deliveries are repeated when their claims expire."""
         while True:
             try:
                 sent = await self.send_due()
@@ -88,28 +97,33 @@ class CallbackSender:
                 await asyncio.sleep(_IDLE_POLL)
 
     async def send_due(self) -> int:
-        """Send what is due, some at once; how many were tried. Raises DependencyError when Postgres is away."""
-        claimed = await self._callbacks.claim(_AT_ONCE, _LEASE)
+        """Deliver some callbacks that are due; returns how many were attempted.
+
+        Raises DependencyError when Postgres is unavailable.
+        """
+        claimed = await self._callbacks.claim(_AT_ONCE, _LEASE_S)
         results = await asyncio.gather(*map(self._send, claimed), return_exceptions=True)
         if errors := [each for each in results if each is not None]:
-            raise errors[0]  # not before the others have had their turn
+            raise errors[0]  # after all others were attempted
         return len(claimed)
 
     async def _send(self, callback: Callback) -> None:
         job_id, attempts = callback.job.job_id, callback.attempts
         try:
             await self._post(callback)
-        except Exception as error:  # whatever a receiver answers, it is no bug of ours
+        except Exception as error:  # no answer of a receiver is a bug of ingest
             await self._fail(callback, error)
         else:
-            await self._callbacks.told(callback)
+            await self._callbacks.delivered(callback)
             self._outcomes.labels("delivered").inc()
             log.info("Completion webhook delivered", job_id=job_id, attempts=attempts)
 
     async def _post(self, callback: Callback) -> None:
         body = msgspec.json.encode(
             JobCompleted(
-                delivery_id=callback.delivery_id, job=callback.job, status_url=f"/api/jobs/{callback.job.job_id}"
+                delivery_id=callback.delivery_id,
+                job=callback.job,
+                status_url=f"/api/jobs/{callback.job.job_id}",
             )
         )
         headers = {
@@ -122,17 +136,23 @@ class CallbackSender:
             headers["X-Millstream-Signature"] = f"sha256={signature}"
         if callback.traceparent is not None:
             headers["traceparent"] = callback.traceparent
-        timeout = aiohttp.ClientTimeout(total=_SECONDS)
-        # A redirect is an answer like others: it could lead anywhere, with the signature.
+        timeout = aiohttp.ClientTimeout(total=_REQUEST_S)
+        # Redirects are not followed: they could send the signed body anywhere.
         async with self._session.post(
             callback.url, data=body, headers=headers, timeout=timeout, allow_redirects=False
         ) as answer:
             if not 200 <= answer.status < 300:
-                raise NotTakenError(f"answered {answer.status}")
+                raise RefusedCallbackError(
+                    f"the receiver answered with HTTP status {answer.status}, expected 2xx"
+                )
 
     async def _fail(self, callback: Callback, error: Exception) -> None:
         reason = _reason(error)
-        delay = None if _is_hopeless(error) else self._schedule.delay(callback.attempts, self._random.random())
+        delay = (
+            None
+            if _is_permanent(error)
+            else self._schedule.delay(callback.attempts, self._random.random())
+        )
         bound = log.bind(job_id=callback.job.job_id, attempts=callback.attempts)
         if delay is None:
             await self._callbacks.give_up(callback, _CODE, reason)
@@ -145,25 +165,31 @@ class CallbackSender:
 
 
 def callback_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-    """A session for callbacks: keeps no cookies, and takes no proxy or password from the environment.
+    """A session for callbacks: no cookies, and no proxy or password from the environment.
 
-    The answer's body is not read, so it asks for none that is compressed, and unpacks none.
+    The body of the answer is not read, so no compression is requested or undone.
     """
     return aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, headers=UNCOMPRESSED
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        headers=UNCOMPRESSED,
     )
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
-        return f"no answer within {_SECONDS:g} s"
+        return f"no answer within {_REQUEST_S:g} s"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"cannot connect to {error.host}: {error.os_error}"
     return storable(str(error)) or type(error).__name__
 
 
-def _is_hopeless(error: Exception) -> bool:
-    """Whether trying again would not help: no URL that can be called, or only addresses that must not be."""
+def _is_permanent(error: Exception) -> bool:
+    """Whether a retry cannot help: the URL is invalid, or has only addresses that must not be
+    called.
+    """
     return isinstance(error, aiohttp.InvalidURL) or (
-        isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ForbiddenAddressError)
+        isinstance(error, aiohttp.ClientConnectorError)
+        and isinstance(error.os_error, ForbiddenAddressError)
     )

@@ -1,7 +1,7 @@
-"""Which addresses may be called on somebody's word, and a connector that reaches no others.
+"""The addresses that callbacks may reach, and a connector that reaches no others.
 
-A name says nothing: it may resolve to anything, and to something else a moment later. So the address is judged when the
-socket to it is made, whether it came from DNS or stood in the URL.
+A host name proves nothing: it can resolve to any address, and to another one a moment later. So the
+address is checked when the socket is created, whether it is from DNS or from the URL.
 """
 
 import ipaddress
@@ -11,29 +11,34 @@ from collections.abc import Iterator
 import aiohttp
 from aiohttp import AddrInfoType
 
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: how a network without IPv4 reaches it
-_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is assigned of the public IPv6 addresses
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: IPv4 addresses in IPv6 networks
+_UNICAST = ipaddress.IPv6Network("2000::/3")  # all assigned public IPv6 addresses
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class ForbiddenAddressError(OSError):
-    """The way leads to an address that must not be called."""
+    """The address must not be called."""
 
-    def __init__(self) -> None:  # one text for all, so that aiohttp raises it as it is when every address is forbidden
-        super().__init__("its address is not public (WEBHOOK_CALLBACK_ALLOW_PRIVATE=true allows it)")
+    # One text for all addresses: aiohttp raises the error unchanged if all are forbidden.
+    def __init__(self) -> None:
+        super().__init__(
+            "the address is not public (WEBHOOK_CALLBACK_ALLOW_PRIVATE=true allows it)"
+        )
 
 
 def is_public(text: str) -> bool:
-    """Whether an IP address is one of the public Internet, and so are all IPv4 addresses that it stands for.
+    """Whether an IP address, and every IPv4 address that it contains, is public.
 
-    Not so are private, loopback, link-local, shared, documentation, multicast and reserved ones.
+    Private, loopback, link-local, shared, documentation, multicast and reserved addresses are not.
     """
     return all(map(_is_public, _meanings(ipaddress.ip_address(text))))
 
 
 def may_be_public(host: str) -> bool:
-    """Whether the host of a URL is a name, which only connecting can judge, or a public address."""
+    """Whether the host of a URL is a public address, or a name, which is checked when it is
+    connected.
+    """
     try:
         return is_public(host)
     except ValueError:
@@ -41,10 +46,15 @@ def may_be_public(host: str) -> bool:
 
 
 def public_connector(*, allow_private: bool) -> aiohttp.TCPConnector:
-    """A connector to public addresses only, or with `allow_private` to any. The others raise ForbiddenAddressError."""
-    # Without its cache each request resolves anew, as whoever moves a receiver expects.
+    """A connector to public addresses, or with `allow_private` to all.
+
+    Others raise ForbiddenAddressError.
+    """
+    # No DNS cache: a receiver can move to another address.
     return aiohttp.TCPConnector(
-        use_dns_cache=False, force_close=True, socket_factory=None if allow_private else _public_socket
+        use_dns_cache=False,
+        force_close=True,
+        socket_factory=None if allow_private else _public_socket,
     )
 
 
@@ -56,7 +66,7 @@ def _public_socket(info: AddrInfoType) -> socket.socket:
 
 
 def _meanings(address: Address) -> Iterator[Address]:
-    """The address that is reached in the end, and what it passes through."""
+    """The address that is finally reached, and the addresses of the tunnel to it."""
     if isinstance(address, ipaddress.IPv4Address):
         yield address
     elif address.ipv4_mapped is not None:

@@ -1,6 +1,6 @@
-"""Numbered SQL migrations under an advisory lock; services only check that they ran.
+"""Numbered SQL migrations under an advisory lock. Services only check the version of the schema.
 
-A migration is `sql/NNNN_name.sql`, applied once, in order, each in a transaction of its own.
+A migration is `sql/NNNN_name.sql`; each is applied once, in order, in its own transaction.
 """
 
 from importlib import resources
@@ -10,7 +10,7 @@ import msgspec
 
 from shared.service.errors import ConfigurationError
 
-# Any constant will do, as long as nothing else in this database uses it: "mill" in ASCII.
+# Any number that no other program uses as a lock in this database: "mill" in ASCII.
 _LOCK = 0x6D696C6C
 
 OLDEST_POSTGRES = 14  # date_bin
@@ -18,7 +18,9 @@ OLDEST_POSTGRES = 14  # date_bin
 _BOOTSTRAP = """
 CREATE SCHEMA IF NOT EXISTS webhook;
 CREATE TABLE IF NOT EXISTS webhook.schema_migrations (
-  version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()
+  version    integer PRIMARY KEY,
+  name       text NOT NULL,
+  applied_at timestamptz NOT NULL DEFAULT now()
 );
 """
 
@@ -30,14 +32,16 @@ class Migration(msgspec.Struct, frozen=True):
 
 
 def migrations() -> list[Migration]:
-    """All migrations that this release has, in order."""
-    files = sorted(f.name for f in resources.files("shared.jobs.sql").iterdir() if f.name.endswith(".sql"))
+    """All migrations of this release, in order."""
+    files = sorted(
+        f.name for f in resources.files("shared.jobs.sql").iterdir() if f.name.endswith(".sql")
+    )
     folder = resources.files("shared.jobs.sql")
     return [Migration(int(name[:4]), name[5:-4], (folder / name).read_text()) for name in files]
 
 
 async def migrate(connection: asyncpg.Connection) -> list[Migration]:
-    """Apply what is missing and return it. Safe to call from many processes at once.
+    """Apply the missing migrations and return them. Safe to call from many processes at once.
 
     Raises ConfigurationError for a server that is too old.
     """
@@ -61,7 +65,7 @@ async def migrate(connection: asyncpg.Connection) -> list[Migration]:
 
 
 async def check_schema(pool: asyncpg.Pool) -> None:
-    """Raise ConfigurationError unless the database has exactly this release's schema, on a server that is supported."""
+    """Raise ConfigurationError for an unsupported server or another schema than this release's."""
     await _check_release(pool)
     wanted = migrations()[-1].version
     try:
@@ -70,11 +74,13 @@ async def check_schema(pool: asyncpg.Pool) -> None:
         found = 0
     if found < wanted:
         raise ConfigurationError(
-            f"the database has schema {found}, this release needs {wanted}: run `millstream migrate`"
+            f"the database has schema {found}, but this release needs {wanted}: "
+            "run `millstream migrate`"
         )
     if found > wanted:
         raise ConfigurationError(
-            f"the database has schema {found}, newer than this release's {wanted}: upgrade millstream"
+            f"the database has schema {found}, but this release knows only {wanted}: "
+            "upgrade millstream"
         )
 
 
@@ -82,10 +88,12 @@ async def _check_release(connection: asyncpg.Connection | asyncpg.Pool) -> None:
     major = int(await connection.fetchval("SHOW server_version_num")) // 10_000
     if major < OLDEST_POSTGRES:
         raise ConfigurationError(
-            f"Postgres {major} is too old: upgrade it to {OLDEST_POSTGRES} or later, or point WEBHOOK_DATABASE_URL to "
-            "another server"
+            f"Postgres {major} is too old: upgrade it to {OLDEST_POSTGRES} or later, "
+            "or point WEBHOOK_DATABASE_URL to another server"
         )
 
 
 async def _current_version(connection: asyncpg.Connection | asyncpg.Pool) -> int:
-    return int(await connection.fetchval("SELECT coalesce(max(version), 0) FROM webhook.schema_migrations"))
+    return int(
+        await connection.fetchval("SELECT coalesce(max(version), 0) FROM webhook.schema_migrations")
+    )

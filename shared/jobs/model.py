@@ -1,4 +1,4 @@
-"""Jobs and items as they stand in Postgres and as the API shows them."""
+"""Jobs and items, as Postgres stores them and the API shows them."""
 
 import enum
 
@@ -12,11 +12,11 @@ class JobKind(enum.StrEnum):
     INDEX_DOCUMENT = "index_document_job"  # POST /api/index: one document
     INDEX_BATCH = "index_document_batch_job"  # webhook and bulk
     DELETE_DOCUMENT = "delete_document_job"
-    REINDEX = "reindex_job"  # documents that are there already, for a lost store or another target
+    REINDEX = "reindex_job"  # known documents, for a lost store or another target
 
 
 class JobStatus(enum.StrEnum):
-    QUEUED = "queued"  # accepted; no stage has seen any of its documents
+    QUEUED = "queued"  # accepted; no stage has started any of its documents
     RUNNING = "running"
     SUCCEEDED = "succeeded"  # every document
     PARTIAL = "partial"  # some documents
@@ -29,7 +29,7 @@ class JobStatus(enum.StrEnum):
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A job about to be accepted."""
+    """A job to be accepted."""
 
     job_id: str
     kind: JobKind
@@ -39,11 +39,11 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     crawl_id: str | None = None
     callback_url: str | None = None
     request_id: str | None = None
-    traceparent: str | None = None  # of the request, so that its trace goes on in the stages
+    traceparent: str | None = None  # of the request; the stages continue its trace
 
 
 class NewItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One document of a new job; rejected at the door if it has an error."""
+    """One document of a new job. One with an error was rejected by ingest."""
 
     url: str | None
     source: str
@@ -52,13 +52,13 @@ class NewItem(msgspec.Struct, frozen=True, kw_only=True):
     document_id: str | None = None
     domain: str = ""
     action: Action = Action.INDEX
-    body: bytes | None = None  # the document as JSON; None for deletes and rejects
+    body: bytes | None = None  # the document as JSON; None for deletes and rejected documents
     code: str | None = None
     error: str | None = None
 
 
 class Removal(msgspec.Struct, frozen=True, kw_only=True):
-    """A document to be removed from search."""
+    """A document to remove from search."""
 
     document_id: str
     url: str
@@ -66,7 +66,7 @@ class Removal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FinishedJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A job whose last item just ended, as the canonical log line and the metrics row need it."""
+    """A job whose last item has just ended: the fields of its log line and its metrics row."""
 
     job_id: str
     kind: str

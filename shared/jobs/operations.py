@@ -1,4 +1,7 @@
-"""The rows of operation_metrics: collected in memory, written in bulk. A failure here never fails a document."""
+"""The rows of operation_metrics: collected in memory, written in bulk.
+
+A failure to write them never fails a document.
+"""
 
 import asyncio
 import datetime
@@ -14,19 +17,29 @@ from shared.service.clients import is_postgres_away
 log = structlog.get_logger()
 
 FLUSH_SECONDS = 1.0
-_MAX_BUFFERED = 50_000  # about 20 MB; beyond that the oldest rows go first
+_MAX_BUFFERED = 50_000  # rows, about 20 MB; beyond that the oldest are dropped
 _BATCH = 5_000
 
 _COLUMNS = (
-    "timestamp", "operation_type", "operation_name", "duration_ms", "success", "error_message", "request_id", "job_id",
-    "crawl_id", "document_url", "metadata",
-)  # fmt: skip
+    "timestamp",
+    "operation_type",
+    "operation_name",
+    "duration_ms",
+    "success",
+    "error_message",
+    "request_id",
+    "job_id",
+    "crawl_id",
+    "document_url",
+    "metadata",
+)
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """One row: what was done, how long it took, and whether it worked."""
+    """One row: an operation, its duration, and whether it succeeded."""
 
-    operation_type: str  # batch_processing, document_indexing, chunking, embedding, qdrant, bm25 or database
+    # batch_processing, document_indexing, chunking, embedding, qdrant, bm25 or database
+    operation_type: str
     operation_name: str
     duration_ms: float
     success: bool = True
@@ -39,14 +52,14 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OperationLog:
-    """Collects operations; `run` writes them until it is cancelled, `flush` what is left at the end."""
+    """Collects operations. `run` writes them until cancelled, `flush` writes the rest."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
         self._rows: deque[tuple[Any, ...]] = deque(maxlen=_MAX_BUFFERED)
 
     def add(self, operation: Operation) -> None:
-        """Never blocks and never fails."""
+        """Collect a row; never blocks and never fails."""
         fields = msgspec.structs.astuple(operation)
         self._rows.append((datetime.datetime.now(datetime.UTC), *fields))
 
@@ -56,7 +69,7 @@ class OperationLog:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write all rows; on failure they are dropped, with a warning."""
+        """Write all rows. Rows that cannot be written are dropped, with a warning."""
         while self._rows:
             rows = [self._rows.popleft() for _ in range(min(_BATCH, len(self._rows)))]
             try:
@@ -65,5 +78,11 @@ class OperationLog:
                         "operation_metrics", schema_name="webhook", columns=_COLUMNS, records=rows
                     )
             except Exception as error:
-                log.warning("Metrics rows dropped", rows=len(rows), error=str(error), away=is_postgres_away(error))
-                return  # what is left waits for the next time, so that a frozen server does not hold up the end
+                log.warning(
+                    "Metrics rows dropped",
+                    rows=len(rows),
+                    error=str(error),
+                    away=is_postgres_away(error),
+                )
+                # One failure per flush: a frozen server must not delay the end of the process.
+                return

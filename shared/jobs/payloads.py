@@ -1,4 +1,4 @@
-"""The texts of documents, by version: written once at ingest, loaded by the chunker."""
+"""The texts of documents by version: written once by ingest, loaded by the chunker."""
 
 from collections.abc import Sequence
 
@@ -17,6 +17,9 @@ def encode_payload(document: StoredDocument) -> bytes:
 
 
 async def load_payloads(pool: asyncpg.Pool, versions: Sequence[int]) -> dict[int, StoredDocument]:
-    """The documents of these versions, as far as they are kept. Raises DependencyError when Postgres is away."""
+    """The documents of these versions that are still stored.
+
+    Raises DependencyError when Postgres is unavailable.
+    """
     rows = await pool.fetch(_LOAD, versions)
     return {row["version"]: _decoder.decode(row["body"]) for row in rows}

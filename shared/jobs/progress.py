@@ -1,7 +1,8 @@
-"""What the stages write about items while they work: started, gone on, ended, to be tried again.
+"""The progress of items, as the stages record it: started, passed on, ended, queued for a retry.
 
-Every write names (job, position, release) and touches only items that are `released` under that number, so a
-copy that a newer release has replaced writes nothing. Locks are taken items before jobs, each in key order.
+Every write names (job, position, release) and changes only items that are `released` under that
+number: a copy that a newer release has replaced changes nothing. Items are locked before jobs, each
+in key order.
 """
 
 from collections.abc import Sequence
@@ -15,23 +16,27 @@ from shared.pipeline.messages import DocumentRef
 from shared.pipeline.outcomes import ItemState
 from shared.pipeline.stages import StageName
 
-# $1..$3 of every statement: the keys of the items it is about.
+# $1..$3 of every statement: the keys of its items.
 _CURRENT = """
 current AS MATERIALIZED (
   SELECT i.job_id, i.position, k.ordinal FROM webhook.job_items i
-  JOIN unnest($1::uuid[], $2::int[], $3::bigint[]) WITH ORDINALITY AS k(job_id, position, release, ordinal)
+  JOIN unnest($1::uuid[], $2::int[], $3::bigint[])
+    WITH ORDINALITY AS k(job_id, position, release, ordinal)
     ON i.job_id = k.job_id AND i.position = k.position
   WHERE i.state = 'released' AND i.release = k.release
   ORDER BY i.job_id, i.position FOR UPDATE OF i)
 """
 
-# The unreferenced CTE runs after the main statement: items are locked before jobs, and these in key order too.
+# Postgres runs `running`, which is not referenced, after the main statement: items are locked
+# before jobs, and jobs in key order, too.
 _START = f"""
 WITH {_CURRENT},
 waiting AS MATERIALIZED (
-  SELECT job_id FROM webhook.jobs WHERE job_id = ANY ($1::uuid[]) AND status = 'queued' ORDER BY job_id FOR UPDATE),
+  SELECT job_id FROM webhook.jobs WHERE job_id = ANY ($1::uuid[]) AND status = 'queued'
+  ORDER BY job_id FOR UPDATE),
 running AS (
-  UPDATE webhook.jobs j SET status = 'running', started_at = now() FROM waiting w WHERE j.job_id = w.job_id)
+  UPDATE webhook.jobs j SET status = 'running', started_at = now()
+  FROM waiting w WHERE j.job_id = w.job_id)
 UPDATE webhook.job_items i
 SET stage = $4, progress_at = now(), stages = i.stages || jsonb_build_object(
       $4::text, jsonb_build_object(
@@ -44,9 +49,10 @@ RETURNING c.ordinal, i.attempts
 _PASS_ON = f"""
 WITH {_CURRENT}
 UPDATE webhook.job_items i
-SET stages = jsonb_set(i.stages, ARRAY[$4::text, 'finished_at'], to_jsonb(clock_timestamp())), chunks = n.chunks,
-    cached = n.cached, progress_at = now()
-FROM current c JOIN unnest($5::int[], $6::int[]) WITH ORDINALITY AS n(chunks, cached, ordinal) USING (ordinal)
+SET stages = jsonb_set(i.stages, ARRAY[$4::text, 'finished_at'], to_jsonb(clock_timestamp())),
+    chunks = n.chunks, cached = n.cached, progress_at = now()
+FROM current c
+JOIN unnest($5::int[], $6::int[]) WITH ORDINALITY AS n(chunks, cached, ordinal) USING (ordinal)
 WHERE i.job_id = c.job_id AND i.position = c.position
 RETURNING c.ordinal
 """
@@ -54,15 +60,16 @@ RETURNING c.ordinal
 _RETRY = f"""
 WITH {_CURRENT}
 UPDATE webhook.job_items i
-SET state = 'queued', due_at = now() + make_interval(secs => n.delay), attempts = i.attempts + n.attempts,
-    error = n.reason
+SET state = 'queued', due_at = now() + make_interval(secs => n.delay),
+    attempts = i.attempts + n.attempts, error = n.reason
 FROM current c
-JOIN unnest($4::float8[], $5::int[], $6::text[]) WITH ORDINALITY AS n(delay, attempts, reason, ordinal) USING (ordinal)
+JOIN unnest($4::float8[], $5::int[], $6::text[])
+  WITH ORDINALITY AS n(delay, attempts, reason, ordinal) USING (ordinal)
 WHERE i.job_id = c.job_id AND i.position = c.position
 """
 
-# Adds `counts` (job_id, succeeded, failed, cancelled, chunks, inputs_saved) to the jobs; who reaches the total
-# finishes the job, and makes its callback due.
+# Adds `counts` (job_id, succeeded, failed, cancelled, chunks, inputs_saved) to the jobs. A job
+# whose counts reach its total is finished, and its callback becomes due.
 COUNTED = """
 locked AS MATERIALIZED (
   SELECT j.job_id, j.total, j.succeeded + c.succeeded AS succeeded, j.failed + c.failed AS failed,
@@ -73,8 +80,10 @@ counted AS (
   UPDATE webhook.jobs j
   SET succeeded = l.succeeded, failed = l.failed, cancelled = l.cancelled,
       chunks = l.chunks, inputs_saved = l.inputs_saved,
-      finished_at = CASE WHEN l.succeeded + l.failed + l.cancelled = l.total THEN clock_timestamp() END,
-      callback_due_at = CASE WHEN l.succeeded + l.failed + l.cancelled = l.total AND j.callback_url IS NOT NULL
+      finished_at = CASE WHEN l.succeeded + l.failed + l.cancelled = l.total
+                         THEN clock_timestamp() END,
+      callback_due_at = CASE WHEN l.succeeded + l.failed + l.cancelled = l.total
+                                  AND j.callback_url IS NOT NULL
                              THEN clock_timestamp() END,
       callback_attempts = 0,
       status = CASE WHEN l.succeeded + l.failed + l.cancelled < l.total THEN j.status
@@ -86,7 +95,7 @@ counted AS (
   RETURNING j.*)
 """
 
-# The jobs that `counted` finished, as FinishedJob.
+# The jobs that `counted` has finished, as FinishedJob.
 FINISHED = """
 (SELECT jsonb_agg(jsonb_build_object(
    'job_id', job_id, 'kind', kind, 'status', status, 'crawl_id', crawl_id, 'request_id', request_id,
@@ -107,25 +116,29 @@ ended AS (
        WITH ORDINALITY AS n(state, chunks, code, error, attempts, ordinal) USING (ordinal)
   WHERE i.job_id = c.job_id AND i.position = c.position
   RETURNING i.*, c.ordinal,
-            coalesce((i.stages #>> '{{chunker,started_at}}')::timestamptz, i.accepted_at) AS started_at),
+            coalesce((i.stages #>> '{{chunker,started_at}}')::timestamptz, i.accepted_at)
+              AS started_at),
 letters AS (
   INSERT INTO webhook.dead_letters
     (job_id, position, document_id, version, url, stage, code, error, attempts, deliveries)
-  SELECT job_id, position, document_id, version, url, $4, code, error, attempts, $5 FROM ended WHERE state = 'failed'),
-dropped AS (  -- texts that nobody will ask for again
+  SELECT job_id, position, document_id, version, url, $4, code, error, attempts, $5
+  FROM ended WHERE state = 'failed'),
+dropped AS (  -- texts that are not needed any more
   DELETE FROM webhook.payloads p USING ended e
   WHERE p.version = e.version AND e.state IN ('unchanged', 'superseded', 'cancelled')
     AND NOT EXISTS (SELECT 1 FROM webhook.documents d WHERE d.live_version = e.version)),
 counts AS (
   SELECT job_id, count(*) FILTER (WHERE state NOT IN ('failed', 'cancelled')) AS succeeded,
-         count(*) FILTER (WHERE state = 'failed') AS failed, count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
+         count(*) FILTER (WHERE state = 'failed') AS failed,
+         count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
          coalesce(sum(chunks) FILTER (WHERE state NOT IN ('failed', 'cancelled')), 0) AS chunks,
          coalesce(sum(CASE WHEN state = 'unchanged' THEN chunks ELSE cached END)
                   FILTER (WHERE state NOT IN ('failed', 'cancelled')), 0) AS inputs_saved
   FROM ended GROUP BY job_id),
 {COUNTED}
 SELECT (SELECT jsonb_agg(jsonb_build_object(
-          'ordinal', ordinal, 'duration_ms', extract(epoch FROM finished_at - started_at) * 1000,
+          'ordinal', ordinal,
+          'duration_ms', extract(epoch FROM finished_at - started_at) * 1000,
           'queued_ms', extract(epoch FROM started_at - accepted_at) * 1000)) FROM ended) AS ended,
        {FINISHED} AS finished
 """
@@ -134,12 +147,12 @@ SELECT (SELECT jsonb_agg(jsonb_build_object(
 _DEAD_LETTER_RAW = """
 INSERT INTO webhook.dead_letters (stage, code, error, deliveries, header, body, entry)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
-ON CONFLICT (entry) DO NOTHING  -- a worker may crash after this, before the entry is gone
+ON CONFLICT (entry) DO NOTHING  -- a worker may crash after this, before it removes the entry
 """
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """How one item ended. A failed one has a code and an error, and becomes a dead letter."""
+    """The end of one item. A failed one has a code and an error, and becomes a dead letter."""
 
     ref: DocumentRef
     state: ItemState
@@ -150,19 +163,21 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """What `end` changed: items with their milliseconds since the first stage and before it, and finished jobs."""
+    """The changes of `end`: items with their milliseconds since the first stage and before it, and
+    finished jobs.
+    """
 
     items: list[tuple[Ended, float, float]]
     jobs: list[FinishedJob]
 
 
 class Postponed(msgspec.Struct, frozen=True, kw_only=True):
-    """An item that goes back to the queue, due after `delay` seconds."""
+    """An item to queue again, due after `delay` seconds."""
 
     ref: DocumentRef
     delay: float
     reason: str
-    attempts: int = 0  # to be added: 1 for the document's fault, 0 for a dependency's
+    attempts: int = 0  # to be added: 1 if the document is at fault, 0 if a dependency is
 
 
 class _EndedRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,7 +187,10 @@ class _EndedRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress:
-    """The progress statements of one stage. Any of them raises DependencyError when Postgres is away."""
+    """The progress statements of one stage.
+
+    Each raises DependencyError when Postgres is unavailable.
+    """
 
     def __init__(self, pool: asyncpg.Pool, stage: StageName, worker: str) -> None:
         self._pool = pool
@@ -180,12 +198,18 @@ class Progress:
         self._worker = worker
 
     async def start(self, refs: Sequence[DocumentRef]) -> dict[int, int]:
-        """Note that this stage works on the items; index in `refs` -> attempts so far, current items only."""
+        """Record that this stage has started the items.
+
+        Returns the attempts so far by index in `refs`, of current items only.
+        """
         rows = await self._pool.fetch(_START, *_keys(refs), self._stage, self._worker)
         return {row["ordinal"] - 1: row["attempts"] for row in rows}
 
-    async def pass_on(self, refs: Sequence[DocumentRef], counts: Sequence[tuple[int, int | None]]) -> set[int]:
-        """Note that this stage is done with the items; returns the indexes of those still current.
+    async def pass_on(
+        self, refs: Sequence[DocumentRef], counts: Sequence[tuple[int, int | None]]
+    ) -> set[int]:
+        """Record that this stage has finished the items; returns the indexes of those still
+        current.
 
         `counts`: for each item its chunks, and how many of their vectors came from the cache.
         """
@@ -204,7 +228,7 @@ class Progress:
         )
 
     async def end(self, items: Sequence[Ended], deliveries: int) -> Ending:
-        """End those items that are current, and count them in their jobs."""
+        """End the items that are current, and count them in their jobs."""
         row = await self._pool.fetchrow(
             _END, *_keys([item.ref for item in items]), self._stage, deliveries,
             [item.state for item in items],
@@ -221,11 +245,19 @@ class Progress:
         )
 
     async def dead_letter(self, entry: Entry, error: str) -> None:
-        """Keep an entry that cannot be read as a raw dead letter; its items come back by the last resort."""
+        """Keep an entry that cannot be read as a raw dead letter; its items come back by the last
+        resort.
+        """
         await self._pool.execute(
-            _DEAD_LETTER_RAW, self._stage, "malformed", error, entry.deliveries, entry.header, entry.body,
+            _DEAD_LETTER_RAW,
+            self._stage,
+            "malformed",
+            error,
+            entry.deliveries,
+            entry.header,
+            entry.body,
             f"{entry.stream} {entry.id}",
-        )  # fmt: skip
+        )
 
 
 def _keys(refs: Sequence[DocumentRef]) -> tuple[list[str], list[int], list[int]]:

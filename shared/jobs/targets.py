@@ -1,4 +1,4 @@
-"""Targets: a physical collection with the model, chunking and generation that its points are made with."""
+"""Targets: physical collections, each with the model, chunking and generation of its points."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -13,7 +13,8 @@ INSERT INTO webhook.targets (target, collection) VALUES ($1 || '_1', $1) ON CONF
 """
 
 _SETTINGS = """
-tei_url, model, dimension, max_chunk_tokens, chunk_overlap_tokens, chunk_prefix_tokens, max_chunk_characters, tokenizer
+tei_url, model, dimension, max_chunk_tokens, chunk_overlap_tokens, chunk_prefix_tokens,
+max_chunk_characters, tokenizer
 """
 
 _COLUMNS = f"target, collection, live, generation::text, {_SETTINGS}"
@@ -22,25 +23,29 @@ _GET = f"SELECT {_COLUMNS} FROM webhook.targets WHERE target = $1"
 
 _LIVE = f"SELECT {_COLUMNS} FROM webhook.targets WHERE collection = $1 AND live"
 
-_SETTLED = f"SELECT {_COLUMNS} FROM webhook.targets WHERE live AND tei_url IS NULL AND dimension IS NOT NULL"
+_SETTLED = f"""
+SELECT {_COLUMNS} FROM webhook.targets WHERE live AND tei_url IS NULL AND dimension IS NOT NULL
+"""
 
 _ALL_LIVE = f"SELECT {_COLUMNS} FROM webhook.targets WHERE live ORDER BY collection"
 
 _IN_USE = f"""
 SELECT {_COLUMNS} FROM webhook.targets t
-WHERE live OR EXISTS (SELECT FROM webhook.reindexes r WHERE r.target = t.target AND r.finished_at IS NULL)
+WHERE live
+   OR EXISTS (SELECT FROM webhook.reindexes r WHERE r.target = t.target AND r.finished_at IS NULL)
 """
 
-# Not the one that a rollback is filling.
+# Without a target that a rollback is filling.
 _RETIRED = f"""
 SELECT {_COLUMNS} FROM webhook.targets t
 WHERE retired_at IS NOT NULL AND dropped_at IS NULL
-  AND NOT EXISTS (SELECT FROM webhook.reindexes r WHERE r.target = t.target AND r.finished_at IS NULL)
+  AND NOT EXISTS (
+    SELECT FROM webhook.reindexes r WHERE r.target = t.target AND r.finished_at IS NULL)
 """
 
 _DROPPED = f"SELECT {_COLUMNS} FROM webhook.targets WHERE dropped_at IS NOT NULL"
 
-# Numbers are never used twice, so that no late writer of an earlier target meets a later one of its name.
+# A number is never reused: a late writer of an earlier target cannot write into a later one.
 _CREATE = f"""
 INSERT INTO webhook.targets (target, collection, live, {_SETTINGS})
 SELECT $1 || '_' || coalesce(max(substring(target FROM '[0-9]+$')::bigint), 0) + 1, $1, $2,
@@ -49,16 +54,18 @@ FROM webhook.targets WHERE collection = $1
 RETURNING {_COLUMNS}
 """
 
-# The first embedder to come decides; all others learn what was decided.
+# The first embedder decides; all others read the decision.
 _SETTLE = f"""
-UPDATE webhook.targets SET model = coalesce(model, $2), dimension = coalesce(dimension, $3) WHERE target = $1
+UPDATE webhook.targets SET model = coalesce(model, $2), dimension = coalesce(dimension, $3)
+WHERE target = $1
 RETURNING {_COLUMNS}
 """
 
 _DROP_RETIRED = """
 UPDATE webhook.targets SET dropped_at = now()
 WHERE collection = $1 AND retired_at IS NOT NULL AND dropped_at IS NULL
-  AND NOT EXISTS (SELECT FROM webhook.reindexes r WHERE r.target = targets.target AND r.finished_at IS NULL)
+  AND NOT EXISTS (
+    SELECT FROM webhook.reindexes r WHERE r.target = targets.target AND r.finished_at IS NULL)
 RETURNING target
 """
 
@@ -66,31 +73,36 @@ _FORGET = """
 DELETE FROM webhook.documents WHERE target = $1 AND document_id IN (
   SELECT document_id FROM webhook.documents WHERE target = $1 LIMIT $2)
 """
-_FORGET_ROWS = 5000  # of one statement, so that it stays far below its time limit
+_FORGET_ROWS = 5000  # of one statement: far below its time limit
 
 _CLAIM_SCRUB = """
 UPDATE webhook.targets SET scrubbed_at = now()
 WHERE target = (
   SELECT target FROM webhook.targets
-  WHERE dropped_at IS NULL AND (scrubbed_at IS NULL OR scrubbed_at < now() - make_interval(secs => $1))
+  WHERE dropped_at IS NULL
+    AND (scrubbed_at IS NULL OR scrubbed_at < now() - make_interval(secs => $1))
   ORDER BY scrubbed_at NULLS FIRST LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING target
 """
 
 _Tokens = Annotated[int, msgspec.Meta(ge=0, le=32_768)]
 _Path = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=r"\A[^\x00]*\Z")]
-TeiUrls = Annotated[str, msgspec.Meta(max_length=2000, pattern=r"\Ahttps?://[!-+\--~]+(,https?://[!-+\--~]+)*\Z")]
+TeiUrls = Annotated[
+    str, msgspec.Meta(max_length=2000, pattern=r"\Ahttps?://[!-+\--~]+(,https?://[!-+\--~]+)*\Z")
+]
 
 
 class TargetSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a target may have of its own; None is what the services are set to."""
+    """The settings that a target may have; None means the setting of the services."""
 
-    tei_url: TeiUrls | None = None  # one server or several, separated by commas
+    tei_url: TeiUrls | None = None  # one or several servers, separated by commas
     max_chunk_tokens: Annotated[int, msgspec.Meta(ge=64, le=32_768)] | None = None
     chunk_overlap_tokens: _Tokens | None = None
     chunk_prefix_tokens: _Tokens | None = None
     max_chunk_characters: Annotated[int, msgspec.Meta(ge=64, le=1_000_000)] | None = None
-    tokenizer: _Path | None = None  # path of a tokenizer.json, where chunkers and embedders run
+    tokenizer: _Path | None = (
+        None  # path of a tokenizer.json on the hosts of chunkers and embedders
+    )
 
 
 class Target(TargetSettings, frozen=True, kw_only=True):
@@ -104,43 +116,60 @@ class Target(TargetSettings, frozen=True, kw_only=True):
     dimension: int | None = None
 
     def chunking(self, default: ChunkerSettings) -> ChunkerSettings:
-        """How its documents are split: what it has of its own, and the chunker's settings."""
-        names = ("max_chunk_tokens", "chunk_overlap_tokens", "chunk_prefix_tokens", "max_chunk_characters", "tokenizer")
+        """The chunking of its documents: its own settings, else those of the chunker."""
+        names = (
+            "max_chunk_tokens",
+            "chunk_overlap_tokens",
+            "chunk_prefix_tokens",
+            "max_chunk_characters",
+            "tokenizer",
+        )
         own = {name: value for name in names if (value := getattr(self, name)) is not None}
         return msgspec.structs.replace(default, **own)
 
 
 class Targets:
-    """The targets in Postgres. Raises DependencyError when Postgres is away."""
+    """The targets in Postgres. Raises DependencyError when Postgres is unavailable."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
     async def ensure(self, collection: str) -> None:
-        """Make the first target of a collection if it has none."""
+        """Create the first target of a collection if it has none."""
         await self._pool.execute(_ENSURE, collection)
 
     async def create(
-        self, collection: str, settings: TargetSettings, *, live: bool, model: str | None, dimension: int | None
+        self,
+        collection: str,
+        settings: TargetSettings,
+        *,
+        live: bool,
+        model: str | None,
+        dimension: int | None,
     ) -> Target:
-        """Make one more target of a collection. Raises asyncpg.UniqueViolationError if it cannot be live, too."""
-        (made,) = await self._pool.fetch(_CREATE, collection, live, *_values(settings, model, dimension))
+        """Create another target of a collection.
+
+        Raises asyncpg.UniqueViolationError if it is to be live and another target is.
+        """
+        (made,) = await self._pool.fetch(
+            _CREATE, collection, live, *_values(settings, model, dimension)
+        )
         return _target(made)
 
     async def get(self, target: str) -> Target:
-        """Raises LookupError for a target that does not exist."""
+        """The target of this name. Raises LookupError if there is none."""
         row = await self._pool.fetchrow(_GET, target)
         if row is None:
             raise LookupError(f"there is no target {target!r}")
         return _target(row)
 
     async def live(self, collection: str) -> Target | None:
-        """The target that serves a collection, None before its first document."""
+        """The target that serves a collection; None before its first document."""
         row = await self._pool.fetchrow(_LIVE, collection)
         return _target(row) if row is not None else None
 
     async def settled(self) -> list[Target]:
-        """The live targets that have vectors already, made by WEBHOOK_TEI_URL."""
+        """The live targets that have vectors, embedded by WEBHOOK_TEI_URL."""
         return await self._all(_SETTLED)
 
     async def all_live(self) -> list[Target]:
@@ -148,23 +177,25 @@ class Targets:
         return await self._all(_ALL_LIVE)
 
     async def in_use(self) -> list[Target]:
-        """The targets that serve a collection, or are being filled to do so."""
+        """The targets that serve a collection, and those that a reindex is filling."""
         return await self._all(_IN_USE)
 
     async def retired(self) -> list[Target]:
-        """The targets that served a collection before, and are kept for a rollback."""
+        """The targets that served a collection before and are kept for a rollback."""
         return await self._all(_RETIRED)
 
     async def dropped(self) -> list[Target]:
-        """The targets that nobody needs any more."""
+        """The targets whose points can be deleted."""
         return await self._all(_DROPPED)
 
     async def drop_retired(self, collection: str) -> Sequence[str]:
-        """Give up what a collection keeps for a rollback; the targets that this was."""
+        """Drop the targets that a collection keeps for a rollback; returns them."""
         return [row["target"] for row in await self._pool.fetch(_DROP_RETIRED, collection)]
 
     async def forget_documents(self, target: str) -> int:
-        """Take the documents of a target out of the registry, since its points are gone; how many these were."""
+        """Delete the documents of a target, whose points are gone, from the registry; returns their
+        number.
+        """
         forgotten, last = 0, _FORGET_ROWS
         while last == _FORGET_ROWS:
             last = int((await self._pool.execute(_FORGET, target, _FORGET_ROWS)).split()[-1])
@@ -172,14 +203,16 @@ class Targets:
         return forgotten
 
     async def settle(self, target: str, model: str, dimension: int) -> Target:
-        """Note model and dimension if none are noted yet; returns what holds now."""
+        """Record model and dimension unless they are known; returns the target as it is now."""
         row = await self._pool.fetchrow(_SETTLE, target, model, dimension)
         if row is None:
             raise LookupError(f"there is no target {target!r}")
         return _target(row)
 
     async def claim_scrub(self, interval: float) -> str | None:
-        """A target that nobody began to scrub for `interval` seconds: now the caller has."""
+        """Claim a target whose last scrub started at least `interval` seconds ago; None if there is
+        none.
+        """
         target: str | None = await self._pool.fetchval(_CLAIM_SCRUB, interval)
         return target
 
@@ -187,12 +220,20 @@ class Targets:
         return [_target(row) for row in await self._pool.fetch(statement)]
 
 
-def _values(settings: TargetSettings, model: str | None, dimension: int | None) -> tuple[object, ...]:
-    """In the order of _SETTINGS."""
+def _values(
+    settings: TargetSettings, model: str | None, dimension: int | None
+) -> tuple[object, ...]:
+    """The values in the order of _SETTINGS."""
     return (
-        settings.tei_url, model, dimension, settings.max_chunk_tokens, settings.chunk_overlap_tokens,
-        settings.chunk_prefix_tokens, settings.max_chunk_characters, settings.tokenizer,
-    )  # fmt: skip
+        settings.tei_url,
+        model,
+        dimension,
+        settings.max_chunk_tokens,
+        settings.chunk_overlap_tokens,
+        settings.chunk_prefix_tokens,
+        settings.max_chunk_characters,
+        settings.tokenizer,
+    )
 
 
 def _target(row: asyncpg.Record) -> Target:

@@ -57,7 +57,7 @@ async def letters(servers: Servers) -> list[DeadLetter]:
     return (await DeadLetters(servers.pool).list(CALLBACKS)).dead_letters
 
 
-async def test_a_job_that_has_ended_is_told_once_and_signed(
+async def test_the_callback_of_an_ended_job_is_delivered_once_and_signed(
     servers: Servers, sender: CallbackSender, receiver: Receiver
 ) -> None:
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -77,12 +77,14 @@ async def test_a_job_that_has_ended_is_told_once_and_signed(
     assert await sender.send_due() == 0
 
 
-async def test_a_job_without_a_callback_tells_nobody(servers: Servers, sender: CallbackSender) -> None:
+async def test_a_job_without_a_callback_url_delivers_nothing(servers: Servers, sender: CallbackSender) -> None:
     await end(servers, await release(servers, await accept_documents(servers, 1)))
     assert await sender.send_due() == 0
 
 
-async def test_a_cancelled_job_is_told_too(servers: Servers, sender: CallbackSender, receiver: Receiver) -> None:
+async def test_the_callback_of_a_cancelled_job_is_delivered(
+    servers: Servers, sender: CallbackSender, receiver: Receiver
+) -> None:
     job_id = await accept_documents(servers, 2, callback_url=receiver.url)
     await JobControl(servers.pool).cancel(job_id)
     await sender.send_due()
@@ -90,7 +92,7 @@ async def test_a_cancelled_job_is_told_too(servers: Servers, sender: CallbackSen
 
 
 @pytest.mark.parametrize("status", [302, 400, 404, 500])
-async def test_an_answer_that_is_no_success_is_tried_again_with_the_same_id(
+async def test_a_refused_delivery_is_retried_with_the_same_id(
     servers: Servers, sender: CallbackSender, receiver: Receiver, status: int
 ) -> None:
     await finished_job(servers, receiver.url)
@@ -103,7 +105,7 @@ async def test_an_answer_that_is_no_success_is_tried_again_with_the_same_id(
     assert await sender.send_due() == 0
 
 
-async def test_what_nobody_takes_is_a_dead_letter_after_the_last_try_and_can_be_replayed(
+async def test_a_callback_is_a_dead_letter_after_the_last_attempt_and_can_be_replayed(
     servers: Servers, sender: CallbackSender, receiver: Receiver
 ) -> None:
     job_id = await finished_job(servers, receiver.url)
@@ -111,7 +113,11 @@ async def test_what_nobody_takes_is_a_dead_letter_after_the_last_try_and_can_be_
     assert [await sender.send_due() for _ in range(4)] == [1, 1, 1, 0]
     [letter] = await letters(servers)
     assert (letter.job_id, letter.position, letter.url) == (job_id, None, receiver.url)
-    assert (letter.code, letter.error, letter.attempts) == ("callback_failed", "answered 503", 3)
+    assert (letter.code, letter.error, letter.attempts) == (
+        "callback_failed",
+        "the receiver answered with HTTP status 503, expected 2xx",
+        3,
+    )
 
     assert await replay(servers.pool, CALLBACKS, dry_run=True) == Replay(replayed=1)
     assert await replay(servers.pool, CALLBACKS) == Replay(replayed=1)
@@ -122,7 +128,7 @@ async def test_what_nobody_takes_is_a_dead_letter_after_the_last_try_and_can_be_
     assert await letters(servers) == []
 
 
-async def test_a_receiver_that_is_away_is_tried_again(servers: Servers, sender: CallbackSender) -> None:
+async def test_an_unavailable_receiver_is_retried(servers: Servers, sender: CallbackSender) -> None:
     async with running_receiver() as gone:
         pass
     await finished_job(servers, gone.url)
@@ -133,7 +139,7 @@ async def test_a_receiver_that_is_away_is_tried_again(servers: Servers, sender: 
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\x00\xff\xfe\r\n\r\n", b"HTTP/9 \xed\xa0\x80\x00\r\n\r\n"])
-async def test_a_receiver_that_answers_nonsense_is_tried_again_and_given_up(
+async def test_an_invalid_answer_is_retried_then_dead_lettered(
     servers: Servers, sender: CallbackSender, garbage: bytes
 ) -> None:
     async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -149,7 +155,7 @@ async def test_a_receiver_that_answers_nonsense_is_tried_again_and_given_up(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
-async def test_an_address_inside_is_never_connected_to_and_given_up_at_once(
+async def test_a_private_address_is_never_connected_and_dead_lettered_at_once(
     servers: Servers, receiver: Receiver, host: str
 ) -> None:
     await finished_job(servers, receiver.url.replace("127.0.0.1", host))
@@ -160,14 +166,16 @@ async def test_an_address_inside_is_never_connected_to_and_given_up_at_once(
     assert "not public" in letter.error
 
 
-async def test_two_senders_tell_a_completion_once(servers: Servers, sender: CallbackSender, receiver: Receiver) -> None:
+async def test_two_senders_deliver_a_completion_once(
+    servers: Servers, sender: CallbackSender, receiver: Receiver
+) -> None:
     jobs = {await finished_job(servers, receiver.url) for _ in range(6)}
     async with sending(servers) as other:
         await asyncio.gather(*(one.send_due() for one in (sender, other, sender, other)))
     assert sorted(told.job["job_id"] for told in receiver.told) == sorted(jobs)
 
 
-async def test_what_a_sender_that_died_had_claimed_is_told_by_another(
+async def test_the_claim_of_a_crashed_sender_is_taken_by_another(
     servers: Servers, sender: CallbackSender, receiver: Receiver
 ) -> None:
     await finished_job(servers, receiver.url)
@@ -188,7 +196,7 @@ async def test_a_late_failure_does_not_undo_what_another_sender_did(
     assert (await sender.send_due(), await letters(servers)) == (0, [])
 
 
-async def test_a_job_that_a_retry_opens_again_is_told_again_when_it_has_ended(
+async def test_a_reopened_job_delivers_its_callback_again_when_it_has_ended(
     servers: Servers, sender: CallbackSender, receiver: Receiver
 ) -> None:
     job_id = await finished_job(servers, receiver.url, code="bad")
@@ -202,7 +210,7 @@ async def test_a_job_that_a_retry_opens_again_is_told_again_when_it_has_ended(
     assert len({told.delivery_id for told in receiver.told}) == 2
 
 
-async def test_a_replay_of_documents_and_callback_together_tells_the_new_end_only(
+async def test_a_replay_of_documents_and_callback_delivers_only_the_new_end(
     servers: Servers, sender: CallbackSender, receiver: Receiver
 ) -> None:
     job_id = await finished_job(servers, receiver.url, code="bad")
@@ -231,7 +239,7 @@ DOCUMENT = {"url": "https://example.com/", "markdown": "Text."}
 )
 async def test_a_callback_is_accepted_with_its_job(servers: Servers, method: str, path: str, document: Any) -> None:
     wanted = "https://receiver.example/done?token=1"
-    query = {"callback_url": wanted, "url": DOCUMENT["url"]}
+    query = {"callback_url": wanted} if document else {"callback_url": wanted, "url": DOCUMENT["url"]}
     async with ingest_server(servers.pool) as url, aiohttp.ClientSession() as session:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         async with session.request(method, url + path, params=query, json=document, headers=headers) as answer:
@@ -240,7 +248,7 @@ async def test_a_callback_is_accepted_with_its_job(servers: Servers, method: str
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "[::ffff:a00:1]"])
-async def test_a_callback_that_plainly_leads_inside_is_refused(servers: Servers, host: str) -> None:
+async def test_a_callback_url_with_a_private_address_is_refused(servers: Servers, host: str) -> None:
     body = {"documents": [DOCUMENT], "callback_url": f"http://{host}/"}
     async with ingest_server(servers.pool) as url, aiohttp.ClientSession() as session:
         headers = {"Authorization": f"Bearer {TOKEN}"}
@@ -250,7 +258,7 @@ async def test_a_callback_that_plainly_leads_inside_is_refused(servers: Servers,
     assert await servers.pool.fetchval("SELECT count(*) FROM webhook.jobs") == 0
 
 
-async def test_a_job_of_which_nothing_was_usable_is_told_at_once(
+async def test_the_callback_of_a_job_with_only_rejected_documents_is_due_at_once(
     servers: Servers, sender: CallbackSender, receiver: Receiver
 ) -> None:
     body = {"documents": [{"markdown": "No URL."}], "callback_url": receiver.url}

@@ -83,7 +83,7 @@ async def test_every_filter_finds_its_letters_and_all_together_narrow(servers: S
     assert await ids(servers, LetterFilter(code="nothing")) == []
 
 
-async def test_since_leaves_out_what_failed_before(servers: Servers) -> None:
+async def test_since_excludes_older_letters(servers: Servers) -> None:
     await fail(servers, 1, code="old")
     await servers.pool.execute("UPDATE webhook.dead_letters SET created_at = now() - interval '2 hours'")
     await fail(servers, 1, code="new")
@@ -126,7 +126,7 @@ async def test_an_unreadable_entrys_letter_shows_what_was_read(servers: Servers)
     assert await DeadLetters(servers.pool).get(letter_id + 1) is None
 
 
-async def test_replay_tries_again_what_can_succeed_and_counts_what_cannot(servers: Servers) -> None:
+async def test_replay_queues_letters_that_can_succeed_and_counts_the_others(servers: Servers) -> None:
     job_id, refs = await fail(servers, 4)
     await overtake(servers, refs[0])
     await servers.pool.execute("DELETE FROM webhook.payloads WHERE version = $1", refs[1].version)
@@ -177,7 +177,7 @@ async def test_replays_at_the_same_time_queue_every_item_once(servers: Servers) 
         assert (await job_of(servers, job_id)).status is JobStatus.SUCCEEDED
 
 
-async def test_more_letters_than_one_statement_takes_are_all_replayed_and_dropped(servers: Servers) -> None:
+async def test_more_letters_than_one_batch_are_all_replayed_and_dropped(servers: Servers) -> None:
     job_id, _ = await fail(servers, 1003)
     assert (await replay(servers.pool, LetterFilter(job_id=job_id), dry_run=True)).replayed == 1003
     assert (await replay(servers.pool, LetterFilter(job_id=job_id))).replayed == 1003
@@ -191,7 +191,7 @@ async def test_retrying_a_job_is_replaying_its_letters(servers: Servers) -> None
     assert await ids(servers, LetterFilter()) == await ids(servers, LetterFilter(job_id=other))
 
 
-async def test_what_was_dropped_is_gone_and_not_retried(servers: Servers) -> None:
+async def test_dropped_letters_are_deleted_and_not_retried(servers: Servers) -> None:
     job_id, _ = await fail(servers, 3, code="dropped")
     await fail(servers, 1, code="kept")
     letters = DeadLetters(servers.pool)

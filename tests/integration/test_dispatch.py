@@ -118,7 +118,7 @@ async def test_a_small_source_overtakes_a_crawl_that_fills_its_lane(servers: Ser
     assert set(await lanes(servers, crawl) + await lanes(servers, larger)) == {"normal"}
 
 
-async def test_a_small_source_overtakes_nobody_while_the_lane_above_is_busy(servers: Servers) -> None:
+async def test_a_small_source_does_not_overtake_while_the_lane_above_is_busy(servers: Servers) -> None:
     await accept_documents(servers, 200, source="crawl")
     await release_all(servers, entries=20)
     urgent = await accept_documents(servers, 20, source="urgent", lane=Lane.HIGH)
@@ -155,7 +155,7 @@ async def test_deletes_wait_while_the_index_stream_is_full(servers: Servers) -> 
     assert (await states(servers, job)).count("queued") == 30
 
 
-async def test_a_search_for_deletes_reads_past_nothing_else(servers: Servers) -> None:
+async def test_the_pick_of_deletes_reads_no_other_items(servers: Servers) -> None:
     await accept_documents(servers, 2000)
     await servers.pool.execute("ANALYZE webhook.job_items")
     plan = await servers.pool.fetch(
@@ -165,7 +165,7 @@ async def test_a_search_for_deletes_reads_past_nothing_else(servers: Servers) ->
     assert any("items_deletes_due" in row[0] for row in plan)
 
 
-async def test_an_emptied_redis_gets_everything_again_under_a_new_number(servers: Servers) -> None:
+async def test_after_redis_was_emptied_everything_is_released_again_under_a_new_number(servers: Servers) -> None:
     job = await accept_documents(servers, 6)
     await release_all(servers)
     before = await documents_in(servers, CHUNKER.stream(Lane.NORMAL))
@@ -176,7 +176,7 @@ async def test_an_emptied_redis_gets_everything_again_under_a_new_number(servers
     assert min(row[2] for row in after) > max(row[2] for row in before)
 
 
-async def test_an_older_redis_gets_again_what_it_forgot_and_only_that(servers: Servers) -> None:
+async def test_a_restored_redis_gets_only_the_lost_releases_again(servers: Servers) -> None:
     first = await accept_documents(servers, 2, source="first")
     await release_all(servers)
     marker = await servers.redis.get(RELEASED)
@@ -192,7 +192,7 @@ async def test_an_older_redis_gets_again_what_it_forgot_and_only_that(servers: S
     assert sorted(row[:2] for row in released) == sorted([(first, 0), (first, 1), (second, 0), (second, 1)])
 
 
-async def test_a_crash_between_commit_and_publication_costs_nothing(servers: Servers) -> None:
+async def test_a_crash_between_commit_and_publication_loses_nothing(servers: Servers) -> None:
     job = await accept_documents(servers, 3)
     releases = Releases(servers.pool)
     number = await releases.next_number(0)
@@ -239,20 +239,20 @@ async def idle_for_an_hour(servers: Servers, lane: Lane) -> str:
     return job
 
 
-async def test_the_last_resort_queues_what_made_no_progress_and_is_in_no_stream(servers: Servers) -> None:
+async def test_the_last_resort_queues_items_without_progress_and_entry(servers: Servers) -> None:
     job = await idle_for_an_hour(servers, Lane.NORMAL)
     await servers.redis.xtrim(CHUNKER.stream(Lane.NORMAL), 0)
     await make_dispatcher(servers).check_marker()
     assert await states(servers, job) == ["queued"]
 
 
-async def test_what_waits_in_a_stream_is_not_taken_for_lost_however_long(servers: Servers) -> None:
+async def test_an_item_that_waits_in_a_stream_is_never_taken_for_lost(servers: Servers) -> None:
     job = await idle_for_an_hour(servers, Lane.NORMAL)
     await make_dispatcher(servers).check_marker()
     assert await states(servers, job) == ["released"]
 
 
-async def test_what_another_lane_waits_for_does_not_keep_the_last_resort_away(servers: Servers) -> None:
+async def test_old_entries_of_another_lane_do_not_delay_the_last_resort(servers: Servers) -> None:
     lost = await idle_for_an_hour(servers, Lane.LOW)
     await servers.redis.xtrim(CHUNKER.stream(Lane.LOW), 0)
     waiting = await idle_for_an_hour(servers, Lane.NORMAL)
@@ -260,7 +260,7 @@ async def test_what_another_lane_waits_for_does_not_keep_the_last_resort_away(se
     assert (await states(servers, lost), await states(servers, waiting)) == (["queued"], ["released"])
 
 
-async def test_sources_that_wait_for_a_retry_hold_up_nobody_behind_them(servers: Servers) -> None:
+async def test_sources_waiting_for_a_retry_do_not_block_later_sources(servers: Servers) -> None:
     for n in range(70):
         await accept_documents(servers, 1, source=f"waiting-{n:02}")
     await servers.pool.execute("UPDATE webhook.job_items SET due_at = now() + interval '1 hour'")
@@ -269,7 +269,7 @@ async def test_sources_that_wait_for_a_retry_hold_up_nobody_behind_them(servers:
     assert await states(servers, job) == ["released"] * 4
 
 
-async def test_a_number_that_was_drawn_before_another_dispatchers_turn_is_not_used(servers: Servers) -> None:
+async def test_a_release_number_drawn_before_another_dispatcher_released_is_not_used(servers: Servers) -> None:
     old, other = make_dispatcher(servers), make_dispatcher(servers)
     await old.check_marker()
     assert await old.release_some() == 0  # draws a number and has nothing to use it for
@@ -284,7 +284,7 @@ async def test_a_number_that_was_drawn_before_another_dispatchers_turn_is_not_us
     assert int(await servers.redis.get(RELEASED) or 0) > marker
 
 
-async def test_what_a_dispatcher_could_not_publish_is_queued_again(servers: Servers) -> None:
+async def test_items_that_could_not_be_published_are_queued_again(servers: Servers) -> None:
     job = await accept_documents(servers, 2)
     dispatcher = make_dispatcher(servers)
     await dispatcher.check_marker()

@@ -76,7 +76,7 @@ def test_a_deleted_page_is_a_tombstone_until_it_is_sent_again(pipeline: Pipeline
     assert state(pipeline, url) == "indexed"  # not unchanged: nothing of it was there
 
 
-def test_of_a_page_that_is_deleted_while_it_is_on_its_way_the_delete_wins(pipeline: Pipeline) -> None:
+def test_a_delete_of_a_page_in_progress_wins(pipeline: Pipeline) -> None:
     urls = [f"https://{new_site()}/" for _ in range(5)]
     jobs = []
     for url in urls:
@@ -89,11 +89,11 @@ def test_of_a_page_that_is_deleted_while_it_is_on_its_way_the_delete_wins(pipeli
 
 
 @pytest.mark.parametrize(("url", "status"), [("https://example.com/never-sent", 404), ("", 422), ("no url", 422)])
-def test_a_page_that_was_never_sent_is_404_and_what_is_no_url_is_422(pipeline: Pipeline, url: str, status: int) -> None:
+def test_an_unknown_page_is_404_and_an_invalid_url_is_422(pipeline: Pipeline, url: str, status: int) -> None:
     assert pipeline.http.get("/api/documents", params={"url": url}).status_code == status
 
 
-def test_what_a_crawl_did_not_see_again_is_pruned_and_nothing_else(pipeline: Pipeline) -> None:
+def test_only_pages_that_a_crawl_no_longer_found_are_pruned(pipeline: Pipeline) -> None:
     site, other_site, old, new = new_site(), new_site(), uuid.uuid4().hex, uuid.uuid4().hex
     names = ("same", "changed", "timed-out", "gone-404", "forgotten")
     crawl(pipeline, old, *(page(site, name) for name in names), page(other_site, "elsewhere"))
@@ -127,7 +127,7 @@ def test_what_a_crawl_did_not_see_again_is_pruned_and_nothing_else(pipeline: Pip
     assert state(pipeline, f"https://{site}/forgotten") == "indexed"
 
 
-def test_a_crawl_that_has_not_said_that_it_is_completed_prunes_nothing_unasked(pipeline: Pipeline) -> None:
+def test_a_crawl_without_a_completed_event_prunes_only_with_assume_completed(pipeline: Pipeline) -> None:
     site, old, new = new_site(), uuid.uuid4().hex, uuid.uuid4().hex
     crawl(pipeline, old, page(site, "seen"), page(site, "not-yet-seen"))
     crawl(pipeline, new, page(site, "seen"))

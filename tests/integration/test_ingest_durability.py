@@ -60,7 +60,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield opened
 
 
-async def test_hundreds_of_webhooks_to_a_frozen_postgres_get_503_and_come_again_without_loss_or_double(
+async def test_hundreds_of_webhooks_get_503_from_a_frozen_postgres_and_are_accepted_once_when_repeated(
     servers: Servers, url: str, session: aiohttp.ClientSession
 ) -> None:
     events = [page_event(new_name()) for _ in range(300)]
@@ -94,7 +94,7 @@ async def test_a_postgres_that_is_full_or_takes_no_writes_is_503_and_nothing_is_
     assert (await post_event(session, url, event))[0] == 202
 
 
-async def test_a_sender_who_leaves_in_the_middle_of_the_transaction_finds_the_job_when_it_comes_again(
+async def test_a_sender_that_disconnects_during_the_transaction_gets_the_same_job_when_it_repeats(
     servers: Servers, url: str, session: aiohttp.ClientSession
 ) -> None:
     name = new_name()
@@ -114,7 +114,7 @@ async def test_a_sender_who_leaves_in_the_middle_of_the_transaction_finds_the_jo
     assert await servers.pool.fetchval(HALF_WRITTEN) == 0
 
 
-async def test_what_was_answered_with_503_runs_on_and_is_the_job_of_the_next_try(
+async def test_a_request_answered_with_503_continues_and_its_repeat_gets_the_same_job(
     servers: Servers, url: str, session: aiohttp.ClientSession
 ) -> None:
     event = page_event(new_name())
@@ -126,7 +126,7 @@ async def test_what_was_answered_with_503_runs_on_and_is_the_job_of_the_next_try
     assert (await post_event(session, url, event))[1]["job_id"] == job_id
 
 
-async def test_a_load_that_takes_longer_than_the_deadline_is_waited_for_while_postgres_answers(
+async def test_a_large_load_may_take_longer_than_the_deadline_while_postgres_answers(
     servers: Servers, pool: PostgresPool, session: aiohttp.ClientSession
 ) -> None:
     await servers.pool.execute(
@@ -148,7 +148,7 @@ async def test_a_load_that_takes_longer_than_the_deadline_is_waited_for_while_po
         await servers.pool.execute("DROP TRIGGER dawdle ON webhook.payloads")
 
 
-async def test_more_requests_than_may_wait_are_refused_at_once_and_readers_do_not_keep_writers_out() -> None:
+async def test_requests_over_the_waiting_limit_are_refused_at_once_and_readers_do_not_block_writers() -> None:
     go_on, entered = asyncio.Event(), 0
 
     async def wait(request: web.Request) -> web.Response:
@@ -171,7 +171,7 @@ async def test_more_requests_than_may_wait_are_refused_at_once_and_readers_do_no
         assert await status_of(session.get(f"{url}/api/wait")) == 200
 
 
-async def test_what_has_begun_to_answer_and_what_waits_on_purpose_outlive_the_deadline() -> None:
+async def test_started_answers_and_lifted_deadlines_outlive_the_deadline() -> None:
     passed = asyncio.Event()
 
     async def stream(request: web.Request) -> web.StreamResponse:
@@ -201,7 +201,7 @@ async def test_what_has_begun_to_answer_and_what_waits_on_purpose_outlive_the_de
         assert await asyncio.gather(*texts) == ["news", "ended"]
 
 
-async def test_a_wrong_token_or_what_is_no_signature_is_refused_before_the_body_has_come(url: str) -> None:
+async def test_a_wrong_token_or_malformed_signature_is_refused_before_the_body_is_read(url: str) -> None:
     made_up = "sha256=" + "0" * 64
     for headers in (
         f"X-Firecrawl-Signature: {made_up}\r\nAuthorization: Bearer wrong",
@@ -213,7 +213,7 @@ async def test_a_wrong_token_or_what_is_no_signature_is_refused_before_the_body_
     assert await status_without_body(url, signature, length=2_000_000) == 413
 
 
-async def test_bodies_with_made_up_signatures_take_a_bounded_share_of_memory_and_none_from_bearers(
+async def test_bodies_with_forged_signatures_have_their_own_memory_budget(
     url: str, session: aiohttp.ClientSession
 ) -> None:
     headers = f"X-Firecrawl-Signature: sha256={'0' * 64}\r\nContent-Length: 1000000"

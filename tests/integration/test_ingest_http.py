@@ -91,7 +91,7 @@ def test_a_body_over_the_limit_is_413(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("kind", ["crawl.started", "crawl.completed", "agent.action", "something.new"])
-def test_news_without_documents_is_acknowledged_and_enqueues_nothing(pipeline: Pipeline, kind: str) -> None:
+def test_an_event_without_documents_is_acknowledged_and_enqueues_nothing(pipeline: Pipeline, kind: str) -> None:
     before = jobs(pipeline)
     assert pipeline.webhook({"success": True, "type": kind, "id": "c", "data": []})["status"] == "acknowledged"
     assert jobs(pipeline) == before
@@ -120,7 +120,7 @@ def test_every_service_answers_its_health_routes_without_credentials(
 
 
 @pytest.mark.parametrize("query", ["older_than=99999999999999d", "crawl_id=%00", "status=odd", "after=x", "limit=-1"])
-def test_a_list_of_jobs_that_cannot_be_made_is_422(pipeline: Pipeline, query: str) -> None:
+def test_a_list_of_jobs_with_invalid_parameters_is_422(pipeline: Pipeline, query: str) -> None:
     assert pipeline.http.get(f"/api/jobs?{query}").status_code == 422
 
 

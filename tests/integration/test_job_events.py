@@ -36,7 +36,7 @@ def index(pipeline: Pipeline, count: int) -> str:
     )
 
 
-def test_a_watched_job_tells_its_progress_all_results_in_order_and_its_end(pipeline: Pipeline) -> None:
+def test_the_events_of_a_job_are_progress_all_results_in_order_and_end(pipeline: Pipeline) -> None:
     job_id = index(pipeline, 30)
     seen = list(events(pipeline, job_id))
     assert seen[0]["event"] == "progress"
@@ -48,7 +48,7 @@ def test_a_watched_job_tells_its_progress_all_results_in_order_and_its_end(pipel
     assert (seen[-1]["data"]["status"], seen[-1]["data"]["succeeded"]) == ("succeeded", 30)
 
 
-def test_a_client_that_comes_back_gets_what_it_has_not_seen(pipeline: Pipeline) -> None:
+def test_a_client_that_reconnects_gets_only_new_results(pipeline: Pipeline) -> None:
     job_id = index(pipeline, 8)
     for event in events(pipeline, job_id):
         if event.get("id") == "3":
@@ -57,7 +57,7 @@ def test_a_client_that_comes_back_gets_what_it_has_not_seen(pipeline: Pipeline) 
     assert [event["data"]["position"] for event in seen] == [3, 4, 5, 6, 7]
 
 
-def test_a_client_that_has_seen_the_end_is_told_to_stay_away(pipeline: Pipeline) -> None:
+def test_a_client_that_has_received_the_end_gets_204(pipeline: Pipeline) -> None:
     job_id = index(pipeline, 1)
     pipeline.finished(job_id)
     path = f"/api/jobs/{job_id}/events"
@@ -66,13 +66,13 @@ def test_a_client_that_has_seen_the_end_is_told_to_stay_away(pipeline: Pipeline)
 
 
 @pytest.mark.parametrize("last_seen", ["-1", "x", "1" * 11, "\u0663"])
-def test_an_id_of_no_event_is_refused(pipeline: Pipeline, last_seen: str) -> None:
+def test_an_invalid_event_id_is_refused(pipeline: Pipeline, last_seen: str) -> None:
     job_id = index(pipeline, 1)
     path = f"/api/jobs/{job_id}/events"
     assert pipeline.http.get(path, params={"last_event_id": last_seen}).status_code == 422
 
 
-def test_events_want_the_secret_and_an_existing_job(pipeline: Pipeline) -> None:
+def test_events_require_the_secret_and_an_existing_job(pipeline: Pipeline) -> None:
     path = f"/api/jobs/{uuid.uuid4()}/events"
     assert pipeline.http.get(path).status_code == 404
     assert httpx.get(pipeline.env["MILLSTREAM_URL"] + path, trust_env=False).status_code == 401
@@ -106,7 +106,7 @@ async def test_a_result_waits_for_those_before_it_and_the_counters_do_not(server
 
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.parametrize("seen", [0, 1, 499, 500, 501, 1200, 1201])
-async def test_whoever_comes_back_gets_what_is_missing_once_and_the_end(servers: Servers, seen: int) -> None:
+async def test_a_reconnected_client_gets_the_missing_results_once_and_the_end(servers: Servers, seen: int) -> None:
     job_id = await accept_documents(servers, 1200)  # more than two pages
     await end(servers, await release(servers, job_id))
     first, *results, last = await news(JobFeed(JobStore(servers.pool), job_id, seen))
@@ -116,7 +116,7 @@ async def test_whoever_comes_back_gets_what_is_missing_once_and_the_end(servers:
 
 
 @pytest.mark.asyncio(loop_scope="session")
-async def test_a_job_that_a_retry_opened_after_its_end_ends_again_without_old_results(servers: Servers) -> None:
+async def test_a_reopened_job_ends_again_without_old_results(servers: Servers) -> None:
     job_id = await accept_documents(servers, 2)
     await end(servers, await release(servers, job_id), "bad")
     await JobControl(servers.pool).retry_failed(job_id)

@@ -8,8 +8,9 @@ import pytest
 
 from ingest.jobs.accept import DeliveryKey, IdempotencyConflictError, accept
 from ingest.jobs.control import JobControl
+from ingest.jobs.retention import partition_of
 from ingest.jobs.store import JobCursor, JobFilter, JobStore
-from ingest.upkeep.housekeeping import Housekeeper, partition_of
+from ingest.upkeep.housekeeping import Housekeeper
 from shared.jobs.migrate import check_schema
 from shared.jobs.model import JobKind, JobStatus, NewItem, NewJob
 from shared.jobs.operations import Operation, OperationLog
@@ -115,7 +116,7 @@ async def test_many_workers_ending_one_job_finish_it_exactly_once(servers: Serve
     assert sum(len(ending.items) for ending in endings) == 24
 
 
-async def test_retry_queues_what_failed_and_can_still_succeed(servers: Servers) -> None:
+async def test_retry_queues_the_failed_items_that_can_still_succeed(servers: Servers) -> None:
     job_id = await accept_documents(servers, 3)
     refs = await released_refs(servers)
     await end(servers, refs, ItemState.FAILED)
@@ -136,7 +137,7 @@ async def test_retry_queues_what_failed_and_can_still_succeed(servers: Servers) 
     assert (job.status, job.succeeded, job.failed) == (JobStatus.PARTIAL, 2, 1)
 
 
-async def test_cancel_ends_what_waits_and_leaves_what_runs(servers: Servers) -> None:
+async def test_cancel_ends_queued_items_and_leaves_released_ones(servers: Servers) -> None:
     job_id = await accept_documents(servers, 4)
     await servers.pool.execute("UPDATE webhook.job_items SET state = 'released' WHERE position = 0")
     cancellation = await JobControl(servers.pool).cancel(job_id)
@@ -156,7 +157,7 @@ async def test_pages_of_jobs_and_results_follow_each_other(servers: Servers) -> 
     assert ([result.position for result in page.results], page.next) == ([2, 3], 4)
 
 
-async def test_old_jobs_go_with_their_texts_but_not_what_is_live_or_dead_lettered(servers: Servers) -> None:
+async def test_old_jobs_are_deleted_with_their_texts_unless_live_or_dead_lettered(servers: Servers) -> None:
     live, dead, old = [await accept_documents(servers, 1, source=name) for name in ("live", "dead", "old")]
     refs = {ref.job_id: ref for ref in await released_refs(servers)}
     await end(servers, [refs[live], refs[old]], ItemState.INDEXED)
@@ -173,7 +174,7 @@ async def test_old_jobs_go_with_their_texts_but_not_what_is_live_or_dead_lettere
     assert texts == {refs[live].version, refs[dead].version}
 
 
-async def test_how_old_crawls_ended_is_forgotten(servers: Servers) -> None:
+async def test_the_ends_of_old_crawls_are_deleted(servers: Servers) -> None:
     await servers.pool.execute(
         "INSERT INTO webhook.crawl_ends VALUES ('old', 'crawl.completed', now() - interval '40 days'), "
         "('new', 'crawl.completed', now() - interval '20 days')"
@@ -182,7 +183,7 @@ async def test_how_old_crawls_ended_is_forgotten(servers: Servers) -> None:
     assert await servers.pool.fetchval("SELECT array_agg(crawl_id) FROM webhook.crawl_ends") == ["new"]
 
 
-async def test_metrics_rows_go_into_day_partitions_that_go_with_retention(servers: Servers) -> None:
+async def test_metrics_rows_are_in_day_partitions_which_the_retention_drops(servers: Servers) -> None:
     today = dt.datetime.now(dt.UTC).date()
     keeper = housekeeper(servers, retention=2 * 86400)
     await keeper.clean_up(today)
@@ -199,7 +200,7 @@ async def test_metrics_rows_go_into_day_partitions_that_go_with_retention(server
     assert partition_of(today + dt.timedelta(days=11)) in names
 
 
-async def test_housekeepers_that_meet_do_not_disturb_each_other(servers: Servers) -> None:
+async def test_concurrent_housekeepers_do_not_conflict(servers: Servers) -> None:
     keepers = [housekeeper(servers, retention=2 * 86400) for _ in range(4)]
     far = dt.datetime.now(dt.UTC).date() + dt.timedelta(days=100)
     await asyncio.gather(*(keeper.clean_up(far) for keeper in keepers))

@@ -66,7 +66,7 @@ def test_a_route_answers_as_the_document_says(
     ask()
 
 
-def test_what_exists_is_answered_as_the_document_says(pipeline: Pipeline, schema: Any) -> None:
+def test_an_existing_job_is_answered_as_the_document_says(pipeline: Pipeline, schema: Any) -> None:
     job_id = pipeline.index([{"url": "https://example.com/openapi", "markdown": "Text."}, {"markdown": "No URL."}])
     assert pipeline.finished(job_id)["failed"] == 1
     headers = {"Authorization": f"Bearer {pipeline.env['WEBHOOK_API_SECRET']}"}
@@ -78,7 +78,7 @@ def test_what_exists_is_answered_as_the_document_says(pipeline: Pipeline, schema
         assert case.call_and_validate(headers=headers, checks=CHECKS[:4], timeout=30).status_code in {200, 202}
 
 
-def test_what_is_done_to_a_pending_entry_is_answered_as_the_document_says(pipeline: Pipeline, schema: Any) -> None:
+def test_actions_on_a_pending_entry_are_answered_as_the_document_says(pipeline: Pipeline, schema: Any) -> None:
     headers = {"Authorization": f"Bearer {pipeline.env['WEBHOOK_API_SECRET']}"}
     with frozen(pipeline.pids("chunker")):
         entry = HeldEntry(pipeline)

@@ -83,7 +83,7 @@ class Worked:
         return Done(ItemState.INDEXED)
 
 
-async def test_a_claim_stops_the_work_and_keeps_the_entry_for_a_lease_without_a_delivery(servers: Servers) -> None:
+async def test_a_claim_stops_the_worker_and_holds_the_entry_for_a_lease_without_a_delivery(servers: Servers) -> None:
     job = await accept_documents(servers, 1)
     await release_all(servers)
     handle = Worked()
@@ -100,7 +100,7 @@ async def test_a_claim_stops_the_work_and_keeps_the_entry_for_a_lease_without_a_
     assert handle.calls == 2
 
 
-async def test_a_claim_that_is_repeated_begins_a_new_lease_and_takes_no_further_delivery_back(servers: Servers) -> None:
+async def test_a_repeated_claim_starts_a_new_lease_without_changing_deliveries(servers: Servers) -> None:
     _, wanted = await abandoned(servers)
     await abandon(servers, deliveries=3)
     operator = make_operator(servers)
@@ -111,7 +111,7 @@ async def test_a_claim_that_is_repeated_begins_a_new_lease_and_takes_no_further_
     assert (row["times_delivered"], row["time_since_delivered"] < 20_000) == (2, True)
 
 
-async def test_a_released_entry_is_taken_by_the_next_worker_whole_and_as_delivered_once(servers: Servers) -> None:
+async def test_a_released_entry_goes_whole_to_the_next_worker_with_one_delivery(servers: Servers) -> None:
     job, wanted = await abandoned(servers)
     seen: list[str] = []
 
@@ -130,7 +130,7 @@ async def test_a_released_entry_is_taken_by_the_next_worker_whole_and_as_deliver
     assert len(seen) == 3
 
 
-async def test_dead_lettered_documents_have_letters_their_job_ends_and_they_can_be_replayed(servers: Servers) -> None:
+async def test_dead_lettered_documents_end_their_job_and_can_be_replayed(servers: Servers) -> None:
     job, wanted = await abandoned(servers)
     buried = await make_operator(servers).dead_letter(wanted, "it hangs every chunker")
     assert (buried.taken_from, buried.dead_letters) == ("dead", 3)
@@ -143,7 +143,7 @@ async def test_dead_lettered_documents_have_letters_their_job_ends_and_they_can_
     assert (await replay(servers.pool, LetterFilter(job_id=job))).replayed == 3
 
 
-async def test_what_a_worker_is_at_is_dead_lettered_once_and_nothing_goes_on(servers: Servers) -> None:
+async def test_an_entry_in_progress_is_dead_lettered_once_and_not_handed_over(servers: Servers) -> None:
     job = await accept_documents(servers, 1)
     await release_all(servers)
     handle = Worked()
@@ -163,7 +163,7 @@ class Killed(HandOver):
         raise RuntimeError(f"killed before {entry.id} was gone")
 
 
-async def test_a_death_between_letters_and_removal_leaves_an_entry_that_a_worker_only_ends(servers: Servers) -> None:
+async def test_after_a_crash_between_letters_and_removal_a_worker_only_ends_the_entry(servers: Servers) -> None:
     job, wanted = await abandoned(servers)
     with pytest.raises(RuntimeError, match="killed"):
         await make_operator(servers, lease=0.6, handover=Killed).dead_letter(wanted, "stuck")
@@ -179,7 +179,7 @@ async def test_a_death_between_letters_and_removal_leaves_an_entry_that_a_worker
     assert (len(await letters(servers)), await states(servers, job)) == (3, ["failed"] * 3)
 
 
-async def test_an_entry_that_cannot_be_read_is_kept_raw(servers: Servers) -> None:
+async def test_an_unreadable_entry_becomes_a_raw_dead_letter(servers: Servers) -> None:
     await create_groups(servers.redis, CHUNKER)
     await servers.redis.xadd(FIRST_STREAM, {"h": b"\xff", "b": b"body"})
     await abandon(servers, idle=0)
@@ -189,7 +189,7 @@ async def test_an_entry_that_cannot_be_read_is_kept_raw(servers: Servers) -> Non
     assert await depth(servers, CHUNKER) == 0
 
 
-async def test_an_entry_of_a_later_release_is_not_given_up_but_can_be_given_back(servers: Servers) -> None:
+async def test_an_entry_of_a_later_release_can_be_released_but_not_dead_lettered(servers: Servers) -> None:
     await create_groups(servers.redis, CHUNKER)
     await servers.redis.xadd(FIRST_STREAM, {"h": b'{"schema": 99, "documents": []}'})
     await abandon(servers, idle=0)
@@ -200,7 +200,7 @@ async def test_an_entry_of_a_later_release_is_not_given_up_but_can_be_given_back
     assert (await operator.release(await held(servers))).taken_from == "dead"
 
 
-async def test_an_entry_that_another_consumer_holds_by_now_is_left_alone(servers: Servers) -> None:
+async def test_an_entry_held_by_another_consumer_than_expected_is_unchanged(servers: Servers) -> None:
     _, wanted = await abandoned(servers)
     operator = make_operator(servers)
     other = WantedEntry(id=wanted.id, consumer="chunker:host:1:aaaaaa")
@@ -212,7 +212,7 @@ async def test_an_entry_that_another_consumer_holds_by_now_is_left_alone(servers
 
 
 @pytest.mark.parametrize("is_read", [False, True])
-async def test_what_nobody_holds_is_not_pending(servers: Servers, is_read: bool) -> None:
+async def test_an_entry_without_a_holder_is_not_pending(servers: Servers, is_read: bool) -> None:
     if is_read:
         await accept_documents(servers, 1)
         await release_all(servers)
@@ -221,7 +221,7 @@ async def test_what_nobody_holds_is_not_pending(servers: Servers, is_read: bool)
         await make_operator(servers).claim(WantedEntry(id=entry_id))
 
 
-async def test_an_entry_that_was_deleted_by_hand_is_released_again(servers: Servers) -> None:
+async def test_a_deleted_entry_is_released_again(servers: Servers) -> None:
     _, wanted = await abandoned(servers)
     await servers.redis.xdel(FIRST_STREAM, wanted.id)
     assert await servers.redis.exists(RELEASED)
@@ -231,7 +231,7 @@ async def test_an_entry_that_was_deleted_by_hand_is_released_again(servers: Serv
     assert await letters(servers) == []
 
 
-async def test_one_id_in_two_lanes_wants_the_lane(servers: Servers) -> None:
+async def test_one_id_in_two_lanes_requires_the_lane(servers: Servers) -> None:
     await create_groups(servers.redis, CHUNKER)
     for lane in (Lane.NORMAL, Lane.LOW):
         await servers.redis.xadd(CHUNKER.stream(lane), {"h": b"?"}, id="7-0")

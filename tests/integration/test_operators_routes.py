@@ -152,16 +152,14 @@ def test_a_pending_entry_is_claimed_released_and_given_up_by_hand(pipeline: Pipe
         ("DELETE", "/api/dead-letters?dry_run=true", 422),
     ],
 )
-def test_what_is_asked_wrongly_is_a_problem_with_a_reason(
-    pipeline: Pipeline, method: str, path: str, status: int
-) -> None:
+def test_an_invalid_request_is_a_problem_with_a_reason(pipeline: Pipeline, method: str, path: str, status: int) -> None:
     response = pipeline.http.request(method, path)
     assert (response.status_code, response.json()["status"]) == (status, status)
     assert response.json()["detail"]
 
 
 @pytest.mark.parametrize(("body", "status"), [(b"{", 400), (b'{"cod": "x"}', 422), (b"[]", 422)])
-def test_a_replay_that_is_asked_wrongly_is_refused(pipeline: Pipeline, body: bytes, status: int) -> None:
+def test_an_invalid_replay_is_refused(pipeline: Pipeline, body: bytes, status: int) -> None:
     assert pipeline.http.post("/api/dead-letters/replay", content=body).status_code == status
 
 

@@ -1,4 +1,7 @@
-"""The routes that accept work: the webhook, single documents, bulk loads, deletes. Parsing is elsewhere."""
+"""The routes that accept work: the webhook, single documents, bulk loads, deletes.
+
+Parsing is elsewhere.
+"""
 
 import asyncio
 import hashlib
@@ -110,8 +113,13 @@ class AcceptApi:
         self._bodies_by_token = Bodies(_BODIES * rules.max_body_bytes)
         self._bodies_by_signature = Bodies(_BODIES * rules.max_body_bytes)
 
-    @route("POST /api/webhook/firecrawl", "Accept a webhook of Firecrawl", {202: Accepted, 200: Acknowledged},
-           body=WebhookRequest, is_lenient=True)  # fmt: skip
+    @route(
+        "POST /api/webhook/firecrawl",
+        "Accept a webhook of Firecrawl",
+        {202: Accepted, 200: Acknowledged},
+        body=WebhookRequest,
+        is_lenient=True,
+    )
     async def post_webhook(self, request: web.Request, query: PlacementQuery) -> web.Response:
         """A Firecrawl webhook: 202 with a job if it carries documents, else 200."""
         signature = request.headers.get("X-Firecrawl-Signature")
@@ -120,18 +128,26 @@ class AcceptApi:
             if signature is not None:
                 require(self._authenticator.check_signature(signature, body))
             event = await _parse(request, body, lambda: parse_webhook(body, self._limits))
-            answer = await self._answer_event(request, event, query, self._explicit_key(request, body))
+            answer = await self._answer_event(
+                request, event, query, self._explicit_key(request, body)
+            )
             if event.ending is not None and event.crawl_id is not None:
                 await self._acceptance.end_crawl(event.crawl_id, event.ending)
             return answer
 
     async def _answer_event(
-        self, request: web.Request, event: WebhookEvent, query: PlacementQuery, explicit_key: DeliveryKey | None
+        self,
+        request: web.Request,
+        event: WebhookEvent,
+        query: PlacementQuery,
+        explicit_key: DeliveryKey | None,
     ) -> web.Response:
         for problem in event.ignored:
             log.warning("Webhook override ignored", reason=problem, crawl_id=event.crawl_id)
         if event.kind is not EventKind.DOCUMENTS or not event.documents:
-            log.info("Webhook acknowledged", type=event.type, kind=event.kind, crawl_id=event.crawl_id)
+            log.info(
+                "Webhook acknowledged", type=event.type, kind=event.kind, crawl_id=event.crawl_id
+            )
             return json_response(Acknowledged(type=event.type))
         order = Order(
             kind=JobKind.INDEX_BATCH,
@@ -150,7 +166,9 @@ class AcceptApi:
         limit = min(MAX_DOCUMENT_REQUEST_BYTES, self._rules.max_body_bytes)
         async with self._bodies_by_token.received(request, limit) as body:
             document = await _parse(request, body, lambda: parse_single(body, self._limits))
-            order = self._order(request, JobKind.INDEX_DOCUMENT, body, query, lane=Lane.HIGH, source=_INDEX_SOURCE)
+            order = self._order(
+                request, JobKind.INDEX_DOCUMENT, body, query, lane=Lane.HIGH, source=_INDEX_SOURCE
+            )
             return await self._accept(request, order, [document])
 
     @route("POST /api/index/batch", "Index many documents", {202: Accepted}, body=DocumentsRequest)
@@ -161,18 +179,27 @@ class AcceptApi:
         async with self._bodies_by_token.received(request, self._rules.max_body_bytes) as body:
             bulk = await _parse(request, body, lambda: parse(body, self._limits))
             order = self._order(
-                request, JobKind.INDEX_BATCH, body, query, lane=bulk.lane or Lane.LOW, collection=bulk.collection,
+                request,
+                JobKind.INDEX_BATCH,
+                body,
+                query,
+                lane=bulk.lane or Lane.LOW,
+                collection=bulk.collection,
                 callback_url=bulk.callback_url,
-            )  # fmt: skip
+            )
             return await self._accept(request, order, bulk.documents)
 
     @route("DELETE /api/documents", "Remove a document from search", {202: Accepted})
     async def delete_document(self, request: web.Request, query: DeleteQuery) -> web.Response:
         """Remove the document of a URL from search: 202 with a job."""
         key = request.query_string.encode()
-        order = self._order(request, JobKind.DELETE_DOCUMENT, key, query, lane=Lane.HIGH, source=_INDEX_SOURCE)
+        order = self._order(
+            request, JobKind.DELETE_DOCUMENT, key, query, lane=Lane.HIGH, source=_INDEX_SOURCE
+        )
         return _accepted(
-            await self._acceptance.delete(order, query.url, canonical_url(query.url), request[DEADLINE].start)
+            await self._acceptance.delete(
+                order, query.url, canonical_url(query.url), request[DEADLINE].start
+            )
         )
 
     def _order(  # noqa: PLR0913 - the body's own choices are optional
@@ -195,7 +222,9 @@ class AcceptApi:
         return _accepted(await self._acceptance.index(order, documents, request[DEADLINE].start))
 
     def _allowed_callback(self, callback_url: str | None) -> str | None:
-        """Refuse a URL whose address must not be called; a name is resolved and checked when it is called."""
+        """Refuse a URL whose address must not be called; a name is resolved and checked when it is
+        called.
+        """
         if callback_url is None or self._rules.may_call_private:
             return callback_url
         if not may_be_public(domain_of(canonical_url(callback_url))):
@@ -208,17 +237,25 @@ class AcceptApi:
             return None
         if not 0 < len(key) <= _MAX_KEY_CHARACTERS or not key.isprintable():
             raise unprocessable(
-                f"invalid value for the header `Idempotency-Key`: expected 1 to {_MAX_KEY_CHARACTERS} printable "
-                "characters"
+                "invalid value for the header `Idempotency-Key`: expected 1 to "
+                f"{_MAX_KEY_CHARACTERS} printable characters"
             )
         digest = hashlib.sha256(request.path_qs.encode() + b"\0" + body).digest()
         window = self._rules.deduplication_window
-        return DeliveryKey(scope="key", key=key, request_hash=digest, window=window, is_explicit=True)
+        return DeliveryKey(
+            scope="key", key=key, request_hash=digest, window=window, is_explicit=True
+        )
 
     def _implicit_key(self, event: WebhookEvent) -> DeliveryKey:
         delivery = event.delivery
-        window = _BODY_HASH_WINDOW_S if delivery.kind is DeliveryKind.BODY else self._rules.deduplication_window
-        return DeliveryKey(scope=f"webhook:{delivery.kind}", key=delivery.key, request_hash=b"", window=window)
+        window = (
+            _BODY_HASH_WINDOW_S
+            if delivery.kind is DeliveryKind.BODY
+            else self._rules.deduplication_window
+        )
+        return DeliveryKey(
+            scope=f"webhook:{delivery.kind}", key=delivery.key, request_hash=b"", window=window
+        )
 
 
 async def _parse(request: web.Request, body: bytes, parse: Callable[[], T]) -> T:

@@ -1,4 +1,6 @@
-"""The routes of collections: list them with their settings, and create one before its first document."""
+"""The routes of collections: list them with their settings, and create one before its first
+document.
+"""
 
 import asyncpg
 import msgspec
@@ -43,22 +45,36 @@ class CollectionsApi:
     async def get_collections(self, _request: web.Request) -> web.Response:
         """All collections by name; the default one only after its first document."""
         targets = await self._targets.all_live()
-        return json_response(CollectionList(collections=[self._shown(target) for target in targets]))
+        return json_response(
+            CollectionList(collections=[self._shown(target) for target in targets])
+        )
 
-    @route("POST /api/collections", "Create a collection with its own settings", {201: Collection}, errors=(409,))
+    @route(
+        "POST /api/collections",
+        "Create a collection with its own settings",
+        {201: Collection},
+        errors=(409,),
+    )
     async def post_collection(self, request: web.Request, body: NewCollection) -> web.Response:
         """Create a collection with its own settings."""
         request[DEADLINE].start(LONG)
         try:
             target = await self._new_targets.create(body.name, body, live=True)
         except asyncpg.UniqueViolationError as error:
-            detail = f"the collection {body.name!r} already exists: change its settings with POST /api/reindex"
+            detail = (
+                f"the collection {body.name!r} already exists: "
+                "change its settings with POST /api/reindex"
+            )
             raise ProblemError(409, "Conflict", detail) from error
         return json_response(self._shown(target), 201)
 
     def _shown(self, target: Target) -> Collection:
         own = {name: getattr(target, name) for name in TargetSettings.__struct_fields__}
         return Collection(
-            name=target.collection, is_default=target.collection == self._default, target=target.target,
-            model=target.model, dimension=target.dimension, **own,
-        )  # fmt: skip
+            name=target.collection,
+            is_default=target.collection == self._default,
+            target=target.target,
+            model=target.model,
+            dimension=target.dimension,
+            **own,
+        )

@@ -1,4 +1,4 @@
-"""The page at `/`: signing in and out, and the files it is made of. What it shows comes from the API."""
+"""The page at `/`: sign-in, sign-out and its files. Its data come from the API."""
 
 import html
 import mimetypes
@@ -15,16 +15,17 @@ from shared.service.routes import route
 _MAX_FORM_BYTES = 4096
 _PAGES = ("page.html", "sign-in.html")
 
-# Nothing is loaded from elsewhere, nothing runs that is not a file of the page, and nobody may frame it.
+# Only files of the page are loaded and run, and no site may frame it.
 _HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; "
         "form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'"
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-cache",  # a new release must not meet the files of the one before
+    "Cache-Control": "no-cache",  # no release may use the files of another
 }
 
 
@@ -41,33 +42,46 @@ class Dashboard:
 
     @route("GET /", "The page", {200: str}, is_lenient=True, is_described=False)
     async def get_page(self, request: web.Request) -> web.Response:
-        """The page, or without a session the form to sign in."""
-        return self._answer(self._page) if self._sessions.has(request) else self._door()
+        """The page, or without a session the sign-in form."""
+        return self._answer(self._page) if self._sessions.has(request) else self._sign_in_form()
 
-    @route("GET /static/{name}", "A file of the page", {200: str}, is_lenient=True, is_described=False)
+    @route(
+        "GET /static/{name}", "A file of the page", {200: str}, is_lenient=True, is_described=False
+    )
     async def get_file(self, _request: web.Request, name: str) -> web.Response:
         """A script, style or image of the page; open, since it holds no data."""
         if name not in self._files:
             raise ProblemError(404, "Not Found", f"there is no file {name[:64]!r}")
         content_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
         charset = None if content_type.startswith("image/") else "utf-8"
-        return web.Response(body=self._files[name], content_type=content_type, charset=charset, headers=_HEADERS)
+        return web.Response(
+            body=self._files[name], content_type=content_type, charset=charset, headers=_HEADERS
+        )
 
     @route("POST /session", "Sign in", {303: str}, is_lenient=True, is_described=False)
     async def post_session(self, request: web.Request) -> web.Response:
-        """Sign in with the API secret; a wrong one is 401 and the form again."""
-        if not comes_from_here(request):  # another site must not sign somebody in either
-            raise ProblemError(403, "Forbidden", "sign in on the page itself")
+        """Sign in with the API secret. A wrong one is 401 and the form again."""
+        if not comes_from_here(request):  # another site must not sign a user in
+            raise ProblemError(
+                403,
+                "Forbidden",
+                "sign-in from another site is not allowed: use the form of the page",
+            )
         size = request.content_length
-        if size is None or size > _MAX_FORM_BYTES:  # read by nobody without the secret, so it stays small
+        if size is None or size > _MAX_FORM_BYTES:  # read before the credentials are checked
             raise web.HTTPRequestEntityTooLarge(_MAX_FORM_BYTES, size or 0)
         secret = str((await request.post()).get("secret", ""))
         if self._authenticator.check_bearer(f"Bearer {secret}") is not Verdict.ALLOWED:
-            return self._door("That is not the API secret.", status=401)
+            return self._sign_in_form("That is not the API secret.", status=401)
         response = web.Response(status=303, headers={**_HEADERS, "Location": "/"})
         is_secure = request.secure or request.headers.get("X-Forwarded-Proto") == "https"
         response.set_cookie(
-            COOKIE, self._sessions.make(), max_age=LIFETIME, httponly=True, samesite="Strict", secure=is_secure
+            COOKIE,
+            self._sessions.make(),
+            max_age=LIFETIME,
+            httponly=True,
+            samesite="Strict",
+            secure=is_secure,
         )
         return response
 
@@ -75,12 +89,16 @@ class Dashboard:
     async def delete_session(self, request: web.Request) -> web.Response:
         """Sign out."""
         if not comes_from_here(request):
-            raise ProblemError(403, "Forbidden", "sign out on the page itself")
+            raise ProblemError(
+                403,
+                "Forbidden",
+                "sign-out from another site is not allowed: use the button of the page",
+            )
         response = web.Response(status=204, headers=_HEADERS)
         response.del_cookie(COOKIE, httponly=True, samesite="Strict")
         return response
 
-    def _door(self, error: str = "", status: int = 200) -> web.Response:
+    def _sign_in_form(self, error: str = "", status: int = 200) -> web.Response:
         return self._answer(self._sign_in.replace("{error}", html.escape(error)), status)
 
     def _answer(self, text: str, status: int = 200) -> web.Response:

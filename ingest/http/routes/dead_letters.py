@@ -8,7 +8,13 @@ from aiohttp import web
 from msgspec import Meta
 
 from ingest.http.deadline import DEADLINE, LONG
-from ingest.jobs.dead_letters import DeadLetterDetails, DeadLetterList, DeadLetters, LetterFilter, LetterId
+from ingest.jobs.dead_letters import (
+    DeadLetterDetails,
+    DeadLetterList,
+    DeadLetters,
+    LetterFilter,
+    LetterId,
+)
 from ingest.jobs.replay import Replay, replay
 from shared.service.clients import PostgresPool
 from shared.service.http import ProblemError, json_response
@@ -59,7 +65,7 @@ class DeadLettersApi:
         return json_response(letters)
 
     @route("GET /api/dead-letters/{id}", "One dead letter", {200: DeadLetterDetails})
-    async def get_letter(self, _request: web.Request, id: LetterId) -> web.Response:  # noqa: A002 (as in the path)
+    async def get_letter(self, _request: web.Request, id: LetterId) -> web.Response:  # noqa: A002
         """One dead letter, with previews of its text or of the unreadable entry."""
         letter = await self._letters.get(id)
         if letter is None:
@@ -80,7 +86,9 @@ class DeadLettersApi:
     async def delete_letters(self, request: web.Request, query: DropQuery) -> web.Response:
         """Delete letters for good; a dry run only counts them."""
         if query.is_empty and not query.all:
-            raise unprocessable("no letters selected: expected `ids`, another filter, or `all=true`")
+            raise unprocessable(
+                "no letters selected: expected `ids`, another filter, or `all=true`"
+            )
         request[DEADLINE].start(LONG)
         # An id selects its letter, replayed or not.
         with_replayed = query.replayed or query.ids is not None

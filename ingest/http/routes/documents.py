@@ -1,4 +1,4 @@
-"""The routes of known documents: locate one, remove one, prune what a crawl no longer found, count."""
+"""The routes of known documents: state of one, prune what a crawl no longer found, counts."""
 
 import msgspec
 import structlog
@@ -75,10 +75,21 @@ class DocumentsApi:
         collection = query.collection or self._collection
         found = await self._documents.find(collection, document_id(collection, canonical))
         if found is None:
-            raise ProblemError(404, "Not Found", f"there is no document {canonical!r} in the collection {collection!r}")
-        return json_response(FoundDocument(canonical_url=canonical, **msgspec.structs.asdict(found)))
+            raise ProblemError(
+                404,
+                "Not Found",
+                f"there is no document {canonical!r} in the collection {collection!r}",
+            )
+        return json_response(
+            FoundDocument(canonical_url=canonical, **msgspec.structs.asdict(found))
+        )
 
-    @route("GET /api/stats", "Counts of everything, or of one crawl", {200: (Stats, CrawlStats)}, errors=(404,))
+    @route(
+        "GET /api/stats",
+        "Counts of everything, or of one crawl",
+        {200: (Stats, CrawlStats)},
+        errors=(404,),
+    )
     async def get_stats(self, request: web.Request, query: StatsQuery) -> web.Response:
         """Counts of everything, or of one crawl."""
         request[DEADLINE].start(LONG)
@@ -89,9 +100,14 @@ class DocumentsApi:
             raise _no_crawl(query.crawl_id)
         return json_response(stats)
 
-    @route("POST /api/prune", "Remove what a crawl no longer found", {202: Pruned, 200: Pruned}, errors=(404, 409))
+    @route(
+        "POST /api/prune",
+        "Remove what a crawl no longer found",
+        {202: Pruned, 200: Pruned},
+        errors=(404, 409),
+    )
     async def post_prune(self, request: web.Request, body: PruneRequest) -> web.Response:
-        """Remove the pages of a crawl's sites that it no longer found; a dry run only lists them."""
+        """Remove the pages that a crawl no longer found; a dry run only lists them."""
         request[DEADLINE].start(LONG)
         collection = body.collection or self._collection
         try:
@@ -103,7 +119,9 @@ class DocumentsApi:
         if body.dry_run or not gone.pages:
             return json_response(_pruned(body, gone))
         accepted = await self._remove(request, gone, collection)
-        log.info("Pages pruned", crawl_id=body.crawl_id, pages=len(gone.pages), job_id=accepted.job_id)
+        log.info(
+            "Pages pruned", crawl_id=body.crawl_id, pages=len(gone.pages), job_id=accepted.job_id
+        )
         answer = _pruned(body, gone, job_id=accepted.job_id, status_url=accepted.status_url)
         return json_response(answer, 202, {"Location": accepted.status_url})
 

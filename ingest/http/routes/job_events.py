@@ -58,18 +58,29 @@ class JobEventsApi:
         self._store = store
         self._stop = stop
 
-    @route("GET /api/jobs/{job_id}/events", "A job as server-sent events", {200: JobEvent, 204: type(None)},
-           media="text/event-stream")  # fmt: skip
-    async def get_events(self, request: web.Request, job_id: JobId, query: EventsQuery) -> web.StreamResponse:
-        """Progress, results and end. A client that has read the end gets 204, after which browsers stop asking."""
+    @route(
+        "GET /api/jobs/{job_id}/events",
+        "A job as server-sent events",
+        {200: JobEvent, 204: type(None)},
+        media="text/event-stream",
+    )
+    async def get_events(
+        self, request: web.Request, job_id: JobId, query: EventsQuery
+    ) -> web.StreamResponse:
+        """Progress, results and end.
+
+        A client that has read the end gets 204, after which browsers stop asking.
+        """
         last_seen = _last_seen(request, query)
         job: Job = found(await self._store.get(job_id), job_id)
         if last_seen == END and job.status.is_terminal:
             return web.Response(status=204)
-        sent = job.total if last_seen == END else int(last_seen)  # after the end, a retry has reopened the job
+        # Not terminal after `end`: a retry has reopened the job.
+        sent = job.total if last_seen == END else int(last_seen)
         feed = JobFeed(self._store, job_id, sent)
         async with sse_response(request) as response:
-            with contextlib.suppress(ConnectionError, TimeoutError):  # the client disconnected, or reads nothing
+            # The client disconnected, or stopped reading.
+            with contextlib.suppress(ConnectionError, TimeoutError):
                 await self._send(response, feed)
         return response
 

@@ -42,7 +42,9 @@ class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
 class JobsApi:
     """Handlers of /api/jobs."""
 
-    def __init__(self, store: JobStore, control: JobControl, operations: OperationLog, stop: asyncio.Event) -> None:
+    def __init__(
+        self, store: JobStore, control: JobControl, operations: OperationLog, stop: asyncio.Event
+    ) -> None:
         self._store = store
         self._control = control
         self._operations = operations
@@ -55,7 +57,9 @@ class JobsApi:
 
     @route("GET /api/jobs/{job_id}", "One job with its results", {200: JobPage})
     async def get_job(self, request: web.Request, job_id: JobId, query: JobQuery) -> web.Response:
-        """One job with a page of its results, at most `wait` seconds later, or as soon as it has ended."""
+        """One job with a page of its results, at most `wait` seconds later, or as soon as it has
+        ended.
+        """
         await self._wait_until_terminal(request, job_id, min(query.wait or 0.0, MAX_WAIT_S))
         page = found(await self._store.page(job_id, query.offset, query.limit), job_id)
         return json_response(page)
@@ -64,7 +68,9 @@ class JobsApi:
     async def post_retry(self, _request: web.Request, job_id: JobId) -> web.Response:
         """Queue every failed document that can still succeed."""
         found(await self._store.get(job_id), job_id)
-        return json_response(Retried(job_id=job_id, retried=await self._control.retry_failed(job_id)), 202)
+        return json_response(
+            Retried(job_id=job_id, retried=await self._control.retry_failed(job_id)), 202
+        )
 
     @route("DELETE /api/jobs/{job_id}", "Cancel the queued documents of a job", {200: Cancelled})
     async def delete_job(self, _request: web.Request, job_id: JobId) -> web.Response:
@@ -83,7 +89,9 @@ class JobsApi:
             if job.status.is_terminal:
                 return
             request[DEADLINE].lift()
-            await asyncio.sleep(min(_LONGEST_POLL_S, max(_SHORTEST_POLL_S, (loop.time() - started) / 20)))
+            await asyncio.sleep(
+                min(_LONGEST_POLL_S, max(_SHORTEST_POLL_S, (loop.time() - started) / 20))
+            )
             request[DEADLINE].start()
 
 

@@ -15,7 +15,11 @@ class OperationsApi:
     def __init__(self, pool: PostgresPool) -> None:
         self._reports = OperationReports(pool)
 
-    @route("GET /api/metrics/operations", "Durations and failures of operations", {200: OperationReport})
+    @route(
+        "GET /api/metrics/operations",
+        "Durations and failures of operations",
+        {200: OperationReport},
+    )
     async def get_operations(self, request: web.Request, query: OperationFilter) -> web.Response:
         """Totals by type over the last hours, and the latest rows."""
         request[DEADLINE].start(LONG)

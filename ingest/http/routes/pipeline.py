@@ -43,13 +43,21 @@ class PipelineApi:
                 self._history_until = time.monotonic() + _HISTORY_SECONDS
         return json_response(self._history)
 
-    @route("GET /api/pipeline/events", "The state of the pipeline, as it changes", {200: str}, is_described=False)
+    @route(
+        "GET /api/pipeline/events",
+        "The state of the pipeline, as it changes",
+        {200: str},
+        is_described=False,
+    )
     async def get_events(self, request: web.Request) -> web.StreamResponse:
-        """The answer of get_pipeline as a server-sent event every two seconds, until the client disconnects."""
+        """The answer of get_pipeline as a server-sent event every two seconds."""
         async with sse_response(request) as response:
-            with contextlib.suppress(ConnectionError, TimeoutError):  # the client disconnected, or reads nothing
+            # The client disconnected, or stopped reading.
+            with contextlib.suppress(ConnectionError, TimeoutError):
                 while response.is_connected() and not self._stop.is_set():
-                    await response.send(msgspec.json.encode(self._watch.latest).decode(), event="overview")
+                    await response.send(
+                        msgspec.json.encode(self._watch.latest).decode(), event="overview"
+                    )
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(INTERVAL):
                             await self._stop.wait()

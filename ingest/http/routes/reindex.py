@@ -1,4 +1,5 @@
-"""The routes that change the model or the chunking of a collection: start, follow, roll back, cancel.
+"""The routes that change the model or the chunking of a collection: start, follow, roll back,
+cancel.
 
 The elected dispatcher does the work (`ingest/dispatch/reindexing.py`), so no client has to wait.
 """
@@ -30,7 +31,9 @@ class ReindexRequest(TargetSettings, frozen=True, kw_only=True, forbid_unknown_f
     """The settings of the new target; those not given stay as they are."""
 
     collection: CollectionName
-    defaults: bool = False  # settings not given are those of the services, not those of the collection
+    defaults: bool = (
+        False  # settings not given are those of the services, not those of the collection
+    )
     skip_failed: bool = False  # switch although documents could not be transferred
 
 
@@ -61,7 +64,9 @@ class DroppedTargets(msgspec.Struct, frozen=True, kw_only=True):
 class ReindexApi:
     """Handlers of /api/reindex."""
 
-    def __init__(self, pool: PostgresPool, new_targets: NewTargets, operations: OperationLog) -> None:
+    def __init__(
+        self, pool: PostgresPool, new_targets: NewTargets, operations: OperationLog
+    ) -> None:
         self._reindexes = Reindexes(pool)
         self._targets = Targets(pool)
         self._new_targets = new_targets
@@ -74,8 +79,12 @@ class ReindexApi:
         request[DEADLINE].start(LONG)
         return json_response(ReindexList(reindexes=await self._reindexes.states(query.collection)))
 
-    @route("POST /api/reindex", "Change the model or the chunking of a collection", {202: ReindexState},
-           errors=_NOT_NOW)  # fmt: skip
+    @route(
+        "POST /api/reindex",
+        "Change the model or the chunking of a collection",
+        {202: ReindexState},
+        errors=_NOT_NOW,
+    )
     async def post_reindex(self, request: web.Request, body: ReindexRequest) -> web.Response:
         """Create a new target for a collection and start to fill it."""
         request[DEADLINE].start(LONG)
@@ -92,8 +101,12 @@ class ReindexApi:
         except asyncpg.UniqueViolationError as error:
             raise _in_progress(body.collection) from error
 
-    @route("POST /api/reindex/rollback", "Return to the previous target of a collection", {202: ReindexState},
-           errors=_NOT_NOW)  # fmt: skip
+    @route(
+        "POST /api/reindex/rollback",
+        "Return to the previous target of a collection",
+        {202: ReindexState},
+        errors=_NOT_NOW,
+    )
     async def post_rollback(self, request: web.Request, body: RollbackRequest) -> web.Response:
         """Bring the target that served the collection before up to date, then switch back to it."""
         request[DEADLINE].start(LONG)
@@ -101,14 +114,22 @@ class ReindexApi:
             await self._new_targets.ask(body.tei_url)
         target = await self._reindexes.last_retired(body.collection, body.tei_url)
         if target is None:
-            raise ProblemError(404, "Not Found", f"no previous target of {body.collection!r} is kept")
+            raise ProblemError(
+                404, "Not Found", f"no previous target of {body.collection!r} is kept"
+            )
         try:
-            return await self._start(body.collection, target, is_rollback=True, skip_failed=body.skip_failed)
+            return await self._start(
+                body.collection, target, is_rollback=True, skip_failed=body.skip_failed
+            )
         except asyncpg.UniqueViolationError as error:
             raise _in_progress(body.collection) from error
 
-    @route("POST /api/reindex/skip-failed", "Switch without the documents that cannot be transferred",
-           {200: ReindexState}, errors=(404,))  # fmt: skip
+    @route(
+        "POST /api/reindex/skip-failed",
+        "Switch without the documents that cannot be transferred",
+        {200: ReindexState},
+        errors=(404,),
+    )
     async def post_skip_failed(self, _request: web.Request, query: CollectionQuery) -> web.Response:
         """Let a reindex switch although documents could not be transferred."""
         if not await self._reindexes.skip_failed(query.collection):
@@ -131,14 +152,20 @@ class ReindexApi:
         log.info("Reindex cancelled", collection=query.collection, transfers=cancelled)
         return json_response(CancelledReindex(collection=query.collection, cancelled=cancelled))
 
-    @route("DELETE /api/reindex/retired", "Drop the targets kept for a rollback", {200: DroppedTargets})
+    @route(
+        "DELETE /api/reindex/retired", "Drop the targets kept for a rollback", {200: DroppedTargets}
+    )
     async def delete_retired(self, _request: web.Request, query: CollectionQuery) -> web.Response:
         """Drop the targets kept for a rollback; indexers delete their points within seconds."""
         dropped = await self._targets.drop_retired(query.collection)
         return json_response(DroppedTargets(collection=query.collection, dropped=list(dropped)))
 
-    async def _start(self, collection: str, target: str, *, is_rollback: bool, skip_failed: bool) -> web.Response:
-        if not await self._reindexes.start(target, is_rollback=is_rollback, skip_failed=skip_failed):
+    async def _start(
+        self, collection: str, target: str, *, is_rollback: bool, skip_failed: bool
+    ) -> web.Response:
+        if not await self._reindexes.start(
+            target, is_rollback=is_rollback, skip_failed=skip_failed
+        ):
             raise _in_progress(collection)
         log.info("Reindex started", collection=collection, target=target, is_rollback=is_rollback)
         return await self._answer(collection, 202)
@@ -155,7 +182,7 @@ class ReindexApi:
 
 
 def merged(base: TargetSettings, wanted: TargetSettings) -> TargetSettings:
-    """The settings of a target: those of `wanted` that are set, and those of `base` for the others."""
+    """The settings of a target: those of `wanted` that are set, else those of `base`."""
     names = TargetSettings.__struct_fields__
     given = {name: value for name in names if (value := getattr(wanted, name)) is not None}
     return TargetSettings(**{name: getattr(base, name) for name in names} | given)

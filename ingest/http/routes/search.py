@@ -17,7 +17,9 @@ _FORWARDED = ("Content-Type", "Retry-After", "Server-Timing")  # headers of the 
 class SearchApi:
     """Handler of /api/search."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, secret: Secret, tracing: Tracing = OFF) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, url: str, secret: Secret, tracing: Tracing = OFF
+    ) -> None:
         self._session = session
         self._tracing = tracing
         self._authorization = f"Bearer {secret}"  # the client may have shown a session instead
@@ -33,8 +35,16 @@ class SearchApi:
         if "Content-Type" in request.headers:
             headers["Content-Type"] = request.headers["Content-Type"]
         try:
-            async with self._session.post(self._url, data=await request.read(), headers=headers) as answer:
-                forwarded = {name: answer.headers[name] for name in _FORWARDED if name in answer.headers}
-                return web.Response(body=await answer.read(), status=answer.status, headers=forwarded)
+            async with self._session.post(
+                self._url, data=await request.read(), headers=headers
+            ) as answer:
+                forwarded = {
+                    name: answer.headers[name] for name in _FORWARDED if name in answer.headers
+                }
+                return web.Response(
+                    body=await answer.read(), status=answer.status, headers=forwarded
+                )
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise DependencyError("search", f"the search API at {self._url} does not answer: {error}") from error
+            raise DependencyError(
+                "search", f"the search API at {self._url} does not answer: {error}"
+            ) from error

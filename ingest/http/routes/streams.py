@@ -1,4 +1,6 @@
-"""The routes of the streams: the load of every stage, its pending entries, and an operator's actions on them."""
+"""The routes of the streams: the load of every stage, its pending entries, and an operator's
+actions on them.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -9,7 +11,13 @@ from msgspec import Meta
 
 from ingest.http.deadline import DEADLINE, LONG
 from ingest.inspection.operator import Claimed, DeadLettered, Operator, Taken, WantedEntry
-from ingest.inspection.streams import EntryId, PendingCursor, PendingPage, StreamInspector, StreamStates
+from ingest.inspection.streams import (
+    EntryId,
+    PendingCursor,
+    PendingPage,
+    StreamInspector,
+    StreamStates,
+)
 from shared.pipeline.lanes import Lane
 from shared.pipeline.stages import StageName
 from shared.runtime.faults.policy import storable
@@ -52,38 +60,54 @@ class StreamsApi:
         return json_response(await self._inspector.streams())
 
     @route("GET /api/streams/{stage}/pending", "The pending entries of a stage", {200: PendingPage})
-    async def get_pending(self, _request: web.Request, stage: StageName, query: PendingQuery) -> web.Response:
+    async def get_pending(
+        self, _request: web.Request, stage: StageName, query: PendingQuery
+    ) -> web.Response:
         """Each entry with its consumer, its jobs and its URLs."""
         page = await self._inspector.pending(
             stage, idle_over=query.idle_over or 0.0, after=query.after, limit=query.limit
         )
         return json_response(page)
 
-    @route("POST /api/streams/{stage}/pending/{entry_id}/claim", "Hold an entry for one lease", {200: Claimed},
-           errors=_CONFLICT)  # fmt: skip
+    @route(
+        "POST /api/streams/{stage}/pending/{entry_id}/claim",
+        "Hold an entry for one lease",
+        {200: Claimed},
+        errors=_CONFLICT,
+    )
     async def post_claim(
         self, _request: web.Request, stage: StageName, entry_id: EntryId, query: EntryQuery
     ) -> web.Response:
         """Keep all workers from the entry for one lease."""
         return json_response(await self._operators[stage].claim(_wanted(entry_id, query)))
 
-    @route("POST /api/streams/{stage}/pending/{entry_id}/release", "Release an entry to the next worker",
-           {200: Taken}, errors=_CONFLICT)  # fmt: skip
+    @route(
+        "POST /api/streams/{stage}/pending/{entry_id}/release",
+        "Release an entry to the next worker",
+        {200: Taken},
+        errors=_CONFLICT,
+    )
     async def post_release(
         self, _request: web.Request, stage: StageName, entry_id: EntryId, query: EntryQuery
     ) -> web.Response:
         """Let the next worker that asks have the entry."""
         return json_response(await self._operators[stage].release(_wanted(entry_id, query)))
 
-    @route("POST /api/streams/{stage}/pending/{entry_id}/dead-letter", "Dead-letter the documents of an entry",
-           {200: DeadLettered}, errors=_CONFLICT)  # fmt: skip
+    @route(
+        "POST /api/streams/{stage}/pending/{entry_id}/dead-letter",
+        "Dead-letter the documents of an entry",
+        {200: DeadLettered},
+        errors=_CONFLICT,
+    )
     async def post_dead_letter(
         self, request: web.Request, stage: StageName, entry_id: EntryId, query: DeadLetterQuery
     ) -> web.Response:
         """Write a dead letter for each document of the entry, then remove the entry."""
         request[DEADLINE].start(LONG)
         reason = storable(query.reason) or _NO_REASON
-        return json_response(await self._operators[stage].dead_letter(_wanted(entry_id, query), reason))
+        return json_response(
+            await self._operators[stage].dead_letter(_wanted(entry_id, query), reason)
+        )
 
 
 def _wanted(entry_id: str, query: EntryQuery) -> WantedEntry:

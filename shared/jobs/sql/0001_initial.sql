@@ -1,7 +1,8 @@
--- The schema of millstream. Jobs and items are the backlog and the results; documents is the registry that
--- decides what is visible; payloads are the texts.
+-- The schema of millstream. Jobs and items are the backlog and the results; documents is the
+-- registry that decides which version is visible; payloads are the texts.
 
-CREATE SEQUENCE webhook.document_version;  -- every accepted document gets the next one: the last accepted wins
+-- Every accepted document takes the next version: the last accepted wins.
+CREATE SEQUENCE webhook.document_version;
 CREATE SEQUENCE webhook.release_number;
 
 CREATE TABLE webhook.jobs (
@@ -13,7 +14,7 @@ CREATE TABLE webhook.jobs (
   crawl_id     text,
   callback_url text,
   request_id   text,
-  timeout      double precision NOT NULL,  -- seconds that a batch message may take in one stage
+  timeout      double precision NOT NULL,  -- seconds for a batch message in one stage
   total        integer NOT NULL,
   succeeded    integer NOT NULL DEFAULT 0,
   failed       integer NOT NULL DEFAULT 0,
@@ -33,14 +34,14 @@ CREATE TABLE webhook.job_items (
   state       text NOT NULL,      -- queued, released, or a final state (shared/jobs/model.py)
   action      text NOT NULL DEFAULT 'index',
   lane        text NOT NULL,
-  source      text NOT NULL,      -- who shares the pipeline fairly: crawl id, "api", or the job id of a bulk load
+  source      text NOT NULL,      -- unit of fairness: crawl id, "api", or id of a bulk load
   domain      text NOT NULL DEFAULT '',
   due_at      timestamptz NOT NULL DEFAULT now(),
-  release     bigint NOT NULL DEFAULT 0,  -- fences copies: only this release of the item is current
-  progress_at timestamptz,        -- of a released item: when it was last released, started or passed on
+  release     bigint NOT NULL DEFAULT 0,  -- only this release of the item is current
+  progress_at timestamptz,        -- when a released item was last released, started or passed on
   collection  text NOT NULL,
   target      text,               -- null: the live target of the collection at release
-  document_id uuid,               -- null: rejected at the door
+  document_id uuid,               -- null: rejected by ingest
   version     bigint,
   url         text,
   crawl_id    text,
@@ -55,7 +56,8 @@ CREATE TABLE webhook.job_items (
   PRIMARY KEY (job_id, position)
 ) WITH (fillfactor = 75);         -- progress updates stay on their page
 CREATE INDEX items_due ON webhook.job_items (lane, source, due_at) WHERE state = 'queued';
-CREATE INDEX items_deletes_due ON webhook.job_items (lane, source, due_at) WHERE state = 'queued' AND action = 'delete';
+CREATE INDEX items_deletes_due ON webhook.job_items (lane, source, due_at)
+  WHERE state = 'queued' AND action = 'delete';
 CREATE INDEX items_released ON webhook.job_items (release) WHERE state = 'released';
 CREATE INDEX items_of_document ON webhook.job_items (document_id, version);
 
@@ -95,7 +97,8 @@ CREATE TABLE webhook.documents (
 ) WITH (fillfactor = 85);
 CREATE INDEX documents_changed ON webhook.documents (target, changed_at);
 CREATE INDEX documents_by_domain ON webhook.documents (target, domain);
-CREATE INDEX documents_live_version ON webhook.documents (live_version) WHERE live_version IS NOT NULL;
+CREATE INDEX documents_live_version ON webhook.documents (live_version)
+  WHERE live_version IS NOT NULL;
 
 CREATE TABLE webhook.idempotency_keys (
   scope        text NOT NULL,
@@ -109,7 +112,7 @@ CREATE INDEX idempotency_keys_expiry ON webhook.idempotency_keys (expires_at);
 
 CREATE TABLE webhook.dead_letters (
   id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  job_id      uuid,               -- null: an entry that could not be read, kept raw
+  job_id      uuid,               -- null: an unreadable entry, stored as it is
   position    integer,
   document_id uuid,
   version     bigint,             -- its text is in payloads

@@ -1,3 +1,3 @@
--- When somebody last began to look for left points in a target: indexers share these passes among them.
+-- Start of the last pass over a target for leftover points; indexers share these passes.
 
 ALTER TABLE webhook.targets ADD COLUMN scrubbed_at timestamptz;

@@ -1,12 +1,15 @@
--- Changing the model or the chunking of a collection: settings by target, and how far each reindex is.
+-- Changing the model or the chunking of a collection: settings of targets, and progress of
+-- reindexes.
 
-ALTER TABLE webhook.targets ADD COLUMN max_chunk_tokens integer;      -- these five: null is the chunker's own setting
+-- Null in these five: the setting of the chunker.
+ALTER TABLE webhook.targets ADD COLUMN max_chunk_tokens integer;
 ALTER TABLE webhook.targets ADD COLUMN chunk_overlap_tokens integer;
 ALTER TABLE webhook.targets ADD COLUMN chunk_prefix_tokens integer;
 ALTER TABLE webhook.targets ADD COLUMN max_chunk_characters integer;
 ALTER TABLE webhook.targets ADD COLUMN tokenizer text;
-ALTER TABLE webhook.targets ADD COLUMN retired_at timestamptz;        -- was live until then, kept for a rollback
-ALTER TABLE webhook.targets ADD COLUMN dropped_at timestamptz;        -- its points may go
+-- The target was live until `retired_at` and is kept for a rollback; after `dropped_at` it is not.
+ALTER TABLE webhook.targets ADD COLUMN retired_at timestamptz;
+ALTER TABLE webhook.targets ADD COLUMN dropped_at timestamptz;
 
 CREATE TABLE webhook.reindexes (
   reindex_id     uuid PRIMARY KEY,
@@ -17,20 +20,20 @@ CREATE TABLE webhook.reindexes (
   skip_failed    boolean NOT NULL DEFAULT false,  -- switch although documents failed
   phase          text NOT NULL DEFAULT 'filling', -- filling, pausing, switched, cancelled
   phase_since    timestamptz NOT NULL DEFAULT now(),
-  resume_at      timestamptz NOT NULL DEFAULT now(),  -- nothing is done before
-  pass           integer NOT NULL DEFAULT 1,      -- over the documents of the source
-  pass_cursor    uuid,                            -- the last document that this pass came by
-  pass_documents integer NOT NULL DEFAULT 0,      -- that this pass found to differ
+  resume_at      timestamptz NOT NULL DEFAULT now(),  -- no step before
+  pass           integer NOT NULL DEFAULT 1,      -- number of the pass over the source
+  pass_cursor    uuid,                            -- the last document that this pass has read
+  pass_documents integer NOT NULL DEFAULT 0,      -- found different by this pass
   is_pass_done   boolean NOT NULL DEFAULT false,
-  transferred         bigint NOT NULL DEFAULT 0,       -- documents queued for the target, in all passes
-  error          text,                            -- what it waits for, if a person should know
+  transferred    bigint NOT NULL DEFAULT 0,       -- documents queued, in all passes
+  error          text,                            -- why it waits, if a person must act
   created_at     timestamptz NOT NULL DEFAULT now(),
   finished_at    timestamptz
 );
 CREATE UNIQUE INDEX reindexes_open ON webhook.reindexes (collection) WHERE finished_at IS NULL;
 CREATE INDEX reindexes_by_age ON webhook.reindexes (collection, created_at DESC);
 
--- Few items name their target: transfers of a reindex, and what fills a lost store.
+-- Few items name their target: the transfers of a reindex or of a lost store.
 CREATE INDEX items_targeted_due ON webhook.job_items (lane, source, due_at)
   WHERE state = 'queued' AND target IS NOT NULL;
 CREATE INDEX items_of_target ON webhook.job_items (target, state) WHERE target IS NOT NULL;

@@ -1,4 +1,4 @@
--- Which entry of a stream a raw dead letter was: each is kept once, also when many are alike.
+-- The stream entry of a raw dead letter: each entry is stored once, even if several are equal.
 
 ALTER TABLE webhook.dead_letters ADD COLUMN entry text;
 CREATE UNIQUE INDEX dead_letters_entry ON webhook.dead_letters (entry);

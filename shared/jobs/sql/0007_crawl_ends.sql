@@ -1,4 +1,5 @@
--- How a crawl ended, as it said itself. Without a row it has not, or its webhook leaves that event out.
+-- The end of a crawl, as its webhook reported it. No row: the crawl has not ended, or its webhook
+-- omits the event.
 
 CREATE TABLE webhook.crawl_ends (
   crawl_id text PRIMARY KEY,

@@ -7,20 +7,32 @@ import pytest
 
 from ingest.dispatch.reindexing import FEW, MAX_OPEN_TRANSFERS, MAX_PASSES, Step, next_step
 from ingest.http.routes.reindex import ReindexRequest, merged
-from ingest.jobs.reindexes import Phase, UnderWay
+from ingest.jobs.reindexes import OpenReindex, Phase
 from shared.jobs.targets import TargetSettings
 
 LONGEST_PAUSE = 600.0
 
 
-def under_way(phase: Phase, **changes: Any) -> UnderWay:
+def reindex(phase: Phase, **changes: Any) -> OpenReindex:
     """A reindex whose pass is done, and found nothing."""
     usual: dict[str, Any] = {
-        "reindex_id": "r", "collection": "docs", "source": "docs_1", "target": "docs_2", "skip_failed": False,
-        "phase_since": dt.datetime.now(dt.UTC), "phase_seconds": 1.0, "is_due": True, "pass_": 1, "pass_cursor": None,
-        "pass_documents": 0, "is_pass_done": True, "open_transfers": 0, "is_in_flight": False, "failed": 0,
-    }  # fmt: skip
-    return UnderWay(phase=phase, **usual | changes)
+        "reindex_id": "r",
+        "collection": "docs",
+        "source": "docs_1",
+        "target": "docs_2",
+        "skip_failed": False,
+        "phase_since": dt.datetime.now(dt.UTC),
+        "phase_seconds": 1.0,
+        "is_due": True,
+        "pass_": 1,
+        "pass_cursor": None,
+        "pass_documents": 0,
+        "is_pass_done": True,
+        "open_transfers": 0,
+        "is_in_flight": False,
+        "failed": 0,
+    }
+    return OpenReindex(phase=phase, **usual | changes)
 
 
 @pytest.mark.parametrize(
@@ -40,8 +52,10 @@ def under_way(phase: Phase, **changes: Any) -> UnderWay:
         ({"phase_seconds": LONGEST_PAUSE + 1}, Step.PAUSE),
     ],
 )
-def test_it_fills_the_target_until_few_documents_differ(changes: dict[str, Any], expected: Step) -> None:
-    assert next_step(under_way(Phase.FILLING, **changes), LONGEST_PAUSE) is expected
+def test_it_fills_the_target_until_few_documents_differ(
+    changes: dict[str, Any], expected: Step
+) -> None:
+    assert next_step(reindex(Phase.FILLING, **changes), LONGEST_PAUSE) is expected
 
 
 @pytest.mark.parametrize(
@@ -60,16 +74,18 @@ def test_it_fills_the_target_until_few_documents_differ(changes: dict[str, Any],
         ({"phase_seconds": LONGEST_PAUSE + 1, "is_in_flight": True}, Step.GIVE_WAY),
     ],
 )
-def test_in_the_pause_it_switches_once_a_pass_without_anything_in_flight_finds_nothing(
+def test_it_switches_in_the_pause_after_a_pass_that_finds_nothing_with_nothing_in_flight(
     changes: dict[str, Any], expected: Step
 ) -> None:
-    assert next_step(under_way(Phase.PAUSING, **changes), LONGEST_PAUSE) is expected
+    assert next_step(reindex(Phase.PAUSING, **changes), LONGEST_PAUSE) is expected
 
 
-def test_what_is_not_asked_for_stays_as_the_collection_has_it() -> None:
+def test_settings_not_given_stay_as_the_collection_has_them() -> None:
     live = TargetSettings(tei_url="http://old:80", max_chunk_tokens=128, tokenizer="/old.json")
     wanted = ReindexRequest(collection="docs", tei_url="http://new:80", chunk_overlap_tokens=0)
     assert merged(live, wanted) == TargetSettings(
         tei_url="http://new:80", max_chunk_tokens=128, chunk_overlap_tokens=0, tokenizer="/old.json"
     )
-    assert merged(TargetSettings(), wanted) == TargetSettings(tei_url="http://new:80", chunk_overlap_tokens=0)
+    assert merged(TargetSettings(), wanted) == TargetSettings(
+        tei_url="http://new:80", chunk_overlap_tokens=0
+    )

@@ -26,12 +26,18 @@ def lines(*documents: Any) -> bytes:
 
 
 def codes(documents: list[Document | RejectedDocument]) -> list[str]:
-    return [document.code if isinstance(document, RejectedDocument) else "ok" for document in documents]
+    return [
+        document.code if isinstance(document, RejectedDocument) else "ok" for document in documents
+    ]
 
 
 def test_a_single_document_may_choose_lane_and_collection() -> None:
     document = parse_single(json.dumps(page(lane="low", collection="books")).encode())
-    assert (document.url, document.lane, document.collection) == ("https://example.com/1", Lane.LOW, "books")
+    assert (document.url, document.lane, document.collection) == (
+        "https://example.com/1",
+        Lane.LOW,
+        "books",
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,28 +49,52 @@ def test_a_single_document_may_choose_lane_and_collection() -> None:
         (b"{}", RejectedError),
     ],
 )
-def test_a_single_body_that_is_wrong_tells_syntax_shape_and_document_apart(body: bytes, error: type[Exception]) -> None:
+def test_errors_of_a_single_body_distinguish_syntax_shape_and_document(
+    body: bytes, error: type[Exception]
+) -> None:
     with pytest.raises(error):
         parse_single(body)
 
 
 def test_a_batch_keeps_its_order_and_a_bad_document_fails_alone() -> None:
     bulk = parse_batch(
-        batch(page(0), {"url": "https://example.com/bad"}, 5, page(3, title="\ud83d"), page(4, lane="x"))
+        batch(
+            page(0),
+            {"url": "https://example.com/bad"},
+            5,
+            page(3, title="\ud83d"),
+            page(4, lane="x"),
+        )
     )
     assert codes(bulk.documents) == ["ok", "empty_markdown", "malformed", "ok", "invalid_lane"]
     assert bulk.documents[1] == RejectedDocument(
-        position=1, url="https://example.com/bad", code="empty_markdown", error="the document has no markdown"
+        position=1,
+        url="https://example.com/bad",
+        code="empty_markdown",
+        error="the document has no `markdown`",
     )
     assert [document.url for document in bulk.documents] == [
-        "https://example.com/0", "https://example.com/bad", None, "https://example.com/3", "https://example.com/4",
-    ]  # fmt: skip
+        "https://example.com/0",
+        "https://example.com/bad",
+        None,
+        "https://example.com/3",
+        "https://example.com/4",
+    ]
 
 
 def test_a_batch_chooses_for_all_its_documents() -> None:
-    bulk = parse_batch(batch(page(), lane="HIGH", collection="books", callback_url="https://example.com/done"))
-    assert (bulk.lane, bulk.collection, bulk.callback_url) == (Lane.HIGH, "books", "https://example.com/done")
-    assert parse_batch(batch(page(), callbackUrl="https://example.com/x")).callback_url == "https://example.com/x"
+    bulk = parse_batch(
+        batch(page(), lane="HIGH", collection="books", callback_url="https://example.com/done")
+    )
+    assert (bulk.lane, bulk.collection, bulk.callback_url) == (
+        Lane.HIGH,
+        "books",
+        "https://example.com/done",
+    )
+    assert (
+        parse_batch(batch(page(), callbackUrl="https://example.com/x")).callback_url
+        == "https://example.com/x"
+    )
     plain = parse_batch(batch(page(), lane=None, collection="", callback_url=None))
     assert (plain.lane, plain.collection, plain.callback_url) == (None, None, None)
 
@@ -73,18 +103,21 @@ def test_a_batch_chooses_for_all_its_documents() -> None:
     ("body", "reason"),
     [
         (b"[]", "object"),
-        (b"{}", "documents must be a list"),
-        (b'{"documents":null}', "documents must be a list"),
-        (b'{"documents":{}}', "documents must be a list"),
+        (b"{}", "`documents`: expected a list"),
+        (b'{"documents":null}', "`documents`: expected a list"),
+        (b'{"documents":{}}', "`documents`: expected a list"),
         (b'{"documents":[]}', "no documents"),
-        (batch(page(), lane="urgent"), "lane must be one of"),
-        (batch(page(), lane=3), "lane must be text"),
-        (batch(page(), collection="a/b"), "collection must be"),
-        (batch(page(), callback_url="ftp://example.com"), "callback_url: the URL has the scheme ftp"),
-        (batch(page(), callback_url=["https://example.com"]), "callback_url must be text"),
+        (batch(page(), lane="urgent"), "`lane`: expected one of"),
+        (batch(page(), lane=3), "`lane`: expected text"),
+        (batch(page(), collection="a/b"), "`collection`: expected 1 to 128"),
+        (
+            batch(page(), callback_url="ftp://example.com"),
+            "`callback_url`: the URL has the scheme ftp",
+        ),
+        (batch(page(), callback_url=["https://example.com"]), "`callback_url`: expected text"),
     ],
 )
-def test_a_batch_of_a_wrong_shape_says_what_is_wrong(body: bytes, reason: str) -> None:
+def test_a_batch_of_the_wrong_shape_is_refused_with_the_reason(body: bytes, reason: str) -> None:
     with pytest.raises(UnprocessableBodyError, match=reason):
         parse_batch(body)
 
@@ -106,10 +139,17 @@ def test_the_number_of_documents_is_bounded() -> None:
 
 
 def test_ndjson_is_a_document_a_line_and_a_bad_line_fails_alone() -> None:
-    body = b"\xef\xbb\xbf\n \r\n" + lines(page(0)).replace(b"\n", b"\r\n") + b'{"url":\n\n5\n' + lines(page(3))[:-1]
+    body = (
+        b"\xef\xbb\xbf\n \r\n"
+        + lines(page(0)).replace(b"\n", b"\r\n")
+        + b'{"url":\n\n5\n'
+        + lines(page(3))[:-1]
+    )
     bulk = parse_ndjson(body)
     assert codes(bulk.documents) == ["ok", "malformed", "malformed", "ok"]
-    assert [document.position for document in bulk.documents if isinstance(document, RejectedDocument)] == [1, 2]
+    assert [
+        document.position for document in bulk.documents if isinstance(document, RejectedDocument)
+    ] == [1, 2]
     assert (bulk.lane, bulk.collection, bulk.callback_url) == (None, None, None)
 
 
@@ -126,11 +166,14 @@ def test_batch_and_ndjson_read_a_document_alike() -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 envelopes = st.dictionaries(
-    st.sampled_from(["documents", "lane", "collection", "callback_url"]), json_values | st.lists(json_values)
+    st.sampled_from(["documents", "lane", "collection", "callback_url"]),
+    json_values | st.lists(json_values),
 )
 
 

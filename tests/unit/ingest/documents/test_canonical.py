@@ -8,11 +8,42 @@ from ingest.documents.canonical import MAX_URL_CHARACTERS, canonical_url, domain
 from shared.service.errors import RejectedError
 
 pieces = st.sampled_from(
-    ["http://", "HTTPS://", "a.example", "Ünï.example", "[::1]", "user:pw@", ":80", ":443", ":08080", "/", "//", ".",
-     "..", "%2e", "%7E", "%zz", "%", "%c3%bc", "ü", " ", "\\", "?", "&", "=", "utm_source=x", "UTM%5Fx=1", "a=1", "#",
-     "+", "[]"]
-)  # fmt: skip
-urls = st.lists(pieces, max_size=14).map("".join) | st.text().map(lambda rest: f"https://a.example/{rest}")
+    [
+        "http://",
+        "HTTPS://",
+        "a.example",
+        "Ünï.example",
+        "[::1]",
+        "user:pw@",
+        ":80",
+        ":443",
+        ":08080",
+        "/",
+        "//",
+        ".",
+        "..",
+        "%2e",
+        "%7E",
+        "%zz",
+        "%",
+        "%c3%bc",
+        "ü",
+        " ",
+        "\\",
+        "?",
+        "&",
+        "=",
+        "utm_source=x",
+        "UTM%5Fx=1",
+        "a=1",
+        "#",
+        "+",
+        "[]",
+    ]
+)
+urls = st.lists(pieces, max_size=14).map("".join) | st.text().map(
+    lambda rest: f"https://a.example/{rest}"
+)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +74,7 @@ urls = st.lists(pieces, max_size=14).map("".join) | st.text().map(lambda rest: f
         ("http://localhost:3000/docs", "http://localhost:3000/docs"),
     ],
 )
-def test_scheme_host_and_port_have_one_spelling(sent: str, canonical: str) -> None:
+def test_scheme_host_and_port_are_normalised(sent: str, canonical: str) -> None:
     assert canonical_url(sent) == canonical
 
 
@@ -63,12 +94,12 @@ def test_scheme_host_and_port_have_one_spelling(sent: str, canonical: str) -> No
         ("/\u017f", "/%C5%BF"),
     ],
 )
-def test_paths_have_one_spelling(path: str, canonical: str) -> None:
+def test_paths_are_normalised(path: str, canonical: str) -> None:
     assert canonical_url(f"https://example.com{path}") == f"https://example.com{canonical}"
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/", "/docs//", "/docs/.", "/docs/x/.."])
-def test_trailing_slashes_go(path: str) -> None:
+def test_trailing_slashes_are_removed(path: str) -> None:
     assert canonical_url(f"https://example.com{path}") == "https://example.com/docs"
 
 
@@ -77,28 +108,44 @@ def test_the_root_keeps_its_slash(path: str) -> None:
     assert canonical_url(f"https://example.com{path}") == "https://example.com/"
 
 
-def test_a_slash_before_the_query_goes_and_one_inside_it_stays() -> None:
+def test_a_slash_before_the_query_is_removed_and_one_inside_it_is_kept() -> None:
     assert canonical_url("https://example.com/a/?next=/b/") == "https://example.com/a?next=/b/"
 
 
 @pytest.mark.parametrize(
     "parameter",
-    ["utm_source=x", "UTM_Campaign=x", "utm%5fmedium=x", "gclid=1", "fbclid=1", "mc_cid=1", "mc_eid=1",
-     "hsCtaTracking=1", "HSCTATRACKING=1", "_hsenc=1", "msclkid=1", "utm_source"],
-)  # fmt: skip
-def test_tracking_parameters_go_in_any_case(parameter: str) -> None:
+    [
+        "utm_source=x",
+        "UTM_Campaign=x",
+        "utm%5fmedium=x",
+        "gclid=1",
+        "fbclid=1",
+        "mc_cid=1",
+        "mc_eid=1",
+        "hsCtaTracking=1",
+        "HSCTATRACKING=1",
+        "_hsenc=1",
+        "msclkid=1",
+        "utm_source",
+    ],
+)
+def test_tracking_parameters_are_removed_in_any_case(parameter: str) -> None:
     assert canonical_url(f"https://example.com/a?{parameter}") == "https://example.com/a"
-    assert canonical_url(f"https://example.com/a?b=2&{parameter}&a=1") == "https://example.com/a?b=2&a=1"
+    assert (
+        canonical_url(f"https://example.com/a?b=2&{parameter}&a=1")
+        == "https://example.com/a?b=2&a=1"
+    )
 
 
 @pytest.mark.parametrize(
-    "query", ["b=2&a=1", "a=1&a=1", "a", "a=", "q=utm_source", "ref=x", "id=1;utm_x", "a=b?c", "a+b=1"]
+    "query",
+    ["b=2&a=1", "a=1&a=1", "a", "a=", "q=utm_source", "ref=x", "id=1;utm_x", "a=b?c", "a+b=1"],
 )
 def test_the_rest_of_the_query_stays_in_order(query: str) -> None:
     assert canonical_url(f"https://example.com/?{query}") == f"https://example.com/?{query}"
 
 
-def test_empty_pieces_of_the_query_go() -> None:
+def test_empty_parameters_are_removed() -> None:
     assert canonical_url("https://example.com/?&a=1&&b=2&") == "https://example.com/?a=1&b=2"
     assert canonical_url("https://example.com/?") == "https://example.com/"
 
@@ -115,14 +162,14 @@ def test_empty_pieces_of_the_query_go() -> None:
         ("https://", "no host"),
         ("https:///a", "no host"),
         ("https:example.com", "no host"),
-        ("https://user@/a", "not a valid name"),
-        ("https://:80/a", "not a valid name"),
-        ("https://a..b/", "not a valid name"),
-        ("https://a b/", "not a valid name"),
-        ("https://%2f/", "not a valid name"),
-        (f"https://{'a' * 64}.example/", "not a valid name"),
-        (f"https://{'a.' * 130}example/", "not a valid name"),
-        ("https://\ufffdü.example/", "international name"),
+        ("https://user@/a", "invalid host name"),
+        ("https://:80/a", "invalid host name"),
+        ("https://a..b/", "invalid host name"),
+        ("https://a b/", "invalid host name"),
+        ("https://%2f/", "invalid host name"),
+        (f"https://{'a' * 64}.example/", "invalid host name"),
+        (f"https://{'a.' * 130}example/", "invalid host name"),
+        ("https://\ufffdü.example/", "international host name"),
         ("https://[::g]/", "IPv6"),
         ("https://example.com:99999/", "port"),
         ("https://example.com:0/", "port"),
@@ -132,7 +179,7 @@ def test_empty_pieces_of_the_query_go() -> None:
         ("https://example.com/\ud800", "control"),
     ],
 )
-def test_what_is_no_web_address_is_rejected_with_the_reason(sent: str, reason: str) -> None:
+def test_an_invalid_url_is_rejected_with_the_reason(sent: str, reason: str) -> None:
     with pytest.raises(RejectedError, match=reason) as caught:
         canonical_url(sent)
     assert caught.value.code == "invalid_url"

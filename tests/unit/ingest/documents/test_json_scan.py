@@ -6,12 +6,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.documents import json_scan
 from ingest.documents.json_scan import MAX_DEPTH, count_elements, repair
 
-# Pieces that meet in odd ways: runs of backslashes, halves of pairs, brackets and quotes inside strings.
+# Pieces that meet in odd ways: runs of backslashes, halves of pairs, brackets and quotes inside
+# strings.
 pieces = st.sampled_from(
-    ["\\", '"', "a", "\n", "[", "]", "{", "}", ",", "\ud83d", "\ude00", "😀", "\ufffd", "ü", "u", "d8"]
+    [
+        "\\",
+        '"',
+        "a",
+        "\n",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        "\ud83d",
+        "\ude00",
+        "😀",
+        "\ufffd",
+        "ü",
+        "u",
+        "d8",
+    ]
 )
 texts = st.lists(pieces, max_size=12).map("".join)
 values = st.recursive(
@@ -22,7 +39,9 @@ values = st.recursive(
 
 
 def replaced(value: Any) -> Any:
-    """The value with U+FFFD for every lone surrogate, by way of UTF-16, where pairs join and halves do not."""
+    """The value with U+FFFD for every lone surrogate, by way of UTF-16, where pairs join and halves
+    do not.
+    """
     if isinstance(value, str):
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, list):
@@ -32,11 +51,7 @@ def replaced(value: Any) -> Any:
     return value
 
 
-@pytest.fixture(params=[1, 2, 7, json_scan._BLOCK_BYTES])
-def block_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    size: int = request.param
-    monkeypatch.setattr(json_scan, "_BLOCK_BYTES", size)
-    return size
+BLOCKS = pytest.mark.parametrize("block_bytes", [1, 2, 7, 1 << 16])
 
 
 @pytest.mark.parametrize(
@@ -56,15 +71,17 @@ def block_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         (rb'"\ud83', rb'"\ud83'),
     ],
 )
-@pytest.mark.usefixtures("block_bytes")
-def test_lone_surrogate_escapes_become_the_replacement_character(sent: bytes, mended: bytes) -> None:
-    assert repair(sent) == mended
+@BLOCKS
+def test_lone_surrogate_escapes_become_the_replacement_character(
+    sent: bytes, mended: bytes, block_bytes: int
+) -> None:
+    assert repair(sent, block_bytes=block_bytes) == mended
 
 
-@pytest.mark.usefixtures("block_bytes")
-def test_what_nests_over_64_levels_becomes_a_number() -> None:
+@BLOCKS
+def test_nesting_over_64_levels_becomes_a_number(block_bytes: int) -> None:
     deep = b"[" * 70 + b'"]["' + b"]" * 70
-    mended = repair(b'{"a":' + deep + b',"b":[1]}')
+    mended = repair(b'{"a":' + deep + b',"b":[1]}', block_bytes=block_bytes)
     value = msgspec.json.decode(mended)
     assert value["b"] == [1]
     depth = 1
@@ -82,11 +99,11 @@ def test_neighbours_at_the_deepest_level_stay_apart() -> None:
     assert value == [1, 0, 0, 3]
 
 
-@pytest.mark.usefixtures("block_bytes")
-def test_a_lone_surrogate_inside_what_is_cut_leaves_no_trace() -> None:
+@BLOCKS
+def test_a_lone_surrogate_in_a_removed_container_leaves_no_trace(block_bytes: int) -> None:
     inner = rb'"\ud83d"'
     expected = b"[" * 64 + b"0" + b" " * (len(inner) + 1) + b"]" * 64
-    assert repair(b"[" * 65 + inner + b"]" * 65) == expected
+    assert repair(b"[" * 65 + inner + b"]" * 65, block_bytes=block_bytes) == expected
 
 
 def test_brackets_inside_strings_do_not_nest() -> None:
@@ -98,9 +115,7 @@ def test_brackets_inside_strings_do_not_nest() -> None:
 @given(values, st.sampled_from([1, 3, 8, 1 << 16]))
 def test_any_json_of_lenient_senders_can_be_decoded(value: Any, size: int) -> None:
     body = json.dumps(value).encode()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_scan, "_BLOCK_BYTES", size)
-        mended = repair(body)
+    mended = repair(body, block_bytes=size)
     assert len(mended) == len(body)
     assert msgspec.json.decode(mended) == json.loads(json.dumps(replaced(value)))
 

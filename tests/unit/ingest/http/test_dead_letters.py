@@ -1,4 +1,4 @@
-"""Requests about dead letters: a query and a body select alike, and a misspelt filter is refused."""
+"""Requests about dead letters: queries and bodies select alike, misspelt filters are refused."""
 
 import json
 import uuid
@@ -14,12 +14,25 @@ from shared.service.parameters import read_body, read_query
 from shared.service.settings import Seconds
 
 JOB = str(uuid.UUID(int=7))
+LETTER_ID = f"a whole number from 1 to {2**63 - 1}"
 
 
 def test_a_query_and_a_body_select_the_same_letters() -> None:
-    query = {"stage": "chunker", "code": "c", "job_id": JOB, "url": "https://e.org/?a=1", "since": "2h", "ids": "3, 5"}
+    query = {
+        "stage": "chunker",
+        "code": "c",
+        "job_id": JOB,
+        "url": "https://e.org/?a=1",
+        "since": "2h",
+        "ids": "3, 5",
+    }
     expected = LetterFilter(
-        stage=LetterStage.CHUNKER, code="c", job_id=JOB, url="https://e.org/?a=1", since=Seconds(7200), ids=(3, 5)
+        stage=LetterStage.CHUNKER,
+        code="c",
+        job_id=JOB,
+        url="https://e.org/?a=1",
+        since=Seconds(7200),
+        ids=(3, 5),
     )
     body = json.dumps({**query, "ids": [3, 5]}).encode()
     assert conditions(read_query(MultiDict(query), ListQuery)) == conditions(expected)
@@ -34,7 +47,9 @@ def test_flags_and_numbers_are_read_from_a_query() -> None:
     query = read_query(MultiDict(replayed="true", after="12", limit="7"), ListQuery)
     assert (query.replayed, query.after, query.limit) == (True, 12, 7)
     assert query.is_empty
-    assert read_query(MultiDict(all="true", dry_run="true"), DropQuery) == DropQuery(all=True, dry_run=True)
+    assert read_query(MultiDict(all="true", dry_run="true"), DropQuery) == DropQuery(
+        all=True, dry_run=True
+    )
 
 
 @pytest.mark.parametrize("body", [b"", b" \n", b"{}"])
@@ -46,7 +61,10 @@ def test_an_empty_body_replays_every_letter(body: bytes) -> None:
     ("body", "detail"),
     [
         ({"stag": "chunker"}, "invalid body: Object contains unknown field `stag`"),
-        ({"stage": "parser"}, "invalid value for `stage`: expected one of chunker, embedder, indexer, callback"),
+        (
+            {"stage": "parser"},
+            "invalid value for `stage`: expected one of chunker, embedder, indexer, callback",
+        ),
         ({"since": "x"}, f"invalid value for `since`: expected {Seconds.expected}"),
         ({"since": True}, f"invalid value for `since`: expected {Seconds.expected}"),
         ({"dry_run": 1}, "invalid value for `dry_run`: expected true or false"),
@@ -54,7 +72,7 @@ def test_an_empty_body_replays_every_letter(body: bytes) -> None:
         ({"job_id": "7"}, "invalid value for `job_id`: expected a UUID"),
         (
             {"ids": ["1"]},
-            "invalid value for `ids`: expected a list, each element a whole number from 1 to 9223372036854775807",
+            f"invalid value for `ids`: expected a list, each element {LETTER_ID}",
         ),
         ([], "invalid body: Expected `object`, got `array`"),
     ],

@@ -1,4 +1,6 @@
-"""Requests that fail leave nothing behind: their bodies are freed at once, not by the cycle collector."""
+"""Requests that fail leave nothing behind: their bodies are freed at once, not by the cycle
+collector.
+"""
 
 import gc
 import weakref

@@ -1,4 +1,6 @@
-"""Every parameter of every route, from the declarations: a bad value is 422 and the error names the parameter."""
+"""Every parameter of every route, from the declarations: a bad value is 422 and the error names the
+parameter.
+"""
 
 from typing import Any
 
@@ -26,7 +28,11 @@ PATH_PARAMETERS = [
     for name, kind in route.path_parameters.items()
     if kind is not str
 ]
-STRICT = [pytest.param(route, id=f"{route.method} {route.path}") for route in declared_routes() if not route.is_lenient]
+STRICT = [
+    pytest.param(route, id=f"{route.method} {route.path}")
+    for route in declared_routes()
+    if not route.is_lenient
+]
 
 
 def refusal(route: Route, *query: tuple[str, str]) -> str:
@@ -72,18 +78,27 @@ def test_a_repeated_parameter_is_refused(route: Route, field: msgspec.structs.Fi
 
 
 def test_a_misspelt_parameter_is_answered_with_the_right_name() -> None:
-    [jobs] = [route for route in declared_routes() if (route.method, route.path) == ("GET", "/api/jobs")]
-    assert refusal(jobs, ("stauts", "failed")) == "unknown parameter `stauts`: did you mean `status`?"
+    [jobs] = [
+        route for route in declared_routes() if (route.method, route.path) == ("GET", "/api/jobs")
+    ]
+    assert (
+        refusal(jobs, ("stauts", "failed")) == "unknown parameter `stauts`: did you mean `status`?"
+    )
 
 
 def test_the_webhook_ignores_unknown_parameters_but_not_bad_ones() -> None:
     [webhook] = [route for route in declared_routes() if route.path == "/api/webhook/firecrawl"]
     assert webhook.query is not None
     query = read_query(
-        MultiDict([("lane", "HIGH"), ("lane", "low"), ("from", "proxy")]), webhook.query, is_lenient=True
+        MultiDict([("lane", "HIGH"), ("lane", "low"), ("from", "proxy")]),
+        webhook.query,
+        is_lenient=True,
     )
     assert getattr(query, "lane", None) == "high"
-    assert refusal(webhook, ("lane", "fast")) == "invalid value for `lane`: expected one of high, normal, low"
+    assert (
+        refusal(webhook, ("lane", "fast"))
+        == "invalid value for `lane`: expected one of high, normal, low"
+    )
 
 
 BODIES = [
@@ -92,11 +107,23 @@ BODIES = [
     if route.body is not None and not route.is_body_read_by_handler
     for field in msgspec.structs.fields(route.body)
 ]
-BAD_JSON: list[Any] = [{}, [], [{}], -(10**30), 10**30, 1.5e300, "a\0b", "nonsense" * 1000, {"a": None}]
+BAD_JSON: list[Any] = [
+    {},
+    [],
+    [{}],
+    -(10**30),
+    10**30,
+    1.5e300,
+    "a\0b",
+    "nonsense" * 1000,
+    {"a": None},
+]
 
 
 @pytest.mark.parametrize(("route", "field"), BODIES)
-def test_a_field_of_a_body_is_read_or_refused_with_a_reason(route: Route, field: msgspec.structs.FieldInfo) -> None:
+def test_a_field_of_a_body_is_read_or_refused_with_a_reason(
+    route: Route, field: msgspec.structs.FieldInfo
+) -> None:
     assert route.body is not None
     refused: list[tuple[Any, ProblemError]] = []
     for value in BAD_JSON:

@@ -48,7 +48,9 @@ async def client() -> AsyncIterator[Client]:
 
 
 async def sign_in(client: Client, secret: str = SECRET, **headers: str) -> int:
-    async with client.post("/session", data={"secret": secret}, headers=headers, allow_redirects=False) as answer:
+    async with client.post(
+        "/session", data={"secret": secret}, headers=headers, allow_redirects=False
+    ) as answer:
         return answer.status
 
 
@@ -69,24 +71,26 @@ def test_no_two_sessions_are_alike() -> None:
     assert sessions.make() != sessions.make()
 
 
-@pytest.mark.parametrize("value", ["", ".", "..", "9999999999.x.", "9999999999.x." + "0" * 64, "\udcff.\u00e9.\udcff"])
-def test_what_was_not_signed_is_no_session(value: str) -> None:
+@pytest.mark.parametrize(
+    "value", ["", ".", "..", "9999999999.x.", "9999999999.x." + "0" * 64, "\udcff.\u00e9.\udcff"]
+)
+def test_an_unsigned_value_is_not_a_session(value: str) -> None:
     assert not Sessions(SECRET).is_valid(value)
 
 
-def test_a_session_of_another_secret_or_with_a_later_end_is_none() -> None:
+def test_a_session_with_another_secret_or_a_changed_expiry_is_invalid() -> None:
     value = Sessions(SECRET).make()
     end, _, rest = value.partition(".")
     assert not Sessions(Secret("t" * 32)).is_valid(value)
     assert not Sessions(SECRET).is_valid(f"{int(end) + 1}.{rest}")
 
 
-def test_without_a_secret_nobody_has_a_session() -> None:
+def test_without_a_secret_there_are_no_sessions() -> None:
     sessions = Sessions(Secret())
     assert not sessions.is_valid(sessions.make())
 
 
-async def test_the_page_is_a_door_until_somebody_signs_in(client: Client) -> None:
+async def test_the_page_is_a_sign_in_form_without_a_session(client: Client) -> None:
     assert 'name="secret"' in await (await client.get("/")).text()
     assert (await client.get("/api/thing")).status == 401
     assert await sign_in(client) == 303
@@ -94,44 +98,56 @@ async def test_the_page_is_a_door_until_somebody_signs_in(client: Client) -> Non
     assert (await client.get("/api/thing")).status == 200
 
 
-async def test_a_wrong_secret_opens_nothing(client: Client) -> None:
+async def test_a_wrong_secret_starts_no_session(client: Client) -> None:
     assert await sign_in(client, "wrong") == 401
     assert await sign_in(client, "") == 401
     assert (await client.get("/api/thing")).status == 401
 
 
-async def test_the_cookie_is_for_the_browser_alone(client: Client) -> None:
+async def test_the_cookie_is_http_only_and_same_site(client: Client) -> None:
     answer = await client.post("/session", data={"secret": SECRET}, allow_redirects=False)
     flags = answer.headers["Set-Cookie"]
     assert "HttpOnly" in flags
     assert "SameSite=Strict" in flags
     assert "Secure" not in flags
     proxied = {"X-Forwarded-Proto": "https"}
-    answer = await client.post("/session", data={"secret": SECRET}, headers=proxied, allow_redirects=False)
+    answer = await client.post(
+        "/session", data={"secret": SECRET}, headers=proxied, allow_redirects=False
+    )
     assert "Secure" in answer.headers["Set-Cookie"]
 
 
 @pytest.mark.parametrize(
     "headers",
-    [{}, {"X-Requested-With": "XMLHttpRequest"}, {**OWN, "Sec-Fetch-Site": "cross-site"},
-     {**OWN, "Sec-Fetch-Site": "same-site"}, {**OWN, "Origin": "https://elsewhere.example"}, {**OWN, "Origin": "null"}],
-)  # fmt: skip
+    [
+        {},
+        {"X-Requested-With": "XMLHttpRequest"},
+        {**OWN, "Sec-Fetch-Site": "cross-site"},
+        {**OWN, "Sec-Fetch-Site": "same-site"},
+        {**OWN, "Origin": "https://elsewhere.example"},
+        {**OWN, "Origin": "null"},
+    ],
+)
 @pytest.mark.parametrize("method", ["POST", "DELETE", "PUT", "PATCH"])
-async def test_another_site_cannot_change_anything_by_a_session(
+async def test_a_session_does_not_authorise_changes_from_another_site(
     client: Client, method: str, headers: dict[str, str]
 ) -> None:
     await sign_in(client)
     assert (await client.request(method, "/api/thing", headers=headers)).status == 403
 
 
-async def test_the_page_itself_can(client: Client) -> None:
+async def test_a_session_authorises_changes_from_the_page(client: Client) -> None:
     await sign_in(client)
     here = f"http://{client.host}:{client.port}"
-    for headers in (OWN, {**OWN, "Origin": here}, {**OWN, "Sec-Fetch-Site": "same-origin", "Origin": here}):
+    for headers in (
+        OWN,
+        {**OWN, "Origin": here},
+        {**OWN, "Sec-Fetch-Site": "same-origin", "Origin": here},
+    ):
         assert await (await client.post("/api/thing", headers=headers)).text() == "POST"
 
 
-async def test_a_token_needs_no_proof_of_where_it_comes_from_and_a_wrong_one_is_not_made_good_by_a_session(
+async def test_a_token_works_from_any_site_and_a_session_does_not_replace_a_wrong_one(
     client: Client,
 ) -> None:
     right, wrong = {"Authorization": f"Bearer {SECRET}"}, {"Authorization": "Bearer wrong"}
@@ -149,12 +165,12 @@ async def test_another_site_can_neither_sign_in_nor_out(client: Client) -> None:
     assert (await client.get("/api/thing")).status == 401
 
 
-async def test_a_form_that_is_no_sign_in_is_too_large(client: Client) -> None:
+async def test_an_oversized_sign_in_form_is_refused(client: Client) -> None:
     assert await sign_in(client, "s" * 10_000) == 413
 
 
 @pytest.mark.parametrize("path", ["/", "/static/main.js", "/static/page.css"])
-async def test_nothing_foreign_runs_on_the_page_and_nobody_frames_it(client: Client, path: str) -> None:
+async def test_the_page_forbids_foreign_scripts_and_frames(client: Client, path: str) -> None:
     headers = (await client.get(path)).headers
     policy = headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
@@ -169,5 +185,9 @@ async def test_only_files_of_the_page_are_served(client: Client, name: str) -> N
 
 
 async def test_scripts_and_styles_have_their_types(client: Client) -> None:
-    for name, content_type in (("main.js", "text/javascript"), ("page.css", "text/css"), ("icon.svg", "image/svg+xml")):
+    for name, content_type in (
+        ("main.js", "text/javascript"),
+        ("page.css", "text/css"),
+        ("icon.svg", "image/svg+xml"),
+    ):
         assert (await client.get(f"/static/{name}")).content_type == content_type

@@ -9,7 +9,9 @@ from ingest.inspection.history import Minute
 from shared.pipeline.lanes import Lane
 from shared.pipeline.stages import OPERATOR, StageName
 
-SCRIPTS = [path for path in (files("ingest.http") / "static").iterdir() if path.name.endswith(".js")]
+SCRIPTS = [
+    path for path in (files("ingest.http") / "static").iterdir() if path.name.endswith(".js")
+]
 
 
 def constants() -> dict[str, object]:
@@ -22,13 +24,16 @@ def test_the_module_has_every_stage_and_lane_in_order() -> None:
     assert tables["LANES"] == list(Lane)
     assert tables["OPERATOR"] == OPERATOR
     assert tables["STAGES"] == [
-        {"name": stage, "title": stage.row.title, "operation": stage.row.operation_title} for stage in StageName
+        {"name": stage, "title": stage.row.title, "operation": stage.row.operation_title}
+        for stage in StageName
     ]
 
 
 def test_no_script_of_the_page_names_a_stage() -> None:
     assert SCRIPTS
-    named = [(path.name, stage) for path in SCRIPTS for stage in StageName if stage in path.read_text()]
+    named = [
+        (path.name, stage) for path in SCRIPTS for stage in StageName if stage in path.read_text()
+    ]
     assert named == []
 
 

@@ -16,7 +16,9 @@ LEASE = 10.0
 def streams(*consumers: ConsumerState, depth: int = 0) -> StreamStates:
     """An indexer with these consumers in one lane."""
     lane = LaneState(lane=Lane.LOW, stream="s", depth=depth, consumers=list(consumers))
-    return StreamStates(stages=[StageState(stage=StageName.INDEXER, rate_per_s=None, eta_s=None, lanes=[lane])])
+    return StreamStates(
+        stages=[StageState(stage=StageName.INDEXER, rate_per_s=None, eta_s=None, lanes=[lane])]
+    )
 
 
 def consumer(name: str, idle_s: float) -> ConsumerState:
@@ -25,8 +27,8 @@ def consumer(name: str, idle_s: float) -> ConsumerState:
 
 def report(name: str, *, minutes: int = 0, dependency: str = "qdrant") -> WorkerWaits:
     wait = Wait(
-        dependency=dependency, state=WaitState.UNREACHABLE, since=NOON + dt.timedelta(minutes=minutes),
-        reason=f"told by {name}",
+        dependency=dependency, state=WaitState.UNREACHABLE,
+        since=NOON + dt.timedelta(minutes=minutes), reason=f"told by {name}",
     )  # fmt: skip
     return WorkerWaits(stage=StageName.INDEXER, consumer=name, waits=[wait])
 
@@ -50,7 +52,9 @@ def test_a_worker_that_waits_is_alive_although_it_reads_nothing() -> None:
 
 
 def test_workers_that_wait_for_the_same_are_counted_and_the_longest_wait_is_told() -> None:
-    found = indexer(streams(), report("a", minutes=5), report("b", minutes=2), report("c", dependency="tei"))
+    found = indexer(
+        streams(), report("a", minutes=5), report("b", minutes=2), report("c", dependency="tei")
+    )
     told = [(w.dependency, w.workers, w.reason) for w in found.waits]
     assert told == [("tei", 1, "told by c"), ("qdrant", 2, "told by b")]
 
@@ -66,4 +70,7 @@ def test_health_is_degraded_by_a_stage_that_is_not_healthy() -> None:
     assert with_stages(healthy, None).status == "healthy"
     assert with_stages(healthy, working).status == "healthy"
     assert with_stages(healthy, stages_of(streams(), [], LEASE)).status == "degraded"
-    assert with_stages(HealthReport(status="degraded", services={}, timestamp=NOON), working).status == "degraded"
+    assert (
+        with_stages(HealthReport(status="degraded", services={}, timestamp=NOON), working).status
+        == "degraded"
+    )

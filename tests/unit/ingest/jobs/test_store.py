@@ -16,7 +16,15 @@ def test_a_cursor_names_the_last_job_of_a_page() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "_", "2026-01-01", f"_{JOB}", f"yesterday_{JOB}", f"2026-01-01_{JOB}0", f"0001-01-01T00:00+14:00_{JOB}"],
+    [
+        "",
+        "_",
+        "2026-01-01",
+        f"_{JOB}",
+        f"yesterday_{JOB}",
+        f"2026-01-01_{JOB}0",
+        f"0001-01-01T00:00+14:00_{JOB}",
+    ],
 )
 def test_an_invalid_cursor_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="`next` of the previous page"):

@@ -11,7 +11,7 @@ HOUR = 3600.0
 
 
 @given(st.integers(1, SCHEDULE.tries - 1), st.floats(0, 1))
-def test_a_delay_is_anything_up_to_its_bound(attempts: int, jitter: float) -> None:
+def test_a_delay_is_uniform_up_to_its_bound(attempts: int, jitter: float) -> None:
     delay = SCHEDULE.delay(attempts, jitter)
     assert delay is not None
     assert 0 <= delay <= min(SCHEDULE.longest_delay, SCHEDULE.first_delay * 2 ** (attempts - 1))
@@ -23,10 +23,10 @@ def test_bounds_double_up_to_an_hour() -> None:
 
 
 @pytest.mark.parametrize("attempts", [15, 16, 1000])
-def test_after_the_last_try_there_is_no_other(attempts: int) -> None:
+def test_after_the_last_attempt_there_is_no_delay(attempts: int) -> None:
     assert SCHEDULE.delay(attempts, 0.5) is None
 
 
-def test_all_tries_take_hours_but_not_a_day() -> None:
+def test_all_attempts_take_hours_but_not_a_day() -> None:
     longest = sum(SCHEDULE.delay(attempts, 1.0) or 0 for attempts in range(1, SCHEDULE.tries))
     assert 6 * HOUR < longest < 7 * HOUR
