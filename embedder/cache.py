@@ -64,8 +64,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 class EmbeddingCache:
     """An async context manager: writes while it is open, and what is left at the end."""
 
-    def __init__(self, pool: PostgresPool, recipe: Recipe, metrics: Metrics) -> None:
+    def __init__(self, pool: PostgresPool, recipe: Recipe, metrics: Metrics, max_queued: int = MAX_QUEUED) -> None:
         self._pool = pool
+        self._max_queued = max_queued
         self._dimension = recipe.dimension
         self._begin = hashlib.sha256(msgspec.msgpack.encode(recipe))
         self._lookups = metrics.tei.cache_lookups
@@ -104,7 +105,7 @@ class EmbeddingCache:
 
     def put(self, text: str, vector: Vectors) -> None:
         """Keep the vector of a text, `float32[dimension]`. Never blocks; dropped if too many wait already."""
-        if len(self._new) < MAX_QUEUED:
+        if len(self._new) < self._max_queued:
             self._new[self.key(text)] = vector.astype("<f4", copy=False).tobytes()
             self._arrived.set()
 
@@ -132,7 +133,7 @@ class EmbeddingCache:
                 self._corrupt.add(key)
             else:
                 found[key] = vector
-                if is_stale and len(self._used) < MAX_QUEUED:
+                if is_stale and len(self._used) < self._max_queued:
                     self._used.add(key)
         if self._used or self._corrupt:
             self._arrived.set()

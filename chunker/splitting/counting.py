@@ -25,7 +25,7 @@ _IDEOGRAPHS = "\u3400-\u4dbf\u4e00-\u9fff"
 class TokenCounter:
     """Exact token counts, special tokens included. Thread-safe; blocks for the CPU time it takes."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_known: int = MAX_KNOWN) -> None:
         self._tokenizer = tokenizer
         self.special_tokens: int = tokenizer.num_special_tokens_to_add(False)
         added = list(tokenizer.get_added_tokens_decoder().values())
@@ -38,13 +38,14 @@ class TokenCounter:
         whole = "".join(re.escape(token.content) + "|" for token in added)
         self._piece = re.compile(rf"{whole}[{_PUNCTUATION}{_IDEOGRAPHS}]|[^{_PUNCTUATION}{_IDEOGRAPHS}]+")
         self._known: dict[str, int] = {}  # words and their pieces
+        self._max_known = max_known
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, in order. Texts must be cleaned: control characters would join words."""
         if not self._is_by_word:
             return [len(encoding) for encoding in self._tokenizer.encode_batch_fast(list(texts))]
         # A full table is left to the threads that may be reading it, and never shrunk.
-        if len(self._known) > MAX_KNOWN:
+        if len(self._known) > self._max_known:
             self._known = {}
         known = self._known
         split = [text.split() for text in texts]

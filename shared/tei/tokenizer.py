@@ -36,12 +36,12 @@ def load_tokenizer(path: str | None) -> Tokenizer:
     return tokenizer
 
 
-def bundled_file(name: str, sha256: str) -> Path:
+def bundled_file(name: str, sha256: str, package: str = MODEL_PACKAGE) -> Path:
     """Find a file of the installed model package and check its sha256 (hex); the package is never imported.
 
     Raises ConfigurationError if the package is not installed or the file is not the expected one.
     """
-    spec = importlib.util.find_spec(MODEL_PACKAGE)
+    spec = importlib.util.find_spec(package)
     locations = list(spec.submodule_search_locations or []) if spec else []
     if not locations:
         raise ConfigurationError(

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from embedder import cache as module
 from embedder.cache import EmbeddingCache, Recipe
 from ingest.upkeep.housekeeping import Housekeeper
 from shared.service.metrics import Metrics
@@ -113,9 +112,7 @@ async def test_what_nobody_asked_for_in_a_long_time_is_pruned(servers: Servers) 
     assert 0 < left == await rows(servers)
 
 
-async def test_a_read_that_takes_too_long_is_a_miss_and_the_next_one_is_not(
-    servers: Servers, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_read_that_takes_too_long_is_a_miss_and_the_next_one_is_not(servers: Servers) -> None:
     await keep(servers, "text")
     async with cache_of(servers) as cache, servers.pool.acquire() as connection:
         async with connection.transaction():
@@ -124,20 +121,20 @@ async def test_a_read_that_takes_too_long_is_a_miss_and_the_next_one_is_not(
         assert set(await cache.get(["text"])) == {"text"}
 
 
-async def test_whatever_goes_wrong_is_a_miss_and_fails_nobody(
-    servers: Servers, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_statement_that_fails_is_a_miss_and_fails_no_caller(servers: Servers) -> None:
     await keep(servers, "text")
-    monkeypatch.setattr(module, "_READ", "SELECT nothing FROM nowhere WHERE key = ANY ($1)")
-    monkeypatch.setattr(module, "_WRITE", "SELECT nothing FROM nowhere WHERE key = ANY ($1) OR key = ANY ($2)")
-    assert await known(servers, "text", "\ud800 a lone surrogate") == set()
-    await keep(servers, "another")
+    await servers.pool.execute("ALTER TABLE webhook.embedding_cache RENAME TO hidden_cache")
+    try:
+        assert await known(servers, "text", "\ud800 a lone surrogate") == set()
+        await keep(servers, "another")
+    finally:
+        await servers.pool.execute("ALTER TABLE webhook.hidden_cache RENAME TO embedding_cache")
     assert await rows(servers) == 1
+    assert await known(servers, "text", "another") == {"text"}
 
 
-async def test_no_more_waits_to_be_written_than_memory_allows(
-    servers: Servers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_QUEUED", 10)
-    await keep(servers, *TEXTS[:100])
+async def test_the_queue_of_new_rows_is_bounded(servers: Servers) -> None:
+    async with EmbeddingCache(servers.pool, RECIPE, Metrics(), max_queued=10) as cache:
+        for text in TEXTS[:100]:
+            cache.put(text, vector_of(text, DIMENSION))
     assert await rows(servers) == 10

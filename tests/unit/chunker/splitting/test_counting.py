@@ -7,7 +7,6 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import ByteLevel
 
-from chunker.splitting import counting
 from chunker.splitting.cleaning import clean
 from chunker.splitting.counting import TokenCounter
 from shared.tei.tokenizer import load_tokenizer
@@ -37,18 +36,16 @@ def test_counts_of_real_pages_are_those_of_the_tokenizer() -> None:
     assert TokenCounter(TOKENIZER).count(texts) == encoded(texts)
 
 
-def test_the_table_of_words_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "MAX_KNOWN", 50)
-    counter = TokenCounter(TOKENIZER)
+def test_the_table_of_words_is_bounded() -> None:
+    counter = TokenCounter(TOKENIZER, max_known=50)
     for number in range(100):
         counter.count([f"w{number}x{digit} {'long' * 50}" for digit in range(10)])
         assert len(counter._known) <= 50 + 10
         assert counter.count_one("stream again") == encoded(["stream again"])[0]
 
 
-def test_threads_that_count_together_do_not_disturb_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "MAX_KNOWN", 200)
-    counter = TokenCounter(TOKENIZER)
+def test_threads_that_count_together_do_not_disturb_each_other() -> None:
+    counter = TokenCounter(TOKENIZER, max_known=200)
     texts = [clean(page.markdown) for page in sample_pages()[:60]]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(counter.count_one, texts)) == encoded(texts)
