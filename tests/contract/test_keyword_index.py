@@ -24,7 +24,7 @@ from shared.service.errors import DependencyError
 from shared.service.search_contract import SearchFilters
 from shared.service.settings import QdrantSettings
 from tests.support.corpus import docstrings
-from tests.support.documents import DIMENSION, INDEXED_AT, embedded, ref_of
+from tests.support.documents import COLLECTION, DIMENSION, INDEXED_AT, embedded, ref_of
 from tests.support.keyword_oracle import Oracle
 from tests.support.outside import own_name
 from tests.support.qdrant_process import running_qdrant
@@ -72,9 +72,10 @@ class Corpus:
         """Make this the live version; its points are written before the next search."""
         found = points_of(
             ref_of(url, version, crawl_id=f"crawl-{version}"), embedded(texts, page=Page(**page), prefix=prefix),
-            domain=url.split("/")[2], collection="docs", indexed_at=INDEXED_AT, encoder=KeywordEncoder(self.parameters),
+            domain=url.split("/")[2], collection=COLLECTION, indexed_at=INDEXED_AT,
+            encoder=KeywordEncoder(self.parameters),
         )  # fmt: skip
-        self.registry.live[ids.document_id("docs", url)] = version
+        self.registry.live[ids.document_id(COLLECTION, url)] = version
         self.unwritten += found
 
     async def search(self, query: str, **filters: Any) -> list[Hit]:
@@ -104,7 +105,7 @@ async def corpus(request: pytest.FixtureRequest, settings: QdrantSettings) -> As
 
 
 def found_urls(hits: Sequence[Hit], urls: Sequence[str]) -> list[str]:
-    url_of = {ids.document_id("docs", url): url for url in urls}
+    url_of = {ids.document_id(COLLECTION, url): url for url in urls}
     return [url_of[hit.document_id] for hit in hits]
 
 
@@ -123,7 +124,7 @@ async def test_scores_and_order_are_those_of_brute_force_bm25(corpus: Corpus) ->
 async def test_a_hit_says_where_its_chunk_is(corpus: Corpus) -> None:
     corpus.put(A, ["nothing of it", "a fox in the box"], version=7)
     (hit,) = await corpus.search("foxes")
-    document_id = ids.document_id("docs", A)
+    document_id = ids.document_id(COLLECTION, A)
     assert (hit.id, hit.document_id, hit.version, hit.chunk_index) == (
         ids.point_id(document_id, 7, 1), document_id, 7, 1,
     )  # fmt: skip
@@ -158,7 +159,7 @@ async def test_a_deleted_document_is_not_found_and_can_come_back(corpus: Corpus)
     corpus.put(A, ["a fox"], version=1)
     corpus.put(B_URL, ["a fox"], version=2)
     assert len(await corpus.search("fox")) == 2
-    corpus.registry.live[ids.document_id("docs", A)] = None
+    corpus.registry.live[ids.document_id(COLLECTION, A)] = None
     assert found_urls(await corpus.search("fox"), [B_URL]) == [B_URL]
     corpus.put(A, ["a fox"], version=4)
     assert sorted(found_urls(await corpus.search("fox"), [A, B_URL])) == [A, B_URL]

@@ -18,7 +18,7 @@ from shared.pipeline import ids
 from shared.service.search_contract import SearchFilters
 from shared.service.settings import QdrantSettings
 from tests.support.corpus import docstrings
-from tests.support.documents import DIMENSION, points, vector_of
+from tests.support.documents import COLLECTION, DIMENSION, points, vector_of
 from tests.support.keyword_oracle import Oracle
 from tests.support.outside import own_name
 from tests.support.qdrant_memory import MemoryQdrant
@@ -102,21 +102,21 @@ async def test_deleting_older_points_keeps_the_version_and_what_is_newer(
     client: AsyncQdrantClient, store: PointStore
 ) -> None:
     await fill(store)
-    a, b = ids.document_id("docs", A), ids.document_id("docs", B)
+    a, b = ids.document_id(COLLECTION, A), ids.document_id(COLLECTION, B)
     await store.delete_older(NAME, [StoredDocument(a, 2, 3), StoredDocument(b, 3, 1)])
     assert await stored(client) == of(A, 2, 3) | of(A, 3, 4) | of(B, 3, 1)
 
 
 async def test_deleting_a_version_touches_no_other(client: AsyncQdrantClient, store: PointStore) -> None:
     await fill(store)
-    await store.delete_version(NAME, [StoredVersion(ids.document_id("docs", A), 2)])
+    await store.delete_version(NAME, [StoredVersion(ids.document_id(COLLECTION, A), 2)])
     everything = {key for url in (A, B) for version in (1, 2, 3) for key in of(url, version, version + 1)}
     assert await stored(client) == everything - of(A, 2, 3)
 
 
 async def test_deleting_up_to_a_version_keeps_newer_ones(client: AsyncQdrantClient, store: PointStore) -> None:
     await fill(store)
-    a, b = ids.document_id("docs", A), ids.document_id("docs", B)
+    a, b = ids.document_id(COLLECTION, A), ids.document_id(COLLECTION, B)
     await store.delete_up_to(NAME, [StoredVersion(a, 2), StoredVersion(b, 3)])
     assert await stored(client) == of(A, 3, 4)
 
@@ -132,7 +132,7 @@ async def test_deleting_nothing_deletes_nothing(client: AsyncQdrantClient, store
 async def test_more_documents_than_fit_one_filter_are_all_deleted(client: AsyncQdrantClient, store: PointStore) -> None:
     urls = [f"https://a.example/{number}" for number in range(150)]
     await store.upsert(NAME, [point for url in urls for point in points(url, ["text"])])
-    await store.delete_up_to(NAME, [StoredVersion(ids.document_id("docs", url), 1) for url in urls[1:]])
+    await store.delete_up_to(NAME, [StoredVersion(ids.document_id(COLLECTION, url), 1) for url in urls[1:]])
     assert await stored(client) == of(urls[0], 1, 1)
 
 
@@ -201,7 +201,7 @@ async def test_pages_show_every_point_once_and_points_can_be_deleted_one_by_one(
         seen += page.points
         if (after := page.after) is None:
             break
-    both = {ids.document_id("docs", url) for url in (A, B)}
+    both = {ids.document_id(COLLECTION, url) for url in (A, B)}
     assert Counter((p.document_id, p.version) for p in seen) == {(d, v): v + 1 for d in both for v in (1, 2, 3)}
     await store.delete_points(NAME, [point.id for point in seen if point.version < 3])
     assert await stored(client) == of(A, 3, 4) | of(B, 3, 4)

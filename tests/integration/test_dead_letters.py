@@ -17,7 +17,8 @@ from shared.pipeline.lanes import Lane
 from shared.pipeline.messages import DocumentRef, Page, StoredDocument
 from shared.pipeline.stages import StageName
 from shared.service.settings import Seconds
-from tests.support.stage_harness import COLLECTION, Servers, accept_documents, end, release, states
+from tests.support.documents import COLLECTION
+from tests.support.stage_harness import Servers, accept_documents, end, release, states
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

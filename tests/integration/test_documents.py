@@ -19,8 +19,9 @@ from shared.pipeline.messages import DocumentRef, decode_header
 from shared.pipeline.outcomes import ItemState
 from shared.pipeline.stages import StageName
 from shared.service.metrics import Metrics
+from tests.support.documents import COLLECTION
 from tests.support.pipeline import Pipeline
-from tests.support.stage_harness import COLLECTION, Servers, entries_of, make_dispatcher
+from tests.support.stage_harness import Servers, entries_of, make_dispatcher
 
 STAGES = ["ingest", "chunker", "embedder", "indexer"]
 

@@ -23,7 +23,7 @@ from indexer.scrubber import Scrubber
 from shared.jobs.registry import Decided, Registration, Registry, Seen
 from shared.pipeline import ids
 from shared.service.errors import DependencyError, RejectedError
-from tests.support.documents import points
+from tests.support.documents import COLLECTION, points
 from tests.support.stage_harness import TARGET, Servers
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
@@ -48,7 +48,7 @@ class Race:
 
     def __init__(self, number: int, seed: int, registry: Registry, store: PointStore) -> None:
         self.url = f"https://races.example/{number}"
-        self.document_id = ids.document_id("docs", self.url)
+        self.document_id = ids.document_id(COLLECTION, self.url)
         self.random = random.Random(f"{seed} {number}")
         self.sequence = self.random.choice(SEQUENCES)
         self.late: list[asyncio.Task[object]] = []

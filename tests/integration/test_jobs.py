@@ -20,7 +20,8 @@ from shared.pipeline.lanes import Lane
 from shared.pipeline.messages import DocumentRef, decode_header
 from shared.pipeline.outcomes import ItemState
 from shared.pipeline.stages import StageName
-from tests.support.stage_harness import COLLECTION, Servers, accept_documents, entries_of, make_dispatcher, states
+from tests.support.documents import COLLECTION
+from tests.support.stage_harness import Servers, accept_documents, entries_of, make_dispatcher, states
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -23,7 +23,7 @@ from indexer.qdrant.store import PointStore, StoredDocument, StoredVersion
 from shared.pipeline import ids
 from shared.service.errors import ConfigurationError, DependencyError
 from shared.service.settings import QdrantSettings
-from tests.support.documents import DIMENSION, points
+from tests.support.documents import COLLECTION, DIMENSION, points
 from tests.support.outside import own_name
 from tests.support.qdrant_process import running_qdrant
 
@@ -130,8 +130,8 @@ async def test_a_bad_point_fails_its_document_alone(client: AsyncQdrantClient, d
     good_a, bad, good_c = (points(url, ["text"] * 100) for url in (A, B, C))
     bad[70] = with_dense(bad[70], dense)
     rejected = await PointStore(client).upsert(NAME, [*good_a, *bad, *good_c])
-    assert list(rejected) == [ids.document_id("docs", B)]
-    assert rejected[ids.document_id("docs", B)].code == "refused_by_qdrant"
+    assert list(rejected) == [ids.document_id(COLLECTION, B)]
+    assert rejected[ids.document_id(COLLECTION, B)].code == "refused_by_qdrant"
     urls = await stored_urls(client)
     assert (urls.count(A), urls.count(C)) == (100, 100)
 
@@ -145,7 +145,7 @@ async def test_a_document_of_bad_points_alone_costs_few_requests(client: AsyncQd
 
     client.http.client._async_client.event_hooks["request"].append(count)
     bad = [with_dense(point, [1.0]) for point in points(B, ["text"] * 128)]
-    assert set(await PointStore(client).upsert(NAME, bad)) == {ids.document_id("docs", B)}
+    assert set(await PointStore(client).upsert(NAME, bad)) == {ids.document_id(COLLECTION, B)}
     assert len(requests) == 8  # 128, 64, ... 1; then the document is known
 
 
@@ -153,7 +153,7 @@ async def test_a_lost_collection_stops_a_write_but_not_a_delete(client: AsyncQdr
     store = PointStore(client)
     with pytest.raises(MissingCollectionError):
         await store.upsert(NAME, points(A, ["text"] * 300))
-    document = ids.document_id("docs", A)
+    document = ids.document_id(COLLECTION, A)
     await store.delete_older(NAME, [StoredDocument(document, 2, 1)])
     await store.delete_version(NAME, [StoredVersion(document, 2)])
     await store.delete_up_to(NAME, [StoredVersion(document, 2)])

@@ -19,12 +19,12 @@ from shared.service.errors import ConfigurationError, DependencyError
 from shared.service.http import problem_middleware
 from shared.service.search_contract import Mode, SearchFilters, SearchRequest
 from shared.service.settings import QdrantSettings
-from tests.support.documents import DIMENSION, points
+from tests.support.documents import COLLECTION, DIMENSION, points
 from tests.support.qdrant_process import running_qdrant
 from tests.support.qdrant_recorder import QdrantRecorder, recording
 from tests.support.search_fakes import FakeRegistry, FakeTei, sources_of
 
-TARGET = "docs_1"
+TARGET = f"{COLLECTION}_1"
 URLS = [
     "https://b.example/guide/1",
     "https://b.example/guide/2",
@@ -73,7 +73,7 @@ async def ensure(client: AsyncQdrantClient) -> Collection:
 
 def engine_of(client: AsyncQdrantClient) -> SearchEngine:
     registry = FakeRegistry(TARGET, dict.fromkeys(URLS, 1))
-    return SearchEngine(sources_of(client, FakeTei()), registry, SearchOptions(default_collection="docs"))
+    return SearchEngine(sources_of(client, FakeTei()), registry, SearchOptions(default_collection=COLLECTION))
 
 
 async def found_urls(engine: SearchEngine, prefix: str, mode: Mode) -> list[str]:

@@ -29,11 +29,11 @@ from shared.jobs.targets import Targets
 from shared.pipeline import ids
 from shared.service.search_contract import SearchRequest
 from shared.service.settings import QdrantSettings
-from tests.support.documents import DIMENSION, points
+from tests.support.documents import COLLECTION, DIMENSION, points
 from tests.support.qdrant_process import running_qdrant
 from tests.support.qdrant_recorder import QdrantRecorder, recording
 from tests.support.search_fakes import FakeTei
-from tests.support.stage_harness import COLLECTION, TARGET, Servers
+from tests.support.stage_harness import TARGET, Servers
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

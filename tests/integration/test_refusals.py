@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from shared.jobs.targets import Targets
+from tests.support.documents import COLLECTION
 from tests.support.local_stack import bare_environ
-from tests.support.stage_harness import COLLECTION, Servers
+from tests.support.stage_harness import Servers
 from tests.support.tei_stand_in import StandInSettings, TeiStandIn
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]

@@ -11,6 +11,7 @@ from ingest.jobs.control import JobControl
 from ingest.jobs.reindexes import Phase, Reindexes
 from shared.jobs.targets import Targets
 from shared.pipeline.messages import Action
+from tests.support.documents import COLLECTION
 from tests.support.reindexing import (
     begin,
     decided,
@@ -24,7 +25,7 @@ from tests.support.reindexing import (
     turn,
     work,
 )
-from tests.support.stage_harness import COLLECTION, Servers
+from tests.support.stage_harness import Servers
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

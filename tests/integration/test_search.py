@@ -17,7 +17,7 @@ from indexer.search.service import SearchEngine, SearchOptions
 from shared.service.errors import DependencyError
 from shared.service.http import problem_middleware
 from tests.support.corpus import docstrings
-from tests.support.documents import DIMENSION, points
+from tests.support.documents import COLLECTION, DIMENSION, points
 from tests.support.outside import own_name
 from tests.support.qdrant_process import running_qdrant
 from tests.support.search_fakes import FakeRegistry, FakeTei, sources_of
@@ -60,7 +60,7 @@ async def http(settings: Any, registry: FakeRegistry, tei: FakeTei) -> AsyncIter
             for point in points(url, [text], **(FRENCH if number % 5 == 0 else {}))
         ]
         assert await PointStore(client).upsert(TARGET, found) == {}
-    engine = SearchEngine(sources_of(client, tei), registry, SearchOptions(default_collection="docs"))
+    engine = SearchEngine(sources_of(client, tei), registry, SearchOptions(default_collection=COLLECTION))
     app = web.Application(middlewares=[problem_middleware])
     add_search_routes(app, engine, is_authentic, lambda *_: None)
     async with TestClient(TestServer(app), headers={"Authorization": "Bearer right"}) as http:

@@ -24,9 +24,9 @@ from shared.jobs.registry import Registration, Registry
 from shared.jobs.targets import Targets
 from shared.pipeline import ids
 from shared.service.search_contract import Collapse, Mode, SearchFilters, SearchRequest
-from tests.support.documents import points
+from tests.support.documents import COLLECTION, points
 from tests.support.search_fakes import FakeTei
-from tests.support.stage_harness import COLLECTION, TARGET, Servers
+from tests.support.stage_harness import TARGET, Servers
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(400)]
 

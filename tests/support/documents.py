@@ -11,7 +11,9 @@ from indexer.keyword import KeywordEncoder, KeywordParameters
 from indexer.qdrant.points import points_of
 from shared.pipeline import ids
 from shared.pipeline.messages import Chunk, ChunkedDocument, DocumentRef, EmbeddedDocument, Page
+from tests.support.outside import own_name
 
+COLLECTION = own_name("docs")
 DIMENSION = 8
 INDEXED_AT = dt.datetime(2024, 5, 1, 12, tzinfo=dt.UTC)
 
@@ -21,7 +23,7 @@ def ref_of(url: str, version: int = 1, *, crawl_id: str | None = "crawl-1") -> D
         job_id="job",
         position=0,
         release=1,
-        document_id=ids.document_id("docs", url),
+        document_id=ids.document_id(COLLECTION, url),
         version=version,
         url=url,
         crawl_id=crawl_id,
@@ -59,7 +61,7 @@ def points(
         ref_of(url, version),
         embedded(texts, page=Page(**page)),
         domain=url.split("/")[2],
-        collection="docs",
+        collection=COLLECTION,
         indexed_at=INDEXED_AT,
         encoder=encoder or KeywordEncoder(KeywordParameters()),
     )

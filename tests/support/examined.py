@@ -26,8 +26,9 @@ from shared.service.health import Health, add_health_routes
 from shared.service.http import problem_middleware
 from shared.service.metrics import Metrics
 from shared.service.settings import QdrantSettings, Secret
+from tests.support.documents import COLLECTION
 from tests.support.ingest_server import KEY, TOKEN, serving
-from tests.support.stage_harness import COLLECTION, Servers, accept_documents
+from tests.support.stage_harness import Servers, accept_documents
 from tests.support.tei_stand_in import TeiStandIn
 
 TARGET = f"{COLLECTION}_1"

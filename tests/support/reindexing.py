@@ -14,7 +14,8 @@ from shared.pipeline.lanes import Lane
 from shared.pipeline.messages import Action, DocumentRef, decode_header
 from shared.pipeline.outcomes import ItemState
 from shared.pipeline.stages import StageName
-from tests.support.stage_harness import COLLECTION, Servers, entries_of, make_dispatcher
+from tests.support.documents import COLLECTION
+from tests.support.stage_harness import Servers, entries_of, make_dispatcher
 
 
 async def send(servers: Servers, *names: str, action: Action = Action.INDEX) -> None:

@@ -9,7 +9,7 @@ from indexer.search.point_reader import PointReader
 from indexer.search.window import Sources
 from shared.pipeline import ids
 from shared.service.errors import DependencyError
-from tests.support.documents import vector_of
+from tests.support.documents import COLLECTION, vector_of
 
 
 class FakeRegistry:
@@ -17,7 +17,7 @@ class FakeRegistry:
 
     def __init__(self, target: str | None, *readings: Mapping[str, int | None]) -> None:
         self.target = target
-        self.readings = [{ids.document_id("docs", url): v for url, v in reading.items()} for reading in readings]
+        self.readings = [{ids.document_id(COLLECTION, url): v for url, v in reading.items()} for reading in readings]
         self.times_read = 0
         self.is_away = False
         self.before_answer: Callable[[], Awaitable[object]] | None = None
@@ -25,7 +25,7 @@ class FakeRegistry:
     async def target_of(self, collection: str) -> str | None:
         if self.is_away:
             raise DependencyError("postgres", "away")
-        return self.target if collection == "docs" else None
+        return self.target if collection == COLLECTION else None
 
     async def live_versions(self, target: str, document_ids: Sequence[str]) -> Mapping[str, int | None]:
         assert target == self.target

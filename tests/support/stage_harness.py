@@ -37,9 +37,8 @@ from shared.runtime.worker import Worker
 from shared.service.clients import PostgresPool, redis_reader
 from shared.service.metrics import Metrics
 from shared.service.settings import RuntimeSettings, Seconds
-from tests.support.outside import own_name
+from tests.support.documents import COLLECTION
 
-COLLECTION = own_name("docs")
 TARGET = f"{COLLECTION}_1"
 FIRST_STREAM = StageName.CHUNKER.stream(Lane.NORMAL)
 

@@ -10,7 +10,7 @@ from indexer.qdrant.points import MAX_METADATA_BYTES, points_of
 from shared.pipeline import ids
 from shared.pipeline.messages import EmbeddedDocument, Page
 from shared.service.errors import RejectedError
-from tests.support.documents import DIMENSION, INDEXED_AT, embedded, ref_of, vector_of
+from tests.support.documents import COLLECTION, DIMENSION, INDEXED_AT, embedded, ref_of, vector_of
 
 URL = "https://example.org/a?x=1"
 ENCODER = KeywordEncoder(KeywordParameters())
@@ -21,7 +21,7 @@ def build(document: EmbeddedDocument, version: int = 3) -> list[PointStruct]:
         ref_of(URL, version),
         document,
         domain="example.org",
-        collection="docs",
+        collection=COLLECTION,
         indexed_at=INDEXED_AT,
         encoder=ENCODER,
     )
@@ -36,7 +36,7 @@ def test_a_point_carries_all_that_search_shows_and_filters_by() -> None:
     page = Page(title="T", description="D", language="en", country="DE", is_mobile=True, metadata={"a": {"b": None}})
     point = build(embedded(["first", "second"], page=page))[1]
     assert point.payload == {
-        "document_id": ids.document_id("docs", URL),
+        "document_id": ids.document_id(COLLECTION, URL),
         "version": 3,
         "url": URL,
         "domain": "example.org",
@@ -61,7 +61,7 @@ def test_a_point_carries_all_that_search_shows_and_filters_by() -> None:
 
 
 def test_ids_are_those_of_document_version_and_chunk() -> None:
-    document_id = ids.document_id("docs", URL)
+    document_id = ids.document_id(COLLECTION, URL)
     assert [p.id for p in build(embedded(["a", "b"]))] == [ids.point_id(document_id, 3, at) for at in (0, 1)]
     assert not {p.id for p in build(embedded(["a"]), 3)} & {p.id for p in build(embedded(["a"]), 4)}
 

@@ -18,7 +18,7 @@ from indexer.search.window import Sources
 from shared.pipeline import ids
 from shared.service.errors import DependencyError
 from shared.service.search_contract import Mode, SearchFilters, SearchRequest
-from tests.support.documents import DIMENSION, points
+from tests.support.documents import COLLECTION, DIMENSION, points
 from tests.support.qdrant_memory import MemoryQdrant
 from tests.support.search_fakes import FakeTei
 
@@ -38,7 +38,7 @@ class Registry:
         self.error: DependencyError | None = None
 
     def decide(self, url: str, version: int | None, at: dt.datetime) -> None:
-        self.changed[ids.document_id("docs", url)] = (at, version)
+        self.changed[ids.document_id(COLLECTION, url)] = (at, version)
 
     async def changes(self, target: str, since: dt.datetime) -> tuple[dt.datetime, Mapping[str, int | None]]:
         if self.error is not None:
@@ -89,7 +89,7 @@ async def test_a_version_that_is_not_committed_yet_is_in_the_index_beside_the_li
     registry.decide(URL, 1, NOON)
     await put(client, ["fox", "fox again"], 2)
     assert sorted(await versions(index, "fox")) == [1, 2, 2]  # search shows those of the version that is live then
-    await PointStore(client).delete_version(TARGET, [StoredVersion(ids.document_id("docs", URL), 2)])
+    await PointStore(client).delete_version(TARGET, [StoredVersion(ids.document_id(COLLECTION, URL), 2)])
     registry.now += dt.timedelta(hours=1)  # the registry names no change, because version 2 was withdrawn
     assert await versions(index, "fox") == [1]
 
@@ -100,7 +100,7 @@ async def test_a_version_that_was_read_before_its_commit_goes_when_the_page_is_d
     registry.decide(URL, 1, NOON)
     await put(client, ["fox"], 2)
     assert await versions(index, "fox") == [2]
-    await PointStore(client).delete_up_to(TARGET, [StoredVersion(ids.document_id("docs", URL), 3)])
+    await PointStore(client).delete_up_to(TARGET, [StoredVersion(ids.document_id(COLLECTION, URL), 3)])
     assert await versions(index, "fox") == [2]
     registry.decide(URL, None, NOON)
     assert await versions(index, "fox") == []
@@ -113,7 +113,7 @@ async def test_a_version_whose_points_are_gone_already_is_replaced_by_the_one_af
     registry.decide(URL, 1, NOON)
     assert await versions(index, "fox") == [1]
     registry.decide(URL, 2, NOON)  # as it was just before version 3 was committed and deleted the points of version 2
-    await PointStore(client).delete_up_to(TARGET, [StoredVersion(ids.document_id("docs", URL), 2)])
+    await PointStore(client).delete_up_to(TARGET, [StoredVersion(ids.document_id(COLLECTION, URL), 2)])
     assert await versions(index, "fox") == [1]  # search sees that this is old, and asks again
     await put(client, ["fox", "fox again"], 3)
     assert await versions(index, "fox") == [3, 3]
@@ -139,7 +139,7 @@ class Revisions:
             elif step == 1:
                 self._registry.decide(URL, version, NOON)
             else:
-                before = StoredVersion(ids.document_id("docs", URL), version - 1)
+                before = StoredVersion(ids.document_id(COLLECTION, URL), version - 1)
                 await PointStore(self._client).delete_up_to(TARGET, [before])
             self._steps += 1
 
@@ -165,7 +165,7 @@ async def test_a_page_that_changes_at_each_look_is_found_by_every_search(start: 
     client.write = partial(revisions.advance, steps)
     index = RankBm25Index(client, registry)
     sources = Sources(points=PointReader(client), keyword=index, embed_query=FakeTei().embed_for)
-    engine = SearchEngine(sources, registry, SearchOptions(default_collection="docs"))
+    engine = SearchEngine(sources, registry, SearchOptions(default_collection=COLLECTION))
     for _ in range(6):
         answer = await engine.search(SearchRequest(query="fox", mode=Mode.KEYWORD))
         assert len(answer.results) == 1

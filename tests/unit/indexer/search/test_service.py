@@ -17,7 +17,7 @@ from indexer.search.window import Sources
 from shared.pipeline import ids
 from shared.service.errors import DependencyError, RejectedError
 from shared.service.search_contract import Collapse, Mode, SearchFilters, SearchRequest, SearchResponse
-from tests.support.documents import DIMENSION, points
+from tests.support.documents import COLLECTION, DIMENSION, points
 from tests.support.qdrant_memory import MemoryQdrant
 from tests.support.search_fakes import FakeRegistry, FakeTei, sources_of
 
@@ -36,7 +36,7 @@ async def client() -> AsyncIterator[MemoryQdrant]:
 
 
 def engine(client: MemoryQdrant, registry: FakeRegistry, tei: FakeTei | None = None) -> SearchEngine:
-    options = SearchOptions(default_collection="docs", rrf_k=60)
+    options = SearchOptions(default_collection=COLLECTION, rrf_k=60)
     return SearchEngine(sources_of(client, tei or FakeTei()), registry, options)
 
 
@@ -54,7 +54,7 @@ async def test_a_result_has_all_that_the_contract_promises(client: MemoryQdrant)
         SearchRequest(query="foxes", mode=Mode.KEYWORD)
     )
     (result,) = response.results
-    assert result.id == ids.point_id(ids.document_id("docs", A), 1, 1)
+    assert result.id == ids.point_id(ids.document_id(COLLECTION, A), 1, 1)
     assert (result.url, result.title, result.description, result.metadata) == (A, "T", "D", {"k": [1]})
     assert (result.text, result.chunk_index, result.start, result.end) == ("a fox in the box", 1, 10, 26)
     assert (result.headings, result.highlights) == (("Heading",), ((2, 5),))
@@ -113,7 +113,7 @@ async def test_points_that_vanish_after_ranking_are_asked_for_again(client: Memo
     await put(client, A, ["an old fox"], version=1)
     await put(client, A, ["a new fox"], version=2)
     registry = FakeRegistry(TARGET, {A: 1}, {A: 2})
-    old = ids.point_id(ids.document_id("docs", A), 1, 0)
+    old = ids.point_id(ids.document_id(COLLECTION, A), 1, 0)
 
     async def clean_up() -> None:
         await client.delete(TARGET, [old])
@@ -149,12 +149,12 @@ async def test_a_document_that_only_one_side_saw_change_is_asked_for_again(clien
     async def embed_late(_target: str, text: str) -> list[float]:
         await keyword.read.wait()
         await put(client, A, ["a new fox"], version=2)
-        await client.delete(TARGET, [ids.point_id(ids.document_id("docs", A), 1, 0)])
+        await client.delete(TARGET, [ids.point_id(ids.document_id(COLLECTION, A), 1, 0)])
         return await tei.embed_query(text)
 
     keyword = Noticing(client)
     sources = Sources(points=PointReader(client), keyword=keyword, embed_query=embed_late)
-    search = SearchEngine(sources, FakeRegistry(TARGET, {A: 2}), SearchOptions(default_collection="docs"))
+    search = SearchEngine(sources, FakeRegistry(TARGET, {A: 2}), SearchOptions(default_collection=COLLECTION))
     response = await search.search(SearchRequest(query="fox"))
     assert texts_of(response) == ["a new fox"]
     assert response.results[0].score == pytest.approx(2 / 61)
@@ -215,7 +215,7 @@ async def test_a_slow_tei_is_not_waited_for(client: MemoryQdrant) -> None:
     await put(client, A, ["fox"])
     reader = PointReader(client)
     sources = Sources(points=reader, keyword=QdrantKeywordIndex(reader), embed_query=never, embed_timeout_s=0.01)
-    options = SearchOptions(default_collection="docs")
+    options = SearchOptions(default_collection=COLLECTION)
     response = await SearchEngine(sources, FakeRegistry(TARGET, {A: 1}), options).search(SearchRequest(query="fox"))
     assert (texts_of(response), response.degraded) == (["fox"], True)
 
