@@ -1,4 +1,4 @@
-"""The stage loop on real Redis and Postgres: leases, reclaim, suspects, isolation, drain."""
+"""The stage loop on real Redis and Postgres: leases, reclaim, quarantine, isolation, drain."""
 
 import asyncio
 import random
@@ -12,6 +12,7 @@ from shared.pipeline.stages import StageName
 from shared.runtime.stage import Document
 from shared.runtime.streams.groups import create_groups
 from shared.runtime.streams.janitor import Janitor
+from shared.runtime.worker import Worker
 from shared.service.clients import check_redis
 from shared.service.errors import ConfigurationError, DependencyError, DrainingError, RejectedError
 from shared.tei.client import BreakingTextError, InputRejectedError
@@ -79,7 +80,7 @@ async def test_a_crawl_that_holds_all_slots_keeps_no_urgent_document_waiting(ser
         return Done(ItemState.INDEXED, 1)
 
     async with running_worker(servers, handle, stage_concurrency=1):
-        await wait_until(lambda: pending_count(servers, CHUNKER.stream(Lane.LOW)), description="the crawl in work")
+        await wait_until(lambda: pending_count(servers, CHUNKER.stream(Lane.LOW)), description="the crawl in flight")
         urgent = await accept_documents(servers, 1, source="somebody", lane=Lane.HIGH)
         await release_all(servers)
         await wait_until(lambda: job_status(servers, urgent), description="the urgent document's end")
@@ -104,7 +105,7 @@ async def test_a_dead_consumers_batch_is_split_and_finished_by_another(servers: 
     assert await states(servers, job) == ["indexed"] * 8
 
 
-async def test_suspects_run_alone(servers: Servers) -> None:
+async def test_quarantined_entries_run_alone(servers: Servers) -> None:
     job = await accept_documents(servers, 6)
     await release_all(servers)
     await abandon(servers)
@@ -114,7 +115,7 @@ async def test_suspects_run_alone(servers: Servers) -> None:
         nonlocal running, highest
         running += 1
         highest = max(highest, running)
-        await asyncio.sleep(0.01)  # room for another one to be seen beside it
+        await pending(servers)  # time for another one to be seen beside it
         running -= 1
         return Done(ItemState.INDEXED)
 
@@ -123,13 +124,13 @@ async def test_suspects_run_alone(servers: Servers) -> None:
     assert highest == 1
 
 
-async def test_a_suspect_is_charged_for_what_happens_while_it_runs_and_not_while_it_waits(servers: Servers) -> None:
-    suspect = await accept_documents(servers, 1)
+async def test_a_quarantined_entry_counts_a_delivery_while_it_runs_and_not_while_it_waits(servers: Servers) -> None:
+    quarantined = await accept_documents(servers, 1)
     await release_all(servers)
     await abandon(servers, idle=0)
     other = await accept_documents(servers, 1)
     await release_all(servers)
-    finish = {job: asyncio.Event() for job in (other, suspect)}
+    finish = {job: asyncio.Event() for job in (other, quarantined)}
 
     async def handle(document: Document) -> Outcome:
         await finish[document.ref.job_id].wait()
@@ -141,11 +142,11 @@ async def test_a_suspect_is_charged_for_what_happens_while_it_runs_and_not_while
 
     first = (await pending(servers))[0]["message_id"]
     async with running_worker(servers, handle, consumer="worker"):
-        await wait_until(lambda: deliveries(1), description="the suspect to wait, uncounted")
+        await wait_until(lambda: deliveries(1), description="the quarantined entry to wait, uncounted")
         finish[other].set()
-        await wait_until(lambda: deliveries(2), description="the suspect to run, counted")
-        finish[suspect].set()
-        await wait_until(lambda: job_status(servers, suspect), description="the job's end")
+        await wait_until(lambda: deliveries(2), description="the quarantined entry to run, counted")
+        finish[quarantined].set()
+        await wait_until(lambda: job_status(servers, quarantined), description="the job's end")
 
 
 async def test_a_document_whose_worker_died_too_often_is_a_dead_letter(servers: Servers) -> None:
@@ -172,7 +173,7 @@ async def test_a_lease_is_renewed_as_long_as_the_work_runs(servers: Servers) -> 
     async with running_worker(servers, handle, consumer="w1"):
         await wait_until(lambda: truth(handled), description="the work to start")
         async with running_worker(servers, done, consumer="w2"):
-            await asyncio.sleep(1.5)  # more than two leases: the second worker has had every chance to take it
+            await looks_for_abandoned_entries(servers, 40)  # of both, for more than two leases
         assert await states(servers, job) == ["released"]
         finish.set()
         await wait_until(lambda: job_status(servers, job), description="the job's end")
@@ -246,27 +247,31 @@ async def test_a_bug_costs_an_attempt(servers: Servers) -> None:
     assert await attempts(servers, job) == [1, 1]
 
 
-async def test_while_a_dependency_is_away_nothing_is_read_and_no_document_pays(servers: Servers) -> None:
+async def test_while_a_dependency_is_unavailable_nothing_is_read_and_no_document_pays(servers: Servers) -> None:
     job = await accept_documents(servers, 40)
     await release_all(servers)
-    is_away = True
-    tried = 0
+    is_available = False
+    tried = asked = 0
 
     async def canary() -> None:
-        if is_away:
-            raise DependencyError("tei", "away")
+        nonlocal asked
+        asked += 1
+        if not is_available:
+            raise DependencyError("tei", "refused")
 
     async def handle(_document: Document) -> Outcome:
         nonlocal tried
         tried += 1
-        await canary()
+        if not is_available:
+            raise DependencyError("tei", "refused")
         return Done(ItemState.INDEXED)
 
-    async with running_worker(servers, handle, canaries={"tei": canary}, stage_concurrency=2):
-        await wait_until(lambda: truth(tried), description="a first try")
-        await asyncio.sleep(0.5)
-        assert tried <= 12, "what was in work, and no more"
-        is_away = False
+    async with running_worker(servers, handle, canaries={"tei": canary}, stage_concurrency=2) as worker:
+        await wait_until(lambda: truth(worker.breakers.is_any_open), description="the breaker to open")
+        asked_before = asked
+        await wait_until(lambda: truth(asked >= asked_before + 2), description="two more canaries")
+        assert tried <= 12, "what was in flight, and no more"
+        is_available = True
         dispatcher = make_dispatcher(servers)
         await dispatcher.check_marker()
 
@@ -297,7 +302,7 @@ async def test_a_document_that_breaks_a_healthy_dependency_pays_and_is_dead_in_t
     assert await servers.pool.fetchval("SELECT code FROM webhook.dead_letters") == "tei_error"
 
 
-async def test_a_dependency_that_finds_nearly_every_document_at_fault_is_not_believed(servers: Servers) -> None:
+async def test_a_dependency_that_finds_nearly_every_document_at_fault_is_at_fault(servers: Servers) -> None:
     job = await accept_documents(servers, 80)
     await release_all(servers)
 
@@ -335,21 +340,29 @@ async def test_an_entry_of_a_newer_release_is_left_to_a_newer_worker(servers: Se
     await servers.redis.xadd(STREAM, {"h": b'{"schema": 99, "documents": []}'})
     async with running_worker(servers, done):
         await wait_until(lambda: pending_count(servers), description="the entry to be seen")
-        await asyncio.sleep(0.3)
+        await looks_for_abandoned_entries(servers, 6)
     [row] = await pending(servers)
     assert row["times_delivered"] <= 1
 
 
-async def test_a_drain_finishes_what_runs_and_takes_the_consumer_away(servers: Servers) -> None:
+async def test_a_drain_finishes_what_runs_and_deletes_the_consumer(servers: Servers) -> None:
     job = await accept_documents(servers, 3)
     await release_all(servers)
 
+    draining = asyncio.Event()
+
     async def handle(_document: Document) -> Outcome:
-        await asyncio.sleep(0.3)
+        await draining.wait()
         return Done(ItemState.INDEXED)
 
-    async with running_worker(servers, handle):
+    async def finish_when_draining(worker: Worker) -> None:
+        await wait_until(lambda: truth(worker.slots._is_closed), description="the drain")
+        draining.set()
+
+    async with running_worker(servers, handle) as worker:
         await wait_until(lambda: pending_count(servers), description="the work to start")
+        finishing = asyncio.create_task(finish_when_draining(worker))
+    await finishing
     assert await states(servers, job) == ["indexed"] * 3
     consumers = await servers.redis.xinfo_consumers(STREAM, CHUNKER)
     assert consumers == []
@@ -446,7 +459,7 @@ async def test_while_redis_takes_no_writes_what_is_done_waits_for_its_hand_over(
         async with running_worker(servers, handle) as worker:
             await is_read_only.wait()
             [entry] = worker.leases.held
-            await asyncio.sleep(0.5)  # several tries of the hand-over
+            await wait_until(lambda: refused_writes(servers, 3), description="three tries of the hand-over")
             assert worker.leases.held == [entry]
             await replicate(servers, "NO", "ONE")
             await wait_until(lambda: depth_is(servers, EMBEDDER, 1), description="the hand-over")
@@ -498,6 +511,27 @@ async def pending_count(servers: Servers, stream: str = STREAM) -> int:
 
 async def replicate(servers: Servers, host: str, port: str) -> None:
     await servers.redis.execute_command("REPLICAOF", host, port)  # type: ignore[no-untyped-call]
+
+
+async def looks_for_abandoned_entries(servers: Servers, count: int) -> None:
+    """Wait until workers have looked so many more times; each look is at one lane."""
+
+    async def calls() -> int:
+        stats = await servers.redis.info("commandstats")
+        return int(stats.get("cmdstat_xautoclaim", {}).get("calls", 0))
+
+    before = await calls()
+
+    async def enough() -> bool:
+        return await calls() >= before + count
+
+    await wait_until(enough, description=f"{count} looks for abandoned entries")
+
+
+async def refused_writes(servers: Servers, count: int) -> bool:
+    """Whether Redis has refused so many writes because it is a replica."""
+    stats = await servers.redis.info("errorstats")
+    return int(stats.get("errorstat_READONLY", {}).get("count", 0)) >= count
 
 
 async def truth(value: object) -> object:

@@ -1,8 +1,8 @@
-"""Entries that Redis' clock has dated into the future are told from those that are renewed."""
+"""Clock skew: entries dated into the future are told from entries whose lease is renewed."""
 
 from typing import Any
 
-from shared.runtime.streams.undated import Undated
+from shared.runtime.streams.clock_skew import ClockSkew
 
 LEASE = 3.0
 
@@ -12,19 +12,19 @@ def row(idle_ms: int, consumer: bytes = b"a") -> dict[str, Any]:
 
 
 def looks(*rows: dict[str, Any], interval: float = 1.5) -> list[list[bytes]]:
-    undated = Undated(LEASE)
-    return [undated.look([seen], number * interval) for number, seen in enumerate(rows)]
+    skew = ClockSkew(LEASE)
+    return [skew.abandoned([seen], number * interval) for number, seen in enumerate(rows)]
 
 
-def test_what_is_idle_for_nothing_for_a_lease_is_abandoned() -> None:
+def test_an_entry_that_is_idle_for_0_ms_for_a_whole_lease_is_abandoned() -> None:
     assert looks(row(0), row(0), row(0)) == [[], [], [b"1-0"]]
 
 
-def test_what_gets_older_is_not() -> None:
+def test_an_entry_that_gets_older_is_not_abandoned() -> None:
     assert looks(row(0), row(0), row(1), row(0), row(0)) == [[]] * 5
 
 
-def test_another_owner_gets_a_lease_of_his_own() -> None:
+def test_a_new_owner_gets_a_lease_of_its_own() -> None:
     assert looks(row(0), row(0), row(0, b"b"), row(0, b"b"), row(0, b"b")) == [[], [], [], [], [b"1-0"]]
 
 

@@ -1,0 +1,64 @@
+"""Attribution: failures are charged to the documents or to their dependency."""
+
+import random
+
+from shared.pipeline.outcomes import Dead, Done, ItemState, Outcome, Retry
+from shared.pipeline.stages import StageName
+from shared.runtime.faults.breaker import Breakers
+from shared.runtime.faults.failures import Failures
+from shared.runtime.stage import Document
+from shared.service.errors import DependencyError
+from shared.service.metrics import Metrics
+from tests.unit.shared.runtime.fakes import ref
+
+INDEXED = Done(ItemState.INDEXED)
+BROKEN = Retry("424", 1.0, attempts=0, dependency="tei", may_be_at_fault=True)
+REFUSED = Retry("503", 1.0, attempts=0, dependency="tei")
+
+
+class Rig:
+    """The failures of a stage with one dependency."""
+
+    def __init__(self, *, is_healthy: bool) -> None:
+        self.is_healthy = is_healthy
+        self.breakers = Breakers({"tei": self._canary}, Metrics())
+        self.failures = Failures(StageName.EMBEDDER, 3, self.breakers, random.Random(1))
+
+    async def _canary(self) -> None:
+        if not self.is_healthy:
+            raise DependencyError("tei", "refused")
+
+    async def attribute(self, *outcomes: Outcome, attempts: int = 0) -> list[Outcome]:
+        documents = [Document(ref=ref(position), attempts=attempts) for position in range(len(outcomes))]
+        return await self.failures.attribute(documents, outcomes)
+
+
+async def test_while_a_dependency_is_unavailable_its_failures_cost_nothing() -> None:
+    rig = Rig(is_healthy=False)
+    assert await rig.attribute(BROKEN, INDEXED, REFUSED) == [BROKEN, INDEXED, REFUSED]
+    assert rig.breakers.is_any_open
+
+
+async def test_a_document_that_makes_a_healthy_dependency_fail_pays_an_attempt() -> None:
+    rig = Rig(is_healthy=True)
+    broken, refused = await rig.attribute(BROKEN, REFUSED)
+    assert isinstance(broken, Retry)
+    assert (broken.attempts, broken.dependency) == (1, "tei")
+    assert refused == REFUSED, "a request that was refused says nothing about the document"
+    assert not rig.breakers.is_any_open
+
+
+async def test_the_last_attempt_makes_it_a_dead_letter() -> None:
+    assert await Rig(is_healthy=True).attribute(BROKEN, attempts=2) == [
+        Dead("tei_error", "424", attempts=1, dependency="tei")
+    ]
+
+
+async def test_if_nearly_all_documents_fail_alike_none_pays_and_the_stage_backs_off() -> None:
+    rig = Rig(is_healthy=True)
+    refused = Dead("tei_rejected", "why", attempts=1, dependency="tei")
+    ours = Dead("empty_markdown", "no text", attempts=1)
+    *alike, own, done = await rig.attribute(*[refused] * 20, ours, INDEXED)
+    assert {(type(outcome), getattr(outcome, "attempts", None)) for outcome in alike} == {(Retry, 0)}
+    assert (own, done) == (ours, INDEXED)
+    assert rig.breakers.is_any_open
