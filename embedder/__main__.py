@@ -66,7 +66,7 @@ async def serve(process: Process, settings: Settings) -> None:
 async def _first_model(models: Models) -> Model:
     """The model of WEBHOOK_TEI_URL, as soon as one of its servers answers.
 
-    A port opens only after warm-up, so the first tries may find nobody there.
+    A port opens only after warm-up, so the first tries may be refused.
     """
     return await models.open_default()
 

@@ -1,4 +1,4 @@
-"""The index stage: points for every chunk, brought past the version fence; deletes come here straight away."""
+"""The index stage: writes points for every chunk past the version fence. Deletes skip the other stages."""
 
 import asyncio
 import time

@@ -19,7 +19,7 @@ from shared.service.errors import ConfigurationError, RejectedError
 MIN_TOKENS = 64
 # English prose has 4.2 characters per token, code 2.5; what this makes too long is cut again.
 CHARACTERS_PER_TOKEN = 4
-GROUP = 256  # spans in work at once: words are still known when they are counted again, too long pages end early
+GROUP = 256  # spans in progress at once: words are still known when they are counted again, too long pages end early
 
 
 class Splitter:

@@ -1,6 +1,6 @@
-"""The threads that texts are cleaned and split in: a text that never ends blocks one of them, and nobody else.
+"""The threads that clean and split texts. A text that takes forever blocks one of them and no other text.
 
-A thread cannot be stopped. When all are stuck, whoever waits is sent away and the process must be ended.
+A thread cannot be stopped. When all are stuck, waiting callers fail with DependencyError and the process must end.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class Threads:
         timer = loop.call_later(self._patience, self._overdue, work)
 
         def returned(_: object) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with contextlib.suppress(RuntimeError):  # the loop is closed: no caller waits any more
                 loop.call_soon_threadsafe(self._returned, work, timer)
 
         work.add_done_callback(returned)  # the thread's end, which a cancelled caller does not wait for

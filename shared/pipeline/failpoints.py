@@ -1,7 +1,7 @@
-"""Failpoints: named moments at which a process dies or freezes, so that tests can show what survives it.
+"""Failpoints: named moments at which a process dies or freezes, so that tests can show what survives.
 
-`WEBHOOK_FAILPOINT=indexer.committed:kill@3` kills an indexer with SIGKILL when it comes to that moment for the third
-time; `stop` freezes it with SIGSTOP instead. Only in test mode: elsewhere the start is refused.
+`WEBHOOK_FAILPOINT=indexer.committed:kill@3` kills an indexer with SIGKILL when it reaches that moment for the third
+time; `stop` freezes it with SIGSTOP instead. Outside test mode the process refuses to start.
 """
 
 import os
@@ -32,8 +32,8 @@ _STAGE_MOMENTS = {
 
 POINTS: Mapping[str, str] = {
     "ingest.accepting": "a job is about to be written",
-    "ingest.accepted": "a job is committed, and its sender has no answer",
-    "ingest.replayed": "dead letters are queued again, and nobody was told",
+    "ingest.accepted": "a job is committed, and its sender has no response",
+    "ingest.replayed": "dead letters are queued again, and the caller has no response",
     "dispatch.numbered": "a release has its number, and no items",
     "dispatch.released": "the items are released in Postgres, and not in the streams",
     "dispatch.published": "they are in the streams",
@@ -50,7 +50,7 @@ class _Armed(msgspec.Struct):
     hits_left: int
 
 
-# The one piece of module state here: a moment deep inside a transaction has no way to be handed anything.
+# Module state, since a moment deep inside a transaction cannot be passed an argument.
 _armed: dict[str, _Armed] = {}
 
 
@@ -68,7 +68,7 @@ def arm(setting: str, *, test_mode: bool) -> None:
 
 
 def failpoint(part: str, moment: str) -> None:
-    """Die or freeze here, if this is the failpoint that was set and its turn has come."""
+    """Die or freeze here, if this failpoint is set and was reached often enough."""
     if not _armed or (armed := _armed.get(f"{part}.{moment}")) is None:
         return
     armed.hits_left -= 1

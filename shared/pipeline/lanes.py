@@ -9,7 +9,7 @@ import msgspec
 class Lane(enum.StrEnum):
     """How urgent a document is; each lane has its own stream per stage."""
 
-    HIGH = "high"  # single documents that somebody waits for
+    HIGH = "high"  # single documents that a person waits for
     NORMAL = "normal"  # crawls
     LOW = "low"  # bulk loads
 

@@ -1,6 +1,6 @@
-"""What travels between the stages, and the only place that encodes and decodes it.
+"""The messages between the stages. They are encoded and decoded only here.
 
-A stream entry has two fields. `h` is the header as JSON: who the documents are, readable with redis-cli,
+A stream entry has two fields. `h` is the header as JSON: the identity of the documents, readable with redis-cli,
 enough to inspect, split or dead-letter an entry. `b` is the body as msgpack: chunk texts and vectors,
 decoded only by the stage that works on them. Header and body list the same documents in the same order.
 """

@@ -24,7 +24,7 @@ from shared.pipeline.outcomes import Dead, Outcome, Retry
 from shared.pipeline.stages import StageName
 from shared.pipeline.tracing import BatchTrace, Tracing
 
-_PATIENCE = 2.0  # a collector that is away must not hold the end of the process up
+_PATIENCE = 2.0  # an unavailable collector must not delay the end of the process
 _MOST_LISTED = 32  # jobs, and urls, on one span
 
 _propagator = TraceContextTextMapPropagator()
@@ -61,11 +61,11 @@ class OpenTelemetry(Tracing):
         """
         origins = list(dict.fromkeys(ref.traceparent for ref in header.documents if ref.traceparent))
         parent = header.traceparent or (origins[0] if len(origins) == 1 else None)
-        elsewhere = [origin for origin in origins if _place(origin).trace_id != _place(parent).trace_id]
+        elsewhere = [origin for origin in origins if _span_context(origin).trace_id != _span_context(parent).trace_id]
         with self._tracer.start_as_current_span(
             f"{stage} batch" if elsewhere else str(stage), context=_context_of(parent), kind=SpanKind.CONSUMER,
             attributes=_attributes(header.documents, entry_id, header),
-            links=[Link(_place(origin)) for origin in elsewhere],
+            links=[Link(_span_context(origin)) for origin in elsewhere],
         ) as whole:  # fmt: skip
             parts = {origin: self._part(stage, entry_id, header, origin, whole) for origin in elsewhere}
             try:
@@ -138,7 +138,7 @@ class _OpenBatch(BatchTrace):
 
 
 def traceparent_of(span: Span) -> str | None:
-    """The span as a W3C traceparent; None if it is none."""
+    """Return the span as a W3C traceparent; None if the span is invalid."""
     carrier: dict[str, str] = {}
     _propagator.inject(carrier, trace.set_span_in_context(span, Context()))
     return carrier.get("traceparent")
@@ -148,8 +148,8 @@ def _context_of(traceparent: str | None) -> Context:
     return _propagator.extract({"traceparent": traceparent} if traceparent else {})
 
 
-def _place(traceparent: str | None) -> SpanContext:
-    """Which span of which trace; one that is not valid for None, and for a text that is none."""
+def _span_context(traceparent: str | None) -> SpanContext:
+    """Return the context of a traceparent; an invalid one for None and for an invalid text."""
     return trace.get_current_span(_context_of(traceparent)).get_span_context()
 
 

@@ -10,7 +10,7 @@ class ItemState(enum.StrEnum):
     """The state of one document of a job; all but the first two are final."""
 
     QUEUED = "queued"  # waits in Postgres for its due time and for room in the streams
-    RELEASED = "released"  # in the streams or in work
+    RELEASED = "released"  # in the streams, or in flight
     INDEXED = "indexed"
     UNCHANGED = "unchanged"  # the same content is already searchable
     SUPERSEDED = "superseded"  # a later version of the document won

@@ -17,13 +17,13 @@ _PROTOCOL = "http/protobuf"
 
 
 class BatchTrace:
-    """What becomes of one batch message in a stage."""
+    """The trace of one batch message in a stage."""
 
     def __init__(self, header: Header) -> None:
         self.header = header  # as it goes on: with the trace of this stage
 
     def note(self, documents: Sequence[DocumentRef], outcomes: Sequence[Outcome]) -> None:
-        """Note how the documents went."""
+        """Note the outcome of each document."""
 
 
 class Tracing:
@@ -41,7 +41,7 @@ class Tracing:
         yield BatchTrace(header)
 
     async def close(self) -> None:
-        """Send what is not sent yet."""
+        """Send the spans that are not sent yet."""
 
 
 OFF = Tracing()

@@ -1,4 +1,4 @@
-"""A service process: settings, logs, clients, HTTP port and signals around what the service does.
+"""A service process: settings, logs, clients, HTTP port and signals.
 
 A service's `__main__` calls `run_process` with its name, its settings type and a `serve` coroutine; `serve` builds
 what it needs from the `Process` and returns when `stop` is set.
@@ -53,7 +53,7 @@ from shared.service.telemetry import configure_logging
 log = structlog.get_logger()
 
 _PATIENCE = 20.0  # seconds that Redis and Postgres may take to come up after this process
-_UNWIND_SECONDS = 4.0  # after the drain, and within the 30 s that orchestrators give before SIGKILL
+_UNWIND_SECONDS = 4.0  # after the drain, within the 30 s that orchestrators give before SIGKILL
 
 _LAG_INTERVAL = 0.5
 
@@ -62,7 +62,7 @@ EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: restarting will not help
 
 
 class CommonSettings(Protocol):
-    """What every service's settings have."""
+    """The settings that every service has."""
 
     @property
     def process(self) -> ProcessSettings: ...
@@ -251,7 +251,7 @@ async def _mark_draining(process: Process, drain_timeout: float) -> None:
     process.health.is_draining = True
     log.info("Draining")
     await asyncio.sleep(drain_timeout + _UNWIND_SECONDS)
-    log.error("Not stopped in time")  # a frozen server holds something; what was in work has been given back
+    log.error("Not stopped in time")  # a frozen server holds something; what was in flight was given back
     sys.stdout.flush()
     os._exit(EXIT_STUCK)
 

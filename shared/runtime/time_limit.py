@@ -1,4 +1,4 @@
-"""A time limit for work that can stand still: while a document waits for its turn, or a dependency is away."""
+"""A time limit that can be paused: while a document waits for its turn, or a dependency is unavailable."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from typing import Self
 class TimeLimit:
     """An async context manager: cancels its block after `seconds` and raises TimeoutError, as asyncio.timeout does.
 
-    Held as often as `hold` was called and not undone by `go_on`, it stands still. Without a limit nothing happens.
+    Its time stands still while there are more calls of `hold` than of `go_on`. Without seconds there is no limit.
     """
 
     def __init__(self, seconds: float | None) -> None:
@@ -32,7 +32,7 @@ class TimeLimit:
         await timeout.__aexit__(kind, error, traceback)
 
     def hold(self) -> None:
-        """Stand still; may be called from outside of the block's task."""
+        """Stop the time; may be called from outside of the block's task."""
         if self._timeout is not None and (when := self._timeout.when()) is not None:
             self._left = max(0.0, when - asyncio.get_running_loop().time())
         self._holds += 1
@@ -50,7 +50,7 @@ class TimeLimit:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Stand still during the block."""
+        """Stop the time during the block."""
         self.hold()
         try:
             yield

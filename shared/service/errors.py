@@ -61,11 +61,6 @@ def is_missing_group(error: BaseException) -> bool:
     return isinstance(error, ResponseError) and "NOGROUP" in str(error)
 
 
-def is_existing_group(error: BaseException) -> bool:
-    """XGROUP CREATE met a group that is already there."""
-    return isinstance(error, ResponseError) and "BUSYGROUP" in str(error)
-
-
 def is_refusing_writes(error: BaseException) -> bool:
     """Redis is up but takes no writes: memory full, disk full, a replica, too few replicas, or a script that hangs."""
     # Where redis-py has a class, it cuts the word by which the server names the error off the text.

@@ -7,10 +7,9 @@ from shared.runtime.streams.lua import script
 
 
 async def create_groups(redis: Redis, stage: StageName) -> None:
-    """Create the stage's groups where they are missing, at 0: what lies in a stream was not handled yet.
+    """Create the stage's groups where they are missing, at 0: entries in a stream were not handled yet.
 
-    A group that had to be made deletes the marker, in the same step, so that the dispatcher releases again what was
-    in the streams.
+    Creating a group deletes the marker in the same step, so that the dispatcher releases again what was pending.
     """
     join = redis.register_script(script("join"))
     for stream in stage.streams:

@@ -1,4 +1,4 @@
-"""Handing an entry over: its messages go on and it goes away, in one atomic step that only its owner can take."""
+"""The hand-over: an entry's messages are added and the entry is deleted, in one atomic step of its owner."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 class HandOver:
-    """The hand-over of one consumer. Waits while Redis is away; repeating a hand-over is harmless."""
+    """The hand-over of one consumer. It waits while Redis is unavailable. Repeating a hand-over is harmless."""
 
     def __init__(self, redis: Redis, consumer: Consumer, metrics: Metrics) -> None:
         self._script = redis.register_script(script("handover"))
@@ -38,7 +38,7 @@ class HandOver:
         return is_won
 
     async def split(self, entry: Entry, header: Header) -> bool:
-        """Replace the entry by one of each of its documents, in its own stream; False if the lease was lost."""
+        """Replace the entry by one for each document, in its own stream; False if the lease was lost."""
         log.warning("Batch split", stage=self._consumer.stage, entry_id=entry.id, deliveries=entry.deliveries)
         failpoint(self._consumer.stage, "splitting")
         is_won = await self._run(entry, entry.stream, split_message(header, entry.body, entry.deliveries - 1))
@@ -63,7 +63,7 @@ class HandOver:
 
 
 def split_message(header: Header, body: bytes, deliveries: int) -> list[EncodedMessage]:
-    """A message for each document, carrying `deliveries`. Raises MalformedMessageError."""
+    """Make a message for each document that carries `deliveries`. Raises MalformedMessageError."""
     parts = body_parts(body, len(header.documents))
     return [
         EncodedMessage(

@@ -1,4 +1,4 @@
-"""Removes consumers that died: each start has a new name, so that old ones would pile up in the groups."""
+"""Deletes crashed consumers. Each process has a new consumer name, so that old names would pile up in the groups."""
 
 import asyncio
 from typing import Any
@@ -16,7 +16,7 @@ _DEAD_AFTER_LEASES = 4  # a live consumer reads at least once a second, whether 
 
 
 class Janitor:
-    """Tidies the groups of one stage; several at once do not disturb each other."""
+    """Deletes dead consumers from the groups of one stage. Several janitors may run at once."""
 
     def __init__(self, redis: Redis, consumer: Consumer) -> None:
         self._redis = redis
@@ -24,7 +24,7 @@ class Janitor:
         self._leave = redis.register_script(script("leave"))
 
     async def run(self) -> None:
-        """Tidy up once a lease until cancelled."""
+        """Tidy up once a lease, until cancelled."""
         while True:
             await asyncio.sleep(self._consumer.lease)
             try:
@@ -33,9 +33,9 @@ class Janitor:
                 log.warning("Consumers not tidied", stage=self._consumer.stage, error=str(error))
 
     async def tidy(self) -> int:
-        """Delete dead consumers that hold nothing, and return how many; what others hold is reclaimed first.
+        """Delete dead consumers that hold nothing, and return how many; entries that one holds are reclaimed first.
 
-        The script asks again whether something is pending: deleting such a consumer would lose its entries.
+        The script checks again that nothing is pending: deleting such a consumer would lose its entries.
         """
         deleted = 0
         for stream in self._consumer.stage.streams:

@@ -1,4 +1,4 @@
-"""Leases: as long as a worker renews an entry, nobody reclaims it; when one is lost, its work is cancelled."""
+"""Leases: an entry that is renewed is not reclaimed. When its lease is lost, its work is cancelled."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ log = structlog.get_logger()
 
 
 class Leases:
-    """The entries that this consumer has in work."""
+    """The entries that this consumer has in flight."""
 
     def __init__(self, redis: Redis, consumer: Consumer, renewal: float) -> None:
         self._renew = redis.register_script(script("renew"))
@@ -28,18 +28,18 @@ class Leases:
 
     @property
     def held(self) -> list[Entry]:
-        """The entries that are in work."""
+        """The entries that are in flight."""
         return list(self._entries.values())
 
     def holds(self, stream: str, entry_id: str) -> bool:
-        """Whether the entry is in work here; one that is must never be started again."""
+        """Whether the entry is in flight here. An entry that is must not be started again."""
         return (stream, entry_id) in self._tasks
 
     @contextlib.contextmanager
     def hold(self, entry: Entry) -> Iterator[None]:
-        """Keep the entry leased while the block runs. If the lease is lost, the block is cancelled and left.
+        """Keep the entry leased while the block runs. If the lease is lost, cancel and leave the block.
 
-        A task may hold an entry that it holds already.
+        A task may hold an entry that it already holds.
         """
         task = asyncio.current_task()
         assert task is not None
@@ -78,19 +78,19 @@ class Leases:
             self._cancel(held[int(index)])
 
     async def release(self, entry: Entry) -> None:
-        """Give the entry back without penalty: others get it at once, or after its lease if Redis is away."""
+        """Give the entry back with its delivery. It can be reclaimed at once; without Redis, after its lease."""
         try:
             await self._count(entry, -1, idle_ms=int(self._consumer.lease * 1000) + 1)
         except (RedisError, OSError) as error:
             log.warning("Entry not given back", entry_id=entry.id, stream=entry.stream, error=str(error))
 
     async def uncount(self, entry: Entry) -> None:
-        """Take back the delivery of an entry that only waits: what kills its worker now is something else."""
-        with contextlib.suppress(RedisError, OSError):  # then a wait counts, which is no more than unjust
+        """Take back the delivery of an entry that only waits, since it cannot be what crashes the worker now."""
+        with contextlib.suppress(RedisError, OSError):  # then the wait counts as a delivery, which is harmless
             await self._count(entry, -1)
 
     async def count(self, entry: Entry) -> bool:
-        """Count the delivery after all, before work begins; False if the lease or Redis is lost: leave it then."""
+        """Count the delivery before work begins. False if the lease or Redis is lost: do not work on the entry."""
         try:
             return await self._count(entry, 1)
         except (RedisError, OSError):

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- The guarded hand-over: what an entry became goes on and the entry goes away, both or neither, and only for its owner.
+-- The guarded hand-over: adds the messages and deletes the entry, both or neither, and only for the owner of the entry.
 -- KEYS[1] the entry's stream; KEYS[2] the stream that takes the messages
 -- ARGV group, consumer, entry id, then h and b of each message
 -- Returns 1, or 0 if the lease was lost. allow-oom: at maxmemory a pipeline must still be able to drain.

@@ -1,5 +1,5 @@
 #!lua
--- Puts a release of the dispatcher into the streams, once: the marker says which release was the last.
+-- Adds a release of the dispatcher to the streams once: the marker has the number of the last release.
 -- KEYS[1] the marker; KEYS[2..] the stream of each message
 -- ARGV previous release, this release, then h of each message
 -- Returns 'done', or the marker that it found instead of the previous release.

@@ -4,7 +4,7 @@ import pytest
 from redis._parsers.base import BaseParser
 
 from shared.service.clients import is_redis_away
-from shared.service.errors import is_existing_group, is_missing_group
+from shared.service.errors import is_missing_group
 
 
 def answered(text: str) -> BaseException:
@@ -34,6 +34,6 @@ def test_a_command_that_is_wrong_is_not_tried_again(answer: str) -> None:
     assert not is_redis_away(answered(answer))
 
 
-def test_groups_that_are_missing_or_there_are_told_by_name() -> None:
+def test_a_missing_group_is_told_by_name() -> None:
     assert is_missing_group(answered("NOGROUP No such consumer group"))
-    assert is_existing_group(answered("BUSYGROUP Consumer Group name already exists"))
+    assert not is_missing_group(answered("BUSYGROUP Consumer Group name already exists"))
