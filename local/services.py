@@ -16,10 +16,11 @@ from local.process import Command
 from local.program import LOOPBACK, Program, service_probe
 from local.servers import python_module
 from local.stack import Stack
+from shared.pipeline.stages import StageName
 from shared.service.errors import ConfigurationError
 
 # In the order of stopping: the upstream service first, so that nothing new arrives at the next.
-SERVICES = ("ingest", "chunker", "embedder", "indexer")
+SERVICES = ("ingest", *map(str, StageName))
 
 _STOP_GRACE = 30.0  # seconds; above WEBHOOK_DRAIN_TIMEOUT
 _START_TIMEOUT = 60.0
