@@ -1,12 +1,12 @@
 # One image for all services and the command line: `python -m ingest`, `millstream migrate`, ...
 # Behind a proxy that inspects TLS, or with an index of your own: docs/docker.md.
 FROM python:3.11-slim AS dependencies
+RUN apt-get update && apt-get install --yes --no-install-recommends binutils
 ARG CA_CERTIFICATES=""
 ARG PIP_INDEX_URL
 ARG UV_DEFAULT_INDEX
 ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt PIP_CERT=/etc/ssl/certs/ca-certificates.crt
 RUN printf '%s\n' "$CA_CERTIFICATES" >> "$SSL_CERT_FILE"
-RUN apt-get update && apt-get install --yes --no-install-recommends binutils
 RUN pip install --no-cache-dir --disable-pip-version-check uv==0.13.9
 RUN uv venv /opt/millstream
 ENV UV_COMPILE_BYTECODE=1 UV_NO_CACHE=1 UV_PYTHON=/opt/millstream

@@ -8,7 +8,7 @@ UV_PACKAGE := uv==0.13.9
 PYTHON ?= python3
 ONCE ?=
 
-.PHONY: install run test lint lock torture bench clean
+.PHONY: install run test lint lock torture bench compose-test clean
 
 install: $(VENV)/.installed
 
@@ -41,6 +41,11 @@ endif
 
 bench: install $(if $(filter throughput,$(NAME)),$(PEERS)/.installed)
 	$(BIN)/python -m bench.$(or $(NAME),overhead) $(if $(DATA),--data $(DATA))
+
+# compose.yaml on this machine's Docker engine. Missing images are made from Debian packages, which
+# needs root and debootstrap. KEEP=1 keeps them for the next run, RECORD=1 writes docs/docker.md.
+compose-test: install
+	$(BIN)/python -m tests.compose $(if $(KEEP),--keep) $(if $(RECORD),--record)
 
 # What the benchmarks compare with brings its own versions of what we use.
 $(PEERS)/.installed: bench/peers/requirements.txt $(filter .uv/bin/uv,$(UV))
