@@ -13,10 +13,12 @@ from typing import Any
 
 from tests.compose.engine import docker, inspect, run
 from tests.compose.images import ROOT, build_environment, own_image
+from tests.support.waiting import block_until
 
 PROCESSES = ("ingest", "chunker", "embedder", "indexer", "search")
 SERVERS = ("redis", "postgres", "qdrant", "tei")
 _SECRETS = ("WEBHOOK_API_SECRET", "WEBHOOK_SECRET", "WEBHOOK_QDRANT_API_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD")
+_PAUSE = 0.5  # seconds between two looks
 _KILL = "import os, signal, sys; os.kill(int(sys.argv[1]), signal.SIGKILL)"
 
 
@@ -126,12 +128,15 @@ def health(container: str) -> str:
 
 
 def wait_for(predicate: Callable[[], object], *, timeout: float, description: str) -> None:
-    """Return as soon as `predicate()` is true; fail with `description` after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not predicate():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout:g} s: {description}")
-        time.sleep(0.5)
+    """`block_until` with pauses: each look starts a process."""
+
+    def look() -> bool:
+        if predicate():
+            return True
+        time.sleep(_PAUSE)
+        return False
+
+    block_until(look, timeout=timeout, description=description)
 
 
 def mebibytes(text: str) -> float:

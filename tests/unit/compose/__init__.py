@@ -1,0 +1,1 @@
+"""The parts of `make compose-test` that decide, without a Docker engine."""
