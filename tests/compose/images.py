@@ -47,7 +47,7 @@ def make_missing(log: Path) -> list[str]:
     context = _context() if missing else b""
     for stage, name in missing.items():
         arguments = ["--target", stage, "--tag", name, "--label", f"{LABEL}={stage}"]
-        command = ["docker", "build", "--file", "images/Dockerfile", *arguments, *build_arguments(), "-"]
+        command = ["docker", "build", "--force-rm", "--file", "images/Dockerfile", *arguments, *build_arguments(), "-"]
         run(command, stdin=context, environ=os.environ | build_environment(), log=log)
     return list(missing.values())
 
