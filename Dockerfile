@@ -13,7 +13,7 @@ ENV UV_COMPILE_BYTECODE=1 UV_NO_CACHE=1 UV_PYTHON=/opt/millstream
 WORKDIR /src
 
 # The base dependencies in the versions and with the hashes of the lock file, without the extras.
-# tokenizers needs huggingface-hub (33 MB with its dependencies) for downloads, which no service does.
+# tokenizers needs huggingface-hub (33 MB with dependencies) for downloads, which no service does.
 COPY pyproject.toml requirements.lock requirements.model.lock ./
 RUN echo huggingface-hub > excludes.txt && uv pip install --excludes excludes.txt \
     --requirements pyproject.toml --constraints requirements.lock

@@ -1,4 +1,4 @@
-"""A Redis that refuses a connection says why and closes it. redis-py writes first and loses those words.
+"""A Redis that refuses a connection says why and closes it. redis-py writes first and loses that.
 
 Protected mode and `maxclients` refuse this way. The handshake here reads the words and raises them.
 """
@@ -13,14 +13,14 @@ from redis.exceptions import ResponseError
 _TIMEOUT = 1.0  # seconds; a server that refuses speaks at once, others stay silent
 
 _REMEDIES = {
-    "DENIED": "set a password (`requirepass` there, `redis://:PASSWORD@HOST:PORT` in WEBHOOK_REDIS_URL), or set "
-    "`protected-mode no` if no one else reaches its network",
+    "DENIED": "set a password (`requirepass` there, `redis://:PASSWORD@HOST:PORT` in "
+    "WEBHOOK_REDIS_URL), or set `protected-mode no` if no one else reaches its network",
     "ERR max number of clients": "raise its `maxclients`, or stop clients that are not needed",
 }
 
 
 class RefusedConnectionError(RedisConnectionError):
-    """Redis closed the connection before any command; `words` is the first sentence of its reason."""
+    """Redis closed a connection before any command; `words` is the first sentence it said."""
 
     def __init__(self, words: str) -> None:
         super().__init__(f"{words}: {_remedy(words)}")
@@ -33,7 +33,7 @@ class RefusedConnectionError(RedisConnectionError):
 
 
 async def introduce(connection: AbstractConnection) -> None:
-    """Do redis-py's handshake. Raises RefusedConnectionError if the server closed the connection with a reason."""
+    """Do redis-py's handshake. Raises RefusedConnectionError if the server refused and said why."""
     try:
         await connection.on_connect()
     except ResponseError as error:  # the words came as the answer to AUTH
@@ -48,10 +48,10 @@ async def introduce(connection: AbstractConnection) -> None:
 
 
 async def _words(connection: AbstractConnection) -> str:
-    """Connect again without writing, and return the first sentence that the server says; empty if it is silent.
+    """Connect again without writing, and return the server's first sentence; empty if silent.
 
-    The words of the first connection may be gone: a write to a closed socket resets it, and the kernel then drops
-    what had arrived.
+    The words of the first connection may be gone: a write to a closed socket resets it, and the
+    kernel then drops what had arrived.
     """
     if not isinstance(connection, Connection):
         return ""  # a Unix socket
@@ -71,4 +71,7 @@ def _first_sentence(text: str) -> str:
 
 
 def _remedy(words: str) -> str:
-    return next((remedy for start, remedy in _REMEDIES.items() if words.startswith(start)), "look at its log")
+    return next(
+        (remedy for start, remedy in _REMEDIES.items() if words.startswith(start)),
+        "look at its log",
+    )

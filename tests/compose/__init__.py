@@ -1,1 +1,1 @@
-"""compose.yaml and the Dockerfile on a Docker engine: `make compose-test`. Not a part of the test suite."""
+"""compose.yaml and the Dockerfile on a Docker engine: `make compose-test`, not `make test`."""

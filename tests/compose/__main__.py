@@ -1,6 +1,6 @@
-"""`make compose-test`: builds and runs compose.yaml on a Docker engine, disturbs it, and checks that nothing is lost.
+"""`make compose-test`: runs compose.yaml on a Docker engine, disturbs it, and looks for losses.
 
-Images that are not here are made from Debian's packages and the embedded servers, and removed at the end.
+Missing images are made from Debian packages and the embedded servers, and removed at the end.
 """
 
 import argparse

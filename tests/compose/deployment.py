@@ -1,4 +1,4 @@
-"""One deployment of compose.yaml under a project name, with secrets and ports of its own; taken down at the end."""
+"""One deployment of compose.yaml: project name, secrets and ports of its own, down at the end."""
 
 import contextlib
 import json
@@ -17,7 +17,13 @@ from tests.support.waiting import block_until
 
 PROCESSES = ("ingest", "chunker", "embedder", "indexer", "search")
 SERVERS = ("redis", "postgres", "qdrant", "tei")
-_SECRETS = ("WEBHOOK_API_SECRET", "WEBHOOK_SECRET", "WEBHOOK_QDRANT_API_KEY", "POSTGRES_PASSWORD", "REDIS_PASSWORD")
+_SECRETS = (
+    "WEBHOOK_API_SECRET",
+    "WEBHOOK_SECRET",
+    "WEBHOOK_QDRANT_API_KEY",
+    "POSTGRES_PASSWORD",
+    "REDIS_PASSWORD",
+)
 _PAUSE = 0.5  # seconds between two looks
 _KILL = "import os, signal, sys; os.kill(int(sys.argv[1]), signal.SIGKILL)"
 
@@ -28,7 +34,14 @@ class Deployment:
     def __init__(self, compose: Sequence[str], log: Path, env_file: Path) -> None:
         self._project = f"millstream-test-{secrets.token_hex(3)}"
         # An env file of our own: that of the checkout, if there is one, is another deployment's.
-        options = ("--file", str(ROOT / "compose.yaml"), "--project-name", self._project, "--env-file", str(env_file))
+        options = (
+            "--file",
+            str(ROOT / "compose.yaml"),
+            "--project-name",
+            self._project,
+            "--env-file",
+            str(env_file),
+        )
         self._argv = (*compose, *options)
         self._log = log
         self.secrets = {name: secrets.token_hex(32) for name in _SECRETS}
@@ -58,7 +71,7 @@ class Deployment:
         wait_for(are_healthy, timeout=timeout, description=f"{', '.join(services)} to be healthy")
 
     def restart(self, service: str) -> float:
-        """Restart every container of a service and wait until they are healthy; seconds that Compose took."""
+        """Restart a service and wait until it is healthy. Returns the seconds that Compose took."""
         started = time.monotonic()
         self.compose("restart", service)
         seconds = time.monotonic() - started
@@ -66,12 +79,15 @@ class Deployment:
         return seconds
 
     def kill(self, service: str) -> float:
-        """SIGKILL the server from outside its container, as the kernel would; seconds until Docker has it healthy."""
+        """Send SIGKILL to the server from outside its container, as the kernel would.
+
+        Returns the seconds until Docker has started it again and it is healthy.
+        """
         [container] = self.containers(service)
         state = inspect(container)["State"]
         pid, started_at = state["Pid"], state["StartedAt"]
         started = time.monotonic()
-        # `docker kill` would count as a stop by hand, after which `unless-stopped` does not start it again.
+        # Docker takes `docker kill` for a stop by hand, and `unless-stopped` then starts nothing.
         rights = ("--pid", "host", "--user", "0", "--cap-add", "KILL")
         docker("run", "--rm", *rights, own_image(), "python", "-c", _KILL, str(pid))
         wait_for(
@@ -103,7 +119,11 @@ class Deployment:
         self.compose("logs", "--no-color")
         self.compose("down", "--volumes", "--remove-orphans", "--timeout", "30")
         containers = self._list(["ps", "--all"], None)
-        return [*containers, *self._list(["volume", "ls"], None), *self._list(["network", "ls"], None)]
+        return [
+            *containers,
+            *self._list(["volume", "ls"], None),
+            *self._list(["network", "ls"], None),
+        ]
 
     def _list(self, command: Sequence[str], service: str | None) -> list[str]:
         labels = [f"com.docker.compose.project={self._project}"]

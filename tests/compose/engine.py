@@ -1,4 +1,4 @@
-"""Commands of Docker and Compose, as subprocesses with a log. Raises CommandError with the end of the output."""
+"""Commands of Docker and Compose. A failure raises CommandError with the end of the output."""
 
 import json
 import os
@@ -20,7 +20,7 @@ class CommandError(Exception):
 
 
 def compose_command() -> tuple[str, ...]:
-    """`docker compose` or `docker-compose`. Raises UnavailableError without a running engine or without Compose."""
+    """`docker compose` or `docker-compose`. Raises UnavailableError without engine or Compose."""
     if shutil.which("docker") is None:
         raise UnavailableError("there is no Docker here: the command `docker` was not found")
     if _status("docker", "info") != 0:
@@ -38,7 +38,11 @@ def docker(*arguments: str, stdin: bytes | None = None) -> str:
 
 
 def run(
-    argv: Sequence[str], *, environ: Mapping[str, str] = os.environ, stdin: bytes | None = None, log: Path | None = None
+    argv: Sequence[str],
+    *,
+    environ: Mapping[str, str] = os.environ,
+    stdin: bytes | None = None,
+    log: Path | None = None,
 ) -> str:
     """Run a command and return its standard output; all output goes to the end of `log` too."""
     done = subprocess.run(argv, env=dict(environ), input=stdin, capture_output=True, check=False)

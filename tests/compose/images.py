@@ -1,4 +1,4 @@
-"""The images that compose.yaml and the Dockerfile name: used if they are here, made from Debian's packages if not."""
+"""The images that compose.yaml and the Dockerfile name. Stand-ins are made for missing ones."""
 
 import io
 import os
@@ -26,7 +26,7 @@ _DISTRIBUTED = Path("/usr/share/ca-certificates")
 
 
 def wanted() -> dict[str, str]:
-    """The name of each image that is not ours, by the stage of images/Dockerfile that can stand in for it."""
+    """Names of the images that are not ours, by the stage of images/Dockerfile that stands in."""
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     names = {server: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", services[server]["image"]) for server in _SERVERS}
     base = re.search(r"^FROM (python:\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
@@ -47,7 +47,16 @@ def make_missing(log: Path) -> list[str]:
     context = _context() if missing else b""
     for stage, name in missing.items():
         arguments = ["--target", stage, "--tag", name, "--label", f"{LABEL}={stage}"]
-        command = ["docker", "build", "--force-rm", "--file", "images/Dockerfile", *arguments, *build_arguments(), "-"]
+        command = [
+            "docker",
+            "build",
+            "--force-rm",
+            "--file",
+            "images/Dockerfile",
+            *arguments,
+            *build_arguments(),
+            "-",
+        ]
         run(command, stdin=context, environ=os.environ | build_environment(), log=log)
     return list(missing.values())
 
@@ -62,14 +71,14 @@ def exists(name: str) -> bool:
 
 
 def sizes(name: str) -> list[tuple[str, str]]:
-    """Each layer of an image that is not empty: its size and the instruction that made it, the base first."""
+    """Size and instruction of each layer that is not empty, the base first."""
     lines = docker("history", "--no-trunc", "--format", "{{.Size}}\t{{.CreatedBy}}", name).splitlines()
     layers = [(size, re.sub(r"\s+", " ", command)) for size, command in (line.split("\t") for line in lines)]
     return [layer for layer in reversed(layers) if layer[0] != "0B"]
 
 
 def build_arguments() -> list[str]:
-    """`--build-arg` for certificates and package indexes of this machine; no value shows in the command line."""
+    """`--build-arg NAME` for each variable of `build_environment`, which Docker then reads."""
     return [word for name in build_environment() for word in ("--build-arg", name)]
 
 
@@ -86,7 +95,7 @@ def untagged() -> set[str]:
 
 
 def remove(names: list[str], untagged_before: set[str]) -> None:
-    """Remove images by name, the Debian base, and the stages of builds that were not there before."""
+    """Remove images by name, the Debian base, and build stages that were not there before."""
     for name in [*names, _DEBIAN]:
         if exists(name):
             docker("image", "rm", name)
@@ -115,10 +124,26 @@ def _make_debian(log: Path) -> None:
         raise UnavailableError("images cannot be made here: debootstrap needs root; or pull the images of compose.yaml")
     with tempfile.TemporaryDirectory(prefix="millstream-debian-") as directory:
         root = Path(directory) / "root"
-        run(["debootstrap", "--variant=minbase", _SUITE, str(root), os.environ.get("DEBIAN_MIRROR", _MIRROR)], log=log)
+        run(
+            [
+                "debootstrap",
+                "--variant=minbase",
+                _SUITE,
+                str(root),
+                os.environ.get("DEBIAN_MIRROR", _MIRROR),
+            ],
+            log=log,
+        )
         archive = Path(directory) / "root.tar"
-        without = ["--exclude=./var/cache/apt/archives/*.deb", "--exclude=./usr/share/doc/*", "--exclude=./dev/*"]
-        run(["tar", "--create", "--file", str(archive), "--directory", str(root), *without, "."], log=log)
+        without = [
+            "--exclude=./var/cache/apt/archives/*.deb",
+            "--exclude=./usr/share/doc/*",
+            "--exclude=./dev/*",
+        ]
+        run(
+            ["tar", "--create", "--file", str(archive), "--directory", str(root), *without, "."],
+            log=log,
+        )
         docker("import", "--change", f"LABEL {LABEL}=debian", str(archive), _DEBIAN)
 
 
@@ -141,7 +166,7 @@ def _normalised(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 
 def _local_certificates() -> Iterator[str]:
-    """Certificates that this Debian trusts and did not bring, for example of a proxy that inspects TLS."""
+    """Certificates that were added to this Debian, for example of a proxy that inspects TLS."""
     if not (_BUNDLE.exists() and _DISTRIBUTED.exists()):
         return
     brought = {_body(text) for path in _DISTRIBUTED.rglob("*.crt") for text in _CERTIFICATE.findall(path.read_text())}

@@ -25,7 +25,8 @@ def record(figures: Figures, results: Path = RESULTS, document: Path = DOCUMENT)
 
 def rendered(figures: Figures) -> str:
     """The figures as markdown."""
-    lines = [f"{figures.compose}, Docker Engine {figures.engine}. Stand-ins: {', '.join(figures.stand_ins) or 'none'}."]
+    lines = [f"Compose {figures.compose}, Docker Engine {figures.engine}. Stand-ins for:", ""]
+    lines += [f"* `{name}`" for name in figures.stand_ins or ["nothing"]]
     lines += ["", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in _summary(figures).items()]
     lines += ["", *_by_service(figures), "", "| layer of the image | size |", "|---|---|"]
@@ -38,14 +39,18 @@ def _summary(figures: Figures) -> dict[str, str]:
         "image built": f"{figures.build_s:.0f} s",
         "everything healthy after `up`": f"{figures.healthy_s:.0f} s",
         "first crawl, undisturbed": f"{figures.quiet_crawl_s:.0f} s",
-        "second crawl, with four embedders, all restarts and kills": f"{figures.busy_crawl_s:.0f} s",
+        "second crawl, with four embedders, restarts and kills": f"{figures.busy_crawl_s:.0f} s",
         "webhook events sent again by the crawler": str(figures.resent),
-        "documents; chunks; points in Qdrant": f"{figures.documents}; {figures.chunks}; {figures.points}",
+        "documents": str(figures.documents),
+        "chunks; points in Qdrant": f"{figures.chunks}; {figures.points}",
     }
 
 
 def _by_service(figures: Figures) -> list[str]:
-    head = ["| service | idle, MiB | at work, MiB | restart, s | SIGKILL to healthy, s |", "|---|---|---|---|---|"]
+    head = [
+        "| service | idle, MiB | at work, MiB | restart, s | SIGKILL to healthy, s |",
+        "|---|---|---|---|---|",
+    ]
     columns: list[tuple[Mapping[str, float], int]] = [
         (figures.idle_mib, 0), (figures.loaded_mib, 0), (figures.restart_s, 1), (figures.kill_s, 1)
     ]  # fmt: skip
@@ -58,7 +63,7 @@ def _by_service(figures: Figures) -> list[str]:
 
 def _instruction(command: str) -> str:
     """The instruction of a layer without the parts that differ from build to build."""
-    command = re.sub(r"^(/bin/sh -c )?(#\(nop\) )?\s*", "", command)
-    if match := re.match(r"COPY .* in (\S+)", command):
+    if match := re.search(r"COPY .* in (\S+)", command):
         return f"`COPY` to `{match[1]}`"
+    command = re.sub(r"^(\|\d+ (\S+=\S* )*)?/bin/sh -c (#\(nop\) *)?", "", command)
     return f"`{command[:60]}`" if command else "base image"

@@ -1,4 +1,4 @@
-"""What `make compose-test` does with a deployment, and the figures that it notes. Any surprise is an AssertionError."""
+"""What `make compose-test` does with a deployment. A surprise is an AssertionError."""
 
 import json
 import time
@@ -10,7 +10,14 @@ import msgspec
 from cli.client import ApiClient
 from tests.compose.deployment import PROCESSES, SERVERS, Deployment
 from tests.compose.images import own_image, sizes
-from tests.compose.traffic import LIST_POINTS, Crawl, make_pages, not_found, wait_for_crawl, wrong_points
+from tests.compose.traffic import (
+    LIST_POINTS,
+    Crawl,
+    make_pages,
+    not_found,
+    wait_for_crawl,
+    wrong_points,
+)
 
 _QUIET_PAGES = 60
 _BUSY_PAGES = 240
@@ -73,7 +80,13 @@ def _start(deployment: Deployment, figures: Figures, say: Callable[[str], None])
     say(f"everything is healthy {figures.healthy_s:.0f} s after `up`")
 
 
-def _crawl(deployment: Deployment, api: ApiClient, numbers: range, pace: float, meanwhile: Callable[[], None]) -> Crawl:
+def _crawl(
+    deployment: Deployment,
+    api: ApiClient,
+    numbers: range,
+    pace: float,
+    meanwhile: Callable[[], None],
+) -> Crawl:
     """Send a crawl, do something else meanwhile, and wait until its pages are indexed."""
     crawl = Crawl(api, deployment.secrets["WEBHOOK_SECRET"], make_pages(numbers.start, len(numbers)), pace)
     crawl.start()

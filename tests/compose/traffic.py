@@ -1,4 +1,4 @@
-"""A crawl through the webhook as Firecrawl sends it, and what became of it: every page found, none lost or doubled."""
+"""A crawl through the webhook as Firecrawl sends it, and whether a page was lost or doubled."""
 
 import re
 import threading
@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from cli.client import ApiClient, ApiError
+from cli.client import ApiClient
+from cli.failures import ApiError
 from cli.sample import pages as sample_pages
 from cli.sample.webhooks import SIGNATURE_HEADER, Event, events, sign
 from tests.compose.deployment import wait_for
@@ -22,11 +23,13 @@ _PAUSE_SECONDS = 0.5
 LIST_POINTS = """
 import json, os
 from qdrant_client import QdrantClient
-client = QdrantClient(url=os.environ["WEBHOOK_QDRANT_URL"], api_key=os.environ["WEBHOOK_QDRANT_API_KEY"])
+env = os.environ
+client = QdrantClient(url=env["WEBHOOK_QDRANT_URL"], api_key=env["WEBHOOK_QDRANT_API_KEY"])
 [name] = [each.name for each in client.get_collections().collections]
+fields = ["url", "chunk_index"]
 found, offset = [], None
 while True:
-    points, offset = client.scroll(name, limit=1000, offset=offset, with_payload=["url", "chunk_index"])
+    points, offset = client.scroll(name, limit=1000, offset=offset, with_payload=fields)
     found += [[point.payload["url"], point.payload["chunk_index"]] for point in points]
     if offset is None:
         break
@@ -35,7 +38,7 @@ print(json.dumps(found))
 
 
 class Crawl(threading.Thread):
-    """Posts the events of one crawl, one every `pace` seconds; each is sent again until it is answered with 2xx."""
+    """Posts the events of one crawl, one every `pace` seconds, each until it is answered with 2xx."""
 
     def __init__(self, api: ApiClient, secret: str, crawled: Sequence[dict[str, Any]], pace: float) -> None:
         super().__init__(name="crawl", daemon=True)
@@ -76,7 +79,7 @@ class Crawl(threading.Thread):
 
 
 def make_pages(first: int, count: int) -> list[dict[str, Any]]:
-    """Real pages, each with a word of its own in every paragraph, so that no two chunks are the same."""
+    """Real pages with a word of their own in every paragraph: no two chunks are the same."""
     bundled = sample_pages()
     return [_page(number, bundled[number % len(bundled)]) for number in range(first, first + count)]
 
@@ -111,7 +114,7 @@ def not_found(api: ApiClient, numbers: Sequence[int]) -> list[str]:
 
 
 def wrong_points(points: Sequence[tuple[str, int]], numbers: Sequence[int], chunks: int) -> list[str]:
-    """What is lost or doubled among the points (URL, chunk index) of these pages, which have `chunks` in sum."""
+    """What is lost or doubled among the points (URL, chunk index) of pages with `chunks` in sum."""
     doubled = [f"{url} has chunk {index} {n} times" for (url, index), n in Counter(points).items() if n > 1]
     held: dict[str, set[int]] = {url_of(number): set() for number in numbers}
     strange = [f"{url} was never sent" for url, _ in points if url not in held]

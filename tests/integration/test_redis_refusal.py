@@ -1,4 +1,4 @@
-"""What users read when Redis refuses a connection before any command: its own words, and what to do."""
+"""What users read when Redis refuses a connection: its own words, and what to do."""
 
 import asyncio
 import contextlib
@@ -19,8 +19,8 @@ from tests.support.stage_harness import Servers
 pytestmark = pytest.mark.timeout(60)
 
 PROTECTED = (
-    "DENIED Running in protected mode because protected mode is enabled and no password is set for the default "
-    "user: set a password"
+    "DENIED Running in protected mode because protected mode is enabled and no password is set for "
+    "the default user: set a password"
 )
 PATIENCE = 3600.0  # a check that waited for a lasting refusal would exceed the test's own time limit
 
@@ -35,7 +35,9 @@ async def client_of(url: str) -> AsyncIterator[Redis]:
 
 
 @pytest.mark.parametrize("credentials", ["", ":a-password@"], ids=["without a password", "with a password"])
-async def test_protected_mode_stops_the_start_at_once_with_the_servers_words(credentials: str) -> None:
+async def test_protected_mode_stops_the_start_at_once_with_the_servers_words(
+    credentials: str,
+) -> None:
     async with refusing_redis() as url, client_of(url.replace("//", f"//{credentials}")) as client:
         with pytest.raises(ConfigurationError) as error:
             await check_redis(client, PATIENCE)
@@ -44,7 +46,9 @@ async def test_protected_mode_stops_the_start_at_once_with_the_servers_words(cre
 
 
 @pytest.mark.asyncio(loop_scope="session")
-async def test_a_password_that_the_server_does_not_take_stops_the_start_at_once(servers: Servers) -> None:
+async def test_a_password_that_the_server_does_not_take_stops_the_start_at_once(
+    servers: Servers,
+) -> None:
     async with client_of(servers.redis_url.replace("//", "//:a-password@")) as client:
         with pytest.raises(ConfigurationError, match=r"without any password .* check WEBHOOK_REDIS_URL"):
             await check_redis(client, PATIENCE)
@@ -77,7 +81,10 @@ async def test_a_real_server_with_too_many_clients_is_waited_for(servers: Server
     await servers.redis.config_set("maxclients", connected)
     try:
         async with client_of(servers.redis_url) as client:
-            with pytest.raises(RefusedConnectionError, match="max number of clients reached: raise its `maxclients`"):
+            with pytest.raises(
+                RefusedConnectionError,
+                match="max number of clients reached: raise its `maxclients`",
+            ):
                 await client.ping()
             checking = asyncio.create_task(check_redis(client, 30.0))
             await servers.redis.config_set("maxclients", limit)

@@ -1,4 +1,4 @@
-"""A stand-in for a Redis in protected mode, as another host sees it: it gives its reason and closes the connection."""
+"""A stand-in for a Redis in protected mode: it gives its reason and closes the connection."""
 
 import asyncio
 import contextlib
@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 
 # What Redis 7.0 and Valkey 9.1 send; the middle of the text is left out.
 DENIED = (
-    b"-DENIED Running in protected mode because protected mode is enabled and no password is set for the default "
-    b"user. In this mode connections are only accepted from the loopback interface. If you want to connect from "
-    b"external computers, you may adopt one of the following solutions: 1) Just disable protected mode [...] "
+    b"-DENIED Running in protected mode because protected mode is enabled and no password is set "
+    b"for the default user. In this mode connections are only accepted from the loopback "
+    b"interface. If you want to connect from external computers, you may adopt one of the "
+    b"following solutions: 1) Just disable protected mode [...] "
     b"4) Set up an authentication password for the default user.\r\n"
 )
 

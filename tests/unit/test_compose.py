@@ -21,7 +21,8 @@ PORTS = {"ingest": 50108, "chunker": 50109, "embedder": 50110, "indexer": 50111}
 PROCESSES = [*SERVICES, "search"]  # run by our image until they are stopped
 PINNED = re.compile(r"[\w./-]+:v?(cpu-)?\d+\.\d+(\.\d+)?")
 SECRETS = [
-    "POSTGRES_PASSWORD", "REDIS_PASSWORD", "WEBHOOK_API_SECRET", "WEBHOOK_QDRANT_API_KEY", "WEBHOOK_SECRET"
+    "POSTGRES_PASSWORD", "REDIS_PASSWORD",
+    "WEBHOOK_API_SECRET", "WEBHOOK_QDRANT_API_KEY", "WEBHOOK_SECRET"
 ]  # fmt: skip
 EXAMPLE = re.compile(r"#?([A-Z][A-Z0-9_]*)=(.*)")  # a line of .env.example
 # What makes no sense in a container that others should trust.
@@ -109,14 +110,18 @@ def test_searches_go_to_the_search_service(services: dict[str, dict[str, Any]]) 
     assert services["ingest"]["environment"]["WEBHOOK_SEARCH_URL"] == f"http://search:{PORTS['indexer']}"
 
 
-def test_the_migration_runs_once_and_waits_for_postgres(services: dict[str, dict[str, Any]]) -> None:
+def test_the_migration_runs_once_and_waits_for_postgres(
+    services: dict[str, dict[str, Any]],
+) -> None:
     migrate = services["migrate"]
     assert migrate["command"] == ["millstream", "migrate"]
     assert migrate["restart"] == "no"
     assert migrate["depends_on"] == {"postgres": {"condition": "service_healthy"}}
 
 
-def test_ingest_and_redis_are_published_and_only_locally(services: dict[str, dict[str, Any]]) -> None:
+def test_ingest_and_redis_are_published_and_only_locally(
+    services: dict[str, dict[str, Any]],
+) -> None:
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
     assert {name: [with_defaults(port) for port in ports] for name, ports in published.items()} == {
         "ingest": ["127.0.0.1:50108:50108"],
@@ -142,9 +147,14 @@ def test_the_services_share_one_unprivileged_image(services: dict[str, dict[str,
         assert service["read_only"]
 
 
-def test_one_service_builds_the_image_before_the_others_start(services: dict[str, dict[str, Any]]) -> None:
+def test_one_service_builds_the_image_before_the_others_start(
+    services: dict[str, dict[str, Any]],
+) -> None:
     assert {name for name, service in services.items() if "build" in service} == {"migrate"}
-    assert {name for name, service in services.items() if "pull_policy" in service} == {*PROCESSES, "migrate"}
+    assert {name for name, service in services.items() if "pull_policy" in service} == {
+        *PROCESSES,
+        "migrate",
+    }
     assert services["migrate"]["build"]["context"] == "."
     assert services["migrate"]["pull_policy"] == "never"
 
@@ -183,7 +193,10 @@ def test_secrets_come_from_outside_and_have_no_default() -> None:
 
 def test_every_variable_is_in_the_example_and_no_other(services: dict[str, dict[str, Any]]) -> None:
     text = (ROOT / "compose.yaml").read_text()
-    blocks = [*(service.get("environment", {}) for service in services.values()), services["migrate"]["build"]["args"]]
+    blocks = [
+        *(service.get("environment", {}) for service in services.values()),
+        services["migrate"]["build"]["args"],
+    ]
     passed_on = {name for block in blocks for name, value in block.items() if value is None}
     interpolated = set(re.findall(r"(?<!\$)\$\{(\w+)", text))
     assert examples().keys() == passed_on | interpolated | {"COMPOSE_PROJECT_NAME"}
@@ -218,7 +231,9 @@ def test_redis_takes_its_password_from_its_environment(services: dict[str, dict[
     assert redis["environment"]["REDISCLI_AUTH"].startswith("${REDIS_PASSWORD:?")
 
 
-def test_tei_has_permits_for_all_requests_of_an_embedder(services: dict[str, dict[str, Any]]) -> None:
+def test_tei_has_permits_for_all_requests_of_an_embedder(
+    services: dict[str, dict[str, Any]],
+) -> None:
     flags = flags_of(services["tei"]["command"])
     assert flags["model-id"] == "sentence-transformers/all-MiniLM-L6-v2"
     assert re.fullmatch("[0-9a-f]{40}", flags["revision"])  # what a branch names may change
@@ -260,7 +275,11 @@ def test_the_image_has_every_package_of_the_project(dockerfile: list[str]) -> No
 def test_the_image_installs_locked_versions_of_files_that_it_copied(dockerfile: list[str]) -> None:
     installs = [part.strip() for line in dockerfile for part in line.split("&&") if "uv pip install" in part]
     locks = [re.findall(r"--(?:requirements|constraints|build-constraints) (\S+)", install) for install in installs]
-    assert locks == [["pyproject.toml", "requirements.lock"], ["requirements.model.lock"], ["requirements.lock"]]
+    assert locks == [
+        ["pyproject.toml", "requirements.lock"],
+        ["requirements.model.lock"],
+        ["requirements.lock"],
+    ]
     assert {name for names in locks for name in names} <= copied(dockerfile)
     assert not [install for install in installs if "--extra" in install]
     assert [install for install in installs if install.endswith("--target /opt/project .")] == [installs[-1]]

@@ -14,10 +14,15 @@ URL = re.compile(r"https?://\S{20,}|\]\([^)]+\)")
 
 COVERED = (
     "README.md",
+    ".env.example",
+    "Dockerfile",
+    "compose.yaml",
     "deploy/README.md",
+    "deploy/compose.gpu.yaml",
     "deploy/kubernetes",
     "docs/README.md",
     "docs/architecture.md",
+    "docs/docker.md",
     "docs/logging.md",
     "docs/operations.md",
     "docs/reindex.md",

@@ -1,4 +1,4 @@
-"""The stand-ins of `make compose-test` are for the images that compose.yaml and the Dockerfile name."""
+"""The stand-ins of `make compose-test` are for images that our files name."""
 
 import re
 
