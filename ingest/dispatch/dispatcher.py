@@ -30,7 +30,7 @@ from shared.pipeline.stages import RELEASED, StageName
 from shared.runtime.streams.gate import Gate
 from shared.runtime.streams.groups import create_groups
 from shared.runtime.streams.lua import script
-from shared.service.clients import PostgresPool, is_postgres_away
+from shared.service.clients import PostgresPool, is_postgres_unavailable
 from shared.service.metrics import Metrics
 
 log = structlog.get_logger()
@@ -84,7 +84,7 @@ class Dispatcher:
             except (RedisError, OSError, RefusedReleaseError, LostElectionError) as error:
                 log.warning("Dispatch interrupted", error=str(error))
             except Exception as error:
-                if not is_postgres_away(error):
+                if not is_postgres_unavailable(error):
                     raise
                 log.warning("Dispatch interrupted", error=str(error))
             await asyncio.sleep(_ELECTION_INTERVAL)

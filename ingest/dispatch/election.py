@@ -10,7 +10,7 @@ import contextlib
 from shared.service.clients import PostgresPool
 from shared.service.errors import DependencyError
 
-LEASE_S = 6.0  # dispatch goes on within ten seconds of the holder's last renewal
+LEASE_S = 6.0  # dispatch continues at most ten seconds after the last renewal
 RENEWAL_S = 1.0
 
 _WIN = """
@@ -47,10 +47,7 @@ class Election:
         self._renewal_s = renewal_s
 
     async def win(self) -> bool:
-        """Take the lease if it is free, or renew the own one.
-
-        Returns whether this process holds it now.
-        """
+        """Take the lease if it is free, or renew it; returns whether this process holds it."""
         return bool(await self._pool.fetchval(_WIN, self._name, self._holder, self._lease_s))
 
     async def keep(self) -> None:
@@ -60,12 +57,12 @@ class Election:
         while loop.time() < expires_at:
             await asyncio.sleep(self._renewal_s)
             asked_at = loop.time()
-            with contextlib.suppress(DependencyError):  # asked again until the lease has expired
+            with contextlib.suppress(DependencyError):  # repeated until the lease has expired
                 if not await self.win():
                     return
                 expires_at = asked_at + self._lease_s
 
     async def resign(self) -> None:
-        """Give the lease up, so that another process need not wait until it expires."""
+        """Release the lease, so that another process can win before it expires."""
         with contextlib.suppress(DependencyError):
             await self._pool.execute(_RESIGN, self._name, self._holder)

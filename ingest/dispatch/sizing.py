@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from shared.pipeline.messages import DocumentRef, Header
 
 AUTO = "auto"
-SHORT_S, LONG_S = 1.0, 3.0  # doctor judges fixed sizes by the same
+SHORT_S, LONG_S = 1.0, 3.0  # doctor uses them, too
 MEASURED = 8  # messages between corrections
 MAX_DOCUMENTS = 32
 MAX_SAMPLES = 64

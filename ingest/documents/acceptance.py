@@ -17,7 +17,7 @@ from shared.pipeline.ids import document_id
 from shared.pipeline.lanes import Lane
 from shared.pipeline.messages import Action, StoredDocument
 from shared.pipeline.tracing import OFF, Tracing
-from shared.service.clients import PostgresPool, is_postgres_away
+from shared.service.clients import PostgresPool, is_postgres_unavailable
 from shared.service.errors import DependencyError
 from shared.service.metrics import Metrics
 
@@ -165,7 +165,7 @@ class Acceptance:
                 self._known_collections.add(collection)
             job_id = await accept(self._pool, job, items, delivery, progress)
         except Exception as error:
-            if is_postgres_away(error):
+            if is_postgres_unavailable(error):
                 raise DependencyError("postgres", str(error) or type(error).__name__) from error
             raise
         if job_id == job.job_id:  # else this is a repeat, and the job is that of the first delivery

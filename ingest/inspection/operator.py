@@ -107,7 +107,7 @@ class Operator:
         entry = entry_of(self._consumer.stage, lane, wanted.id, fields, taken.deliveries)
         try:
             async with asyncio.timeout(self._consumer.lease):
-                letters = await self._dead_letter(entry, reason)
+                dead_letters = await self._dead_letter(entry, reason)
                 # Refused if a worker has reclaimed it meanwhile: that worker finds no current item
                 # in it, and ends it.
                 await self._handover.pass_on(entry, None)
@@ -116,7 +116,7 @@ class Operator:
                 "postgres", "the dead letters were not written in time: repeat the request"
             ) from error
         await self._leave_group(entry)
-        return DeadLettered(**msgspec.structs.asdict(taken), dead_letters=letters)
+        return DeadLettered(**msgspec.structs.asdict(taken), dead_letters=dead_letters)
 
     async def _lane(self, wanted: WantedEntry) -> Lane:
         """The lane of the pending entry."""
@@ -129,7 +129,7 @@ class Operator:
             )
         if len(found) > 1:
             raise PendingConflictError(
-                f"the lanes {' and '.join(found)} both have an entry {wanted.id}: say which"
+                f"the lanes {' and '.join(found)} both have an entry {wanted.id}: send `lane`"
             )
         return found[0]
 

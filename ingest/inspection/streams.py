@@ -50,7 +50,7 @@ class LaneState(msgspec.Struct, frozen=True, kw_only=True):
         None  # longest time since a pending entry was delivered or its lease renewed
     )
     redeliveries: int = 0  # pending entries that were delivered more than once
-    consumers: list[ConsumerState] = []  # workers; who holds entries as an operator is none
+    consumers: list[ConsumerState] = []  # workers, without operators
 
 
 class StageState(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,7 +32,7 @@ SELECT lane, (SELECT count(*) FROM (
 FROM unnest($1::text[]) AS l(lane)
 """
 
-_LETTERS = f"""
+_DEAD_LETTERS = f"""
 SELECT count(*) FROM (
   SELECT 1 FROM webhook.dead_letters WHERE replayed_at IS NULL LIMIT {COUNTED}) open
 """
@@ -74,7 +74,7 @@ class PipelineWatch:
 
     async def look(self) -> Overview:
         """Read once, and set the metrics."""
-        streams, stages, backlog, letters = None, None, None, None
+        streams, stages, backlog, dead_letters = None, None, None, None
         try:
             streams = await self._inspector.streams()
             self._show_streams(streams)
@@ -84,11 +84,11 @@ class PipelineWatch:
             log.debug("Streams not seen", error=str(error))
         try:
             backlog = await self._backlog()
-            letters = int(await self._pool.fetchval(_LETTERS))
-            self._show_backlog(backlog, letters)
+            dead_letters = int(await self._pool.fetchval(_DEAD_LETTERS))
+            self._show_backlog(backlog, dead_letters)
         except DependencyError as error:
             log.debug("Backlog not seen", error=str(error))
-        return Overview(streams=streams, stages=stages, backlog=backlog, dead_letters=letters)
+        return Overview(streams=streams, stages=stages, backlog=backlog, dead_letters=dead_letters)
 
     def complete(self, report: HealthReport) -> HealthReport:
         """The health report of ingest, with the latest state of the stages."""
@@ -110,10 +110,10 @@ class PipelineWatch:
         self._gauges.stream_oldest_pending.labels(*labels).set((lane.oldest_idle_ms or 0) / 1000)
         self._gauges.stream_consumers.labels(*labels).set(len(lane.consumers))
 
-    def _show_backlog(self, backlog: Mapping[Lane, int], letters: int) -> None:
+    def _show_backlog(self, backlog: Mapping[Lane, int], dead_letters: int) -> None:
         for lane, documents in backlog.items():
             self._gauges.backlog.labels(lane).set(documents)
-        self._gauges.dead_letters.set(letters)
+        self._gauges.dead_letters.set(dead_letters)
 
 
 async def read_waits(redis: Redis) -> list[WorkerWaits]:

@@ -48,17 +48,17 @@ _COUNT = (
 )
 
 # The callback of a reopened job (this replay may have reopened it) becomes due when the job ends;
-# its letter counts as replayed.
+# its dead letter counts as replayed.
 _REPLAY = """
-WITH letters AS MATERIALIZED (SELECT l.id, l.job_id FROM webhook.dead_letters l WHERE {where}),
+WITH chosen AS MATERIALIZED (SELECT l.id, l.job_id FROM webhook.dead_letters l WHERE {where}),
 locked AS MATERIALIZED (
-  SELECT job_id FROM webhook.jobs WHERE job_id IN (SELECT job_id FROM letters)
+  SELECT job_id FROM webhook.jobs WHERE job_id IN (SELECT job_id FROM chosen)
   ORDER BY job_id FOR UPDATE),
 again AS (
   UPDATE webhook.jobs j SET callback_due_at = now(), callback_attempts = 0
   FROM locked l WHERE j.job_id = l.job_id RETURNING j.job_id)
 UPDATE webhook.dead_letters d SET replayed_at = now()
-FROM letters l JOIN again USING (job_id) WHERE d.id = l.id AND d.replayed_at IS NULL
+FROM chosen l JOIN again USING (job_id) WHERE d.id = l.id AND d.replayed_at IS NULL
 """
 
 
@@ -116,8 +116,8 @@ class Callbacks:
 async def replay_callbacks(
     pool: asyncpg.Pool, wanted: LetterFilter, last: int, *, dry_run: bool = False
 ) -> int:
-    """Make the callbacks of these letters, up to the id `last`, due again; a dry run only counts
-    them.
+    """Make the callbacks of these dead letters, up to the id `last`, due again; a dry run only
+    counts them.
 
     Returns their number. Raises DependencyError when Postgres is unavailable.
     """

@@ -25,7 +25,7 @@ FROM webhook.dead_letters l WHERE id = $1
 """
 
 _PREVIEW_CHARACTERS = 500
-_BATCH = 1000  # letters of one DELETE, so that no statement holds locks for long
+_BATCH = 1000  # dead letters of one DELETE, so that no statement holds locks for long
 
 
 class LetterStage(enum.StrEnum):
@@ -83,7 +83,7 @@ class LetterFilter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     @property
     def is_empty(self) -> bool:
-        """Whether it selects every letter."""
+        """Whether it selects every dead letter."""
         return all(getattr(self, name) is None for name in LetterFilter.__struct_fields__)
 
 
@@ -106,7 +106,7 @@ class DeadLetters:
         after: int | None = None,
         limit: int = 100,
     ) -> DeadLetterList:
-        """Letters, newest first; replayed ones only with `with_replayed`."""
+        """Dead letters, newest first; replayed ones only with `with_replayed`."""
         where, arguments = conditions(wanted, with_replayed=with_replayed)
         if after is not None:
             arguments.append(after)
@@ -116,13 +116,14 @@ class DeadLetters:
             f"ORDER BY l.id DESC LIMIT {int(limit)}",
             *arguments,
         )
-        letters = [msgspec.convert(dict(row), DeadLetter) for row in rows]
+        dead_letters = [msgspec.convert(dict(row), DeadLetter) for row in rows]
         return DeadLetterList(
-            dead_letters=letters, next=letters[-1].id if len(letters) == limit else None
+            dead_letters=dead_letters,
+            next=dead_letters[-1].id if len(dead_letters) == limit else None,
         )
 
     async def get(self, letter_id: int) -> DeadLetterDetails | None:
-        """One letter with previews of its content."""
+        """One dead letter with previews of its content."""
         row = await self._pool.fetchrow(_GET, letter_id, _PREVIEW_CHARACTERS)
         if row is None:
             return None
@@ -143,7 +144,7 @@ class DeadLetters:
         )
 
     async def count(self, wanted: LetterFilter, *, with_replayed: bool = False) -> int:
-        """The number of letters."""
+        """The number of dead letters."""
         where, arguments = conditions(wanted, with_replayed=with_replayed)
         return int(
             await self._pool.fetchval(
@@ -152,11 +153,11 @@ class DeadLetters:
         )
 
     async def drop(self, wanted: LetterFilter, *, with_replayed: bool = False) -> int:
-        """Delete the letters for good; returns how many.
+        """Delete the dead letters for good; returns how many.
 
         Their items stay failed and cannot be retried.
 
-        A letter that is being replayed is skipped.
+        A dead letter that is being replayed is skipped.
         """
         where, arguments = conditions(wanted, with_replayed=with_replayed)
         statement = (

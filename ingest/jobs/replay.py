@@ -1,6 +1,6 @@
 """Replaying dead letters: their items are queued again, and their callbacks are due again.
 
-The retry of a job is a replay of its letters.
+The retry of a job is a replay of its dead letters.
 """
 
 import asyncpg
@@ -10,17 +10,17 @@ from ingest.jobs.callbacks import replay_callbacks
 from ingest.jobs.dead_letters import LetterFilter, LetterStage, conditions
 from shared.pipeline.failpoints import failpoint
 
-_BATCH = 1000  # letters of one statement, so that none holds locks for long
+_BATCH = 1000  # dead letters of one statement, so that none holds locks for long
 
-# Whether a letter can be replayed: not without an item that failed, a later version that won, or
-# without a text.
-_JUDGED = f"""
-letters AS MATERIALIZED (
+# Whether a dead letter can be replayed: not without an item that failed, a later version that won,
+# or without a text.
+_CHECKED = f"""
+chosen AS MATERIALIZED (
   SELECT l.id, l.job_id, l.position FROM webhook.dead_letters l
   WHERE {{where}} AND l.stage <> '{LetterStage.CALLBACK}'
     AND l.id > ${{after}} AND l.id <= ${{until}}
   ORDER BY l.id LIMIT {{limit}}),
-judged AS MATERIALIZED (
+checked AS MATERIALIZED (
   SELECT l.id, l.job_id, l.position, CASE
     WHEN i.state IS DISTINCT FROM 'failed' THEN 'without_item'
     WHEN EXISTS (
@@ -32,26 +32,26 @@ judged AS MATERIALIZED (
          AND NOT EXISTS (SELECT 1 FROM webhook.payloads p WHERE p.version = i.version)
       THEN 'without_text'
     ELSE 'replayable' END AS outcome
-  FROM letters l LEFT JOIN webhook.job_items i USING (job_id, position))"""
+  FROM chosen l LEFT JOIN webhook.job_items i USING (job_id, position))"""
 
 _COUNTS = """
 SELECT {replayed} AS replayed, count(*) FILTER (WHERE outcome = 'superseded') AS superseded,
        count(*) FILTER (WHERE outcome = 'without_text') AS without_text,
        count(*) FILTER (WHERE outcome = 'without_item') AS without_item,
-       count(*) AS letters, max(id) AS last
-FROM judged"""
+       count(*) AS chosen, max(id) AS last
+FROM checked"""
 
-_DRY_RUN = f"WITH {_JUDGED}" + _COUNTS.format(
+_DRY_RUN = f"WITH {_CHECKED}" + _COUNTS.format(
     replayed="count(*) FILTER (WHERE outcome = 'replayable')"
 )
 
 # Locks items before jobs, each in key order. An item that a concurrent replay has queued is no
 # longer `failed` once this statement has its lock, so it is not counted twice.
 _REPLAY = (
-    f"WITH {_JUDGED},"
+    f"WITH {_CHECKED},"
     """
 held AS MATERIALIZED (
-  SELECT i.job_id, i.position FROM webhook.job_items i JOIN judged g USING (job_id, position)
+  SELECT i.job_id, i.position FROM webhook.job_items i JOIN checked g USING (job_id, position)
   WHERE g.outcome = 'replayable' AND i.state = 'failed'
   ORDER BY i.job_id, i.position FOR UPDATE OF i),
 again AS (
@@ -74,7 +74,7 @@ reopened AS (
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
-    """The number of replayed letters, and of those that were not, by reason."""
+    """The number of replayed dead letters, and of those that were not, by reason."""
 
     replayed: int = 0
     superseded: int = 0  # a later version of the document won
@@ -83,10 +83,10 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def replay(pool: asyncpg.Pool, wanted: LetterFilter, *, dry_run: bool = False) -> Replay:
-    """Queue the items of these letters, due at once and with no attempts, and make their callbacks
-    due.
+    """Queue the items of these dead letters, due at once and with no attempts, and make their
+    callbacks due.
 
-    A letter is replayed only once. A dry run only counts. Works in batches: after an error
+    A dead letter is replayed only once. A dry run only counts. Works in batches: after an error
     (DependencyError when Postgres is unavailable) a part may be replayed; a repeated call replays
     the rest.
     """
@@ -95,7 +95,7 @@ async def replay(pool: asyncpg.Pool, wanted: LetterFilter, *, dry_run: bool = Fa
     statement = (_DRY_RUN if dry_run else _REPLAY).format(
         where=where, after=after, until=until, limit=_BATCH
     )
-    # An item that fails again at once becomes a new letter, which this call must not replay.
+    # An item that fails again at once becomes a new dead letter, which this call must not replay.
     last = await pool.fetchval("SELECT max(id) FROM webhook.dead_letters")
     total, seen, found = Replay(), 0, _BATCH
     while found == _BATCH:
@@ -103,7 +103,7 @@ async def replay(pool: asyncpg.Pool, wanted: LetterFilter, *, dry_run: bool = Fa
         assert row is not None
         if not dry_run:
             failpoint("ingest", "replayed")
-        found, seen = row["letters"], row["last"]
+        found, seen = row["chosen"], row["last"]
         total = Replay(
             **{name: count + row[name] for name, count in msgspec.structs.asdict(total).items()}
         )

@@ -49,7 +49,7 @@ DELETE FROM webhook.idempotency_keys WHERE (scope, key) IN (
   LIMIT $1 FOR UPDATE SKIP LOCKED)
 """
 
-_OLD_LETTERS = """
+_OLD_DEAD_LETTERS = """
 DELETE FROM webhook.dead_letters WHERE id IN (
   SELECT id FROM webhook.dead_letters
   WHERE created_at < now() - make_interval(secs => $1)
@@ -90,7 +90,7 @@ async def delete_old_rows(pool: PostgresPool, *, retention: float, cache_retenti
     await _repeat(pool, _OLD_JOBS, retention, _BATCH)
     await _repeat(pool, _OLD_TEXTS, _BATCH)
     await _repeat(pool, _OLD_KEYS, _BATCH)
-    await _repeat(pool, _OLD_LETTERS, retention, _BATCH)
+    await _repeat(pool, _OLD_DEAD_LETTERS, retention, _BATCH)
     await _repeat(pool, _OLD_CRAWL_ENDS, retention, _BATCH)
     await _repeat(pool, _OLD_EMBEDDINGS, cache_retention, _BATCH)
 

@@ -12,7 +12,7 @@ import asyncpg
 import msgspec
 import structlog
 
-from shared.service.clients import is_postgres_away
+from shared.service.clients import is_postgres_unavailable
 
 log = structlog.get_logger()
 
@@ -82,7 +82,7 @@ class OperationLog:
                     "Metrics rows dropped",
                     rows=len(rows),
                     error=str(error),
-                    away=is_postgres_away(error),
+                    away=is_postgres_unavailable(error),
                 )
                 # One failure per flush: a frozen server must not delay the end of the process.
                 return

@@ -118,7 +118,7 @@ ended AS (
   RETURNING i.*, c.ordinal,
             coalesce((i.stages #>> '{{chunker,started_at}}')::timestamptz, i.accepted_at)
               AS started_at),
-letters AS (
+dead AS (
   INSERT INTO webhook.dead_letters
     (job_id, position, document_id, version, url, stage, code, error, attempts, deliveries)
   SELECT job_id, position, document_id, version, url, $4, code, error, attempts, $5

@@ -31,7 +31,7 @@ from shared.runtime.waits import StartWaits, WaitReporter
 from shared.service.clients import (
     PostgresPool,
     check_redis,
-    is_postgres_away,
+    is_postgres_unavailable,
     postgres_pool,
     redis_command,
     redis_reader,
@@ -223,7 +223,7 @@ def open_tracing(service: str, instance: str, environ: Mapping[str, str]) -> Tra
     return OpenTelemetry(exporting_provider(service, instance, environ))
 
 
-@stamina.retry(on=is_postgres_away, attempts=None, timeout=_PATIENCE, wait_max=2.0)
+@stamina.retry(on=is_postgres_unavailable, attempts=None, timeout=_PATIENCE, wait_max=2.0)
 async def _connect_postgres(settings: PostgresSettings, service: str) -> PostgresPool:
     """Connect; servers that start together with this process get some time to come up."""
     return await postgres_pool(settings.database_url, name=service)

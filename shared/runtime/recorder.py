@@ -14,13 +14,13 @@ from shared.pipeline.messages import DocumentRef, EncodedMessage, Header, body_p
 from shared.pipeline.outcomes import Dead, Done, Emit, ItemState, Outcome, Retry
 from shared.pipeline.stages import StageName
 from shared.runtime.stage import Document
-from shared.service.clients import is_postgres_away
+from shared.service.clients import is_postgres_unavailable
 from shared.service.metrics import Metrics
 
 log = structlog.get_logger()
 
 # While Postgres is unavailable, keep the entry and its slot, and repeat until it works or the lease is lost.
-patiently = stamina.retry(on=is_postgres_away, attempts=None, timeout=None, wait_initial=0.1, wait_max=2.0)
+patiently = stamina.retry(on=is_postgres_unavailable, attempts=None, timeout=None, wait_initial=0.1, wait_max=2.0)
 
 
 class Recorder:

@@ -164,7 +164,7 @@ class _PooledConnection(asyncpg.Connection):
 class PostgresPool(asyncpg.Pool):
     """A pool that never waits for ever for a frozen server, and says DependencyError when it is away.
 
-    (On an acquired connection asyncpg's own errors are raised; `is_postgres_away` knows both.)
+    (On an acquired connection asyncpg's own errors are raised; `is_postgres_unavailable` knows both.)
     """
 
     def acquire(self, *, timeout: float | None = None) -> Any:
@@ -193,7 +193,7 @@ def postgres_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_postgres_away(error):
+        if is_postgres_unavailable(error):
             raise DependencyError("postgres", f"{type(error).__name__}: {error}") from error
         raise
 
@@ -256,7 +256,7 @@ async def use_json_codec(connection: Any) -> None:
     )
 
 
-def is_postgres_away(error: BaseException) -> bool:
+def is_postgres_unavailable(error: BaseException) -> bool:
     """Whether the statement may be tried again: the server or the way to it failed, not the statement."""
     if isinstance(error, DependencyError):
         return error.service == "postgres"

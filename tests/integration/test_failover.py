@@ -15,7 +15,7 @@ from redis.exceptions import ReadOnlyError, RedisError
 
 from local.ports import free_port
 from local.redis import find_redis_server
-from shared.service.clients import check_redis, is_postgres_away, is_redis_away, postgres_pool, redis_command
+from shared.service.clients import check_redis, is_postgres_unavailable, is_redis_away, postgres_pool, redis_command
 from shared.service.errors import ConfigurationError, DependencyError
 from tests.support.stage_harness import Servers
 from tests.support.waiting import wait_until
@@ -183,7 +183,7 @@ async def test_a_connection_that_the_server_ended_counts_as_unavailable(servers:
         await wait_until(lambda: _is_lost(connection), timeout=15, description="the pool closes the connection")
         with pytest.raises(asyncpg.InterfaceError) as failure:
             await connection.execute("SELECT 1")
-        assert is_postgres_away(failure.value)
+        assert is_postgres_unavailable(failure.value)
 
 
 def _is_lost(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:

@@ -28,6 +28,23 @@ COVERED = (
     "docs/settings.md",
     "docs/tracing.md",
     "examples",
+    "ingest/__main__.py",
+    "ingest/dispatch",
+    "ingest/documents",
+    "ingest/http/app.py",
+    "ingest/http/bodies.py",
+    "ingest/http/deadline.py",
+    "ingest/http/job_events.py",
+    "ingest/http/openapi.py",
+    "ingest/http/parameters.py",
+    "ingest/http/qdrant_check.py",
+    "ingest/http/routes",
+    "ingest/http/sessions.py",
+    "ingest/inspection",
+    "ingest/jobs",
+    "ingest/upkeep",
+    "shared/jobs",
+    "tests/unit/ingest",
 )
 
 

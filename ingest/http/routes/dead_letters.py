@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 
 class ListQuery(LetterFilter, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    replayed: bool = False  # list replayed letters, too
+    replayed: bool = False  # list replayed dead letters, too
     after: LetterId | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 
@@ -36,7 +36,7 @@ class ReplayRequest(LetterFilter, frozen=True, kw_only=True, forbid_unknown_fiel
 
 class DropQuery(LetterFilter, frozen=True, kw_only=True, forbid_unknown_fields=True):
     all: bool = False  # required to be true if there is no filter
-    replayed: bool = False  # drop replayed letters, too
+    replayed: bool = False  # drop replayed dead letters, too
     dry_run: bool = False
 
 
@@ -45,7 +45,7 @@ class Replayed(Replay, frozen=True, kw_only=True):
 
 
 class Dropped(msgspec.Struct, frozen=True, kw_only=True):
-    dropped: int  # letters
+    dropped: int  # dead letters
     dry_run: bool
 
 
@@ -54,27 +54,27 @@ class DeadLettersApi:
 
     def __init__(self, pool: PostgresPool) -> None:
         self._pool = pool
-        self._letters = DeadLetters(pool)
+        self._dead_letters = DeadLetters(pool)
 
     @route("GET /api/dead-letters", "List dead letters", {200: DeadLetterList})
     async def get_letters(self, _request: web.Request, query: ListQuery) -> web.Response:
         """A list of dead letters, newest first."""
-        letters = await self._letters.list(
+        dead_letters = await self._dead_letters.list(
             query, with_replayed=query.replayed, after=query.after, limit=query.limit
         )  # fmt: skip
-        return json_response(letters)
+        return json_response(dead_letters)
 
     @route("GET /api/dead-letters/{id}", "One dead letter", {200: DeadLetterDetails})
     async def get_letter(self, _request: web.Request, id: LetterId) -> web.Response:  # noqa: A002
         """One dead letter, with previews of its text or of the unreadable entry."""
-        letter = await self._letters.get(id)
-        if letter is None:
+        dead_letter = await self._dead_letters.get(id)
+        if dead_letter is None:
             raise ProblemError(404, "Not Found", f"there is no dead letter {id}")
-        return json_response(letter)
+        return json_response(dead_letter)
 
     @route("POST /api/dead-letters/replay", "Replay dead letters", {202: Replayed, 200: Replayed})
     async def post_replay(self, request: web.Request, body: ReplayRequest) -> web.Response:
-        """Queue the documents of the letters again; a dry run only counts them."""
+        """Queue the documents of the dead letters again; a dry run only counts them."""
         request[DEADLINE].start(LONG)
         result = await replay(self._pool, body, dry_run=body.dry_run)
         if not body.dry_run:
@@ -84,17 +84,17 @@ class DeadLettersApi:
 
     @route("DELETE /api/dead-letters", "Drop dead letters", {200: Dropped})
     async def delete_letters(self, request: web.Request, query: DropQuery) -> web.Response:
-        """Delete letters for good; a dry run only counts them."""
+        """Delete dead letters for good; a dry run only counts them."""
         if query.is_empty and not query.all:
             raise unprocessable(
-                "no letters selected: expected `ids`, another filter, or `all=true`"
+                "no dead letters selected: expected `ids`, another filter, or `all=true`"
             )
         request[DEADLINE].start(LONG)
-        # An id selects its letter, replayed or not.
+        # An id selects its dead letter, replayed or not.
         with_replayed = query.replayed or query.ids is not None
         if query.dry_run:
-            dropped = await self._letters.count(query, with_replayed=with_replayed)
+            dropped = await self._dead_letters.count(query, with_replayed=with_replayed)
         else:
-            dropped = await self._letters.drop(query, with_replayed=with_replayed)
+            dropped = await self._dead_letters.drop(query, with_replayed=with_replayed)
             log.info("Dead letters dropped", dropped=dropped)
         return json_response(Dropped(dropped=dropped, dry_run=query.dry_run))

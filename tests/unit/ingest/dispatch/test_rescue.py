@@ -16,8 +16,6 @@ def test_with_empty_streams_an_item_is_stuck_after_three_timeouts() -> None:
 def test_an_item_whose_own_entry_is_the_oldest_is_never_stuck(
     idle: float, timeout: float, delay: float
 ) -> None:
-    """Its entry was added `delay` after its last progress: at once, or after Redis was away for a
-    while.
-    """
+    """Its entry was added `delay` after its last progress, if Redis was unavailable meanwhile."""
     added = idle - min(delay, 2 * timeout, idle)
     assert idle <= stuck_after(added, timeout) + 1e-6

@@ -55,7 +55,7 @@ BLOCKS = pytest.mark.parametrize("block_bytes", [1, 2, 7, 1 << 16])
 
 
 @pytest.mark.parametrize(
-    ("sent", "mended"),
+    ("sent", "repaired"),
     [
         (rb'"\ud83d"', rb'"\ufffd"'),
         (rb'"\uDE00x"', rb'"\ufffdx"'),
@@ -73,16 +73,16 @@ BLOCKS = pytest.mark.parametrize("block_bytes", [1, 2, 7, 1 << 16])
 )
 @BLOCKS
 def test_lone_surrogate_escapes_become_the_replacement_character(
-    sent: bytes, mended: bytes, block_bytes: int
+    sent: bytes, repaired: bytes, block_bytes: int
 ) -> None:
-    assert repair(sent, block_bytes=block_bytes) == mended
+    assert repair(sent, block_bytes=block_bytes) == repaired
 
 
 @BLOCKS
 def test_nesting_over_64_levels_becomes_a_number(block_bytes: int) -> None:
     deep = b"[" * 70 + b'"]["' + b"]" * 70
-    mended = repair(b'{"a":' + deep + b',"b":[1]}', block_bytes=block_bytes)
-    value = msgspec.json.decode(mended)
+    repaired = repair(b'{"a":' + deep + b',"b":[1]}', block_bytes=block_bytes)
+    value = msgspec.json.decode(repaired)
     assert value["b"] == [1]
     depth = 1
     value = value["a"]
@@ -115,9 +115,9 @@ def test_brackets_inside_strings_do_not_nest() -> None:
 @given(values, st.sampled_from([1, 3, 8, 1 << 16]))
 def test_any_json_of_lenient_senders_can_be_decoded(value: Any, size: int) -> None:
     body = json.dumps(value).encode()
-    mended = repair(body, block_bytes=size)
-    assert len(mended) == len(body)
-    assert msgspec.json.decode(mended) == json.loads(json.dumps(replaced(value)))
+    repaired = repair(body, block_bytes=size)
+    assert len(repaired) == len(body)
+    assert msgspec.json.decode(repaired) == json.loads(json.dumps(replaced(value)))
 
 
 @settings(deadline=None)

@@ -14,7 +14,7 @@ from shared.service.parameters import read_body, read_query
 from shared.service.settings import Seconds
 
 JOB = str(uuid.UUID(int=7))
-LETTER_ID = f"a whole number from 1 to {2**63 - 1}"
+DEAD_LETTER_ID = f"a whole number from 1 to {2**63 - 1}"
 
 
 def test_a_query_and_a_body_select_the_same_letters() -> None:
@@ -72,7 +72,7 @@ def test_an_empty_body_replays_every_letter(body: bytes) -> None:
         ({"job_id": "7"}, "invalid value for `job_id`: expected a UUID"),
         (
             {"ids": ["1"]},
-            f"invalid value for `ids`: expected a list, each element {LETTER_ID}",
+            f"invalid value for `ids`: expected a list, each element {DEAD_LETTER_ID}",
         ),
         ([], "invalid body: Expected `object`, got `array`"),
     ],

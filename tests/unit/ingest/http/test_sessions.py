@@ -1,4 +1,4 @@
-"""Sessions of the page: who gets one, what it opens, and what another site cannot do with it."""
+"""Sessions of the page: sign-in, authorisation, and requests that another site makes."""
 
 from collections.abc import AsyncIterator
 

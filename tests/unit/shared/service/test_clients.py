@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from shared.service.clients import is_postgres_away
+from shared.service.clients import is_postgres_unavailable
 from shared.service.errors import DependencyError
 
 AWAY = [
@@ -28,9 +28,9 @@ OTHERS = [
 
 @pytest.mark.parametrize("error", AWAY, ids=lambda error: f"{type(error).__name__} {error}")
 def test_the_server_or_the_way_to_it_failed(error: Exception) -> None:
-    assert is_postgres_away(error)
+    assert is_postgres_unavailable(error)
 
 
 @pytest.mark.parametrize("error", OTHERS, ids=lambda error: f"{type(error).__name__} {error}")
 def test_the_statement_itself_failed(error: Exception) -> None:
-    assert not is_postgres_away(error)
+    assert not is_postgres_unavailable(error)
