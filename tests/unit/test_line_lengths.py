@@ -21,6 +21,7 @@ COVERED = (
     "deploy/compose.gpu.yaml",
     "deploy/kubernetes",
     "docs/README.md",
+    "docs/api.md",
     "docs/architecture.md",
     "docs/docker.md",
     "docs/logging.md",

@@ -20,6 +20,7 @@ COVERED = (
     "README.md",
     "deploy",
     "docs/README.md",
+    "docs/api.md",
     "docs/architecture.md",
     "docs/logging.md",
     "docs/operations.md",
