@@ -26,10 +26,17 @@ log = structlog.get_logger()
 async def serve(process: Process, settings: Settings) -> None:
     client = await listen(process, settings)
     registry, targets, store = Registry(process.pool), Targets(process.pool), PointStore(client)
-    guard = StoreGuard(client, targets, Recovery(process.pool, settings.runtime.indexing_job_timeout))
+    guard = StoreGuard(
+        client, targets, Recovery(process.pool, settings.runtime.indexing_job_timeout)
+    )
     process.stack.callback(asyncio.create_task(guard.run(), name="store guard").cancel)
     log.info("Service pool initialized", qdrant=settings.qdrant.qdrant_url)
-    scrubs = Scrubs(Scrubber(registry, store), targets, process.metrics.scrubber, settings.indexer.scrub_interval)
+    scrubs = Scrubs(
+        Scrubber(registry, store),
+        targets,
+        process.metrics.scrubber,
+        settings.indexer.scrub_interval,
+    )
     process.stack.callback(asyncio.create_task(scrubs.run(), name="scrubber").cancel)
     keyword = KeywordParameters(k1=settings.search.bm25_k1, b=settings.search.bm25_b)
     stage = IndexStage(

@@ -1,4 +1,4 @@
-"""Documents of the index stage as candidates for the version fence, and the fence's results as outcomes."""
+"""Documents of the index stage as candidates for the fence, and its results as outcomes."""
 
 import datetime as dt
 
@@ -14,10 +14,13 @@ from shared.pipeline.outcomes import Dead, Done, Outcome
 from shared.service.errors import RejectedError
 
 
-def candidate_of(ref: DocumentRef, embedded: EmbeddedDocument, target: Target, encoder: KeywordEncoder) -> Candidate:
+def candidate_of(
+    ref: DocumentRef, embedded: EmbeddedDocument, target: Target, encoder: KeywordEncoder
+) -> Candidate:
     """Make the points of a document. CPU-bound: call it in a thread. Raises RejectedError."""
     points = points_of(
-        ref, embedded, domain=ref.domain, collection=target.collection, indexed_at=dt.datetime.now(dt.UTC),
+        ref, embedded, domain=ref.domain, collection=target.collection,
+        indexed_at=dt.datetime.now(dt.UTC),
         encoder=encoder,
     )  # fmt: skip
     document = embedded.document
@@ -44,6 +47,7 @@ def outcome_of(candidate: Candidate, result: Result) -> Outcome:
 
 def _registration(ref: DocumentRef, *, is_live: bool) -> Registration:
     return Registration(
-        document_id=ref.document_id, version=ref.version, is_live=is_live, url=ref.url, domain=ref.domain,
+        document_id=ref.document_id, version=ref.version, is_live=is_live, url=ref.url,
+        domain=ref.domain,
         crawl_id=ref.crawl_id,
     )  # fmt: skip

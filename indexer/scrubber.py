@@ -1,7 +1,8 @@
-"""The scrubber: takes away points that no search shows and no later step of the fence comes by.
+"""The scrubber deletes points that no search shows and that no later step of the fence deletes.
 
-A worker that was frozen for an hour, or a request that Qdrant did after its sender gave up, can leave points of a
-version that was long decided against. They are hidden, so there is no hurry: slow passes over the whole collection.
+A worker that was frozen for an hour, or a request that Qdrant carried out after its sender gave up,
+can leave points of a version that was decided against. They are hidden, so slow passes over the
+whole collection will do.
 """
 
 import asyncio
@@ -23,7 +24,8 @@ from shared.service.metrics import ScrubberMetrics
 log = structlog.get_logger()
 
 _PAGE_POINTS = 1000
-_REST = 4.0  # times the seconds that a page took: searches and upserts get the rest of Qdrant and Postgres
+# Times the seconds that a page took: searches and upserts get the rest of Qdrant and Postgres.
+_REST = 4.0
 
 
 class Decisions(Protocol):
@@ -40,7 +42,9 @@ class Points(Protocol):
 
 
 class Scrubbed(msgspec.Struct, frozen=True):
-    """One page, or one pass over a collection; `after` is where the next page begins, None at the end."""
+    """One page, or one pass over a collection; `after` is where the next page begins, None at the
+    end.
+    """
 
     points: int
     removed: int
@@ -48,14 +52,16 @@ class Scrubbed(msgspec.Struct, frozen=True):
 
 
 class Scrubber:
-    """Looks at every point of a collection. Any number may do so at once, beside everything else."""
+    """Looks at every point of a collection. Any number may do so at once."""
 
     def __init__(self, registry: Decisions, store: Points) -> None:
         self._registry = registry
         self._store = store
 
     async def scrub(self, target: str) -> Scrubbed:
-        """One pass, most of which is rest. Raises DependencyError when Qdrant or Postgres is away."""
+        """One pass, most of which is rest. Raises DependencyError when Qdrant or Postgres is
+        unavailable.
+        """
         points, removed, after = 0, 0, None
         while True:
             started = time.monotonic()
@@ -66,10 +72,14 @@ class Scrubber:
             await asyncio.sleep(_REST * (time.monotonic() - started))
 
     async def scrub_page(self, target: str, after: Any) -> Scrubbed:
-        """One page. The registry is asked after the points were read, and what it says of them then stays true."""
+        """One page. The registry is asked after the points were read, and what it says of them then
+        stays true.
+        """
         page = await self._store.page(target, after, _PAGE_POINTS)
         documents = sorted({point.document_id for point in page.points})
-        left = left_points(page.points, await self._registry.decided(target, documents) if documents else {})
+        left = left_points(
+            page.points, await self._registry.decided(target, documents) if documents else {}
+        )
         if left:
             await self._store.delete_points(target, [point.id for point in left])
         return Scrubbed(len(page.points), len(left), page.after)
@@ -78,7 +88,9 @@ class Scrubber:
 class Scrubs:
     """Has each target scrubbed once an interval, by whichever indexer comes first."""
 
-    def __init__(self, scrubber: Scrubber, targets: Targets, metrics: ScrubberMetrics, interval: float) -> None:
+    def __init__(
+        self, scrubber: Scrubber, targets: Targets, metrics: ScrubberMetrics, interval: float
+    ) -> None:
         """`interval` in seconds."""
         self._scrubber = scrubber
         self._targets = targets
@@ -102,11 +114,18 @@ class Scrubs:
         self._metrics.passes.inc()
         self._metrics.points.inc(scrubbed.removed)
         log.info(
-            "Collection scrubbed", collection=target, points=scrubbed.points, removed=scrubbed.removed,
+            "Collection scrubbed", collection=target, points=scrubbed.points,
+            removed=scrubbed.removed,
             duration_ms=round((time.monotonic() - started) * 1000),
         )  # fmt: skip
 
 
 def left_points(points: Iterable[StoredPoint], decided: Mapping[str, Decided]) -> list[StoredPoint]:
-    """Those whose version was decided against. One above the fence is in work, one that is live is shown."""
-    return [point for point in points if (d := decided.get(point.document_id)) and d.is_against(point.version)]
+    """Those whose version was decided against. One above the fence is in progress, one that is live
+    is shown.
+    """
+    return [
+        point
+        for point in points
+        if (d := decided.get(point.document_id)) and d.is_against(point.version)
+    ]

@@ -1,4 +1,6 @@
-"""The search API put together: on the indexer's own port, and by `python -m indexer.search_api` without the stage."""
+"""The search API put together: on the indexer's own port, and by `python -m indexer.search_api`
+without the stage.
+"""
 
 import asyncio
 
@@ -28,14 +30,20 @@ DEFAULT_PORT = 50111  # the indexer's
 
 
 async def listen(process: Process, settings: Settings) -> AsyncQdrantClient:
-    """Serve searches on the process's port; returns its Qdrant client, which closes with the process."""
-    check_secret("WEBHOOK_API_SECRET", settings.search.api_secret, test_mode=settings.process.test_mode)
+    """Serve searches on the process's port; returns its Qdrant client, which closes with the
+    process.
+    """
+    check_secret(
+        "WEBHOOK_API_SECRET", settings.search.api_secret, test_mode=settings.process.test_mode
+    )
     client = make_client(settings.qdrant, process.metrics.request_observer("qdrant"))
     process.stack.push_async_callback(client.close)
     await handshake(client)
     process.health.checks["qdrant"] = check_qdrant(client)
     app = await _make_app(process, client, settings)
-    await process.listen(app, settings.process.host, Port(DEFAULT_PORT, settings.indexer.indexer_port))
+    await process.listen(
+        app, settings.process.host, Port(DEFAULT_PORT, settings.indexer.indexer_port)
+    )
     return client
 
 
@@ -46,7 +54,9 @@ async def serve(process: Process, settings: Settings) -> None:
     await process.stop.wait()
 
 
-async def _make_app(process: Process, client: AsyncQdrantClient, settings: Settings) -> web.Application:
+async def _make_app(
+    process: Process, client: AsyncQdrantClient, settings: Settings
+) -> web.Application:
     session = await process.stack.enter_async_context(aiohttp.ClientSession(headers=UNCOMPRESSED))
     process.health.checks["tei"] = check_any(tei_clients(session, settings.tei.of_queries))
     visibility = RegistryVisibility(process.pool)
@@ -60,7 +70,9 @@ async def _make_app(process: Process, client: AsyncQdrantClient, settings: Setti
         keyword=_keyword_index(process, client, visibility, settings.search),
         embed_query=TargetEmbedder(visibility.seen, embedder, settings.tei.of_queries),
     )
-    options = SearchOptions(default_collection=settings.collection.qdrant_collection, rrf_k=settings.search.rrf_k)
+    options = SearchOptions(
+        default_collection=settings.collection.qdrant_collection, rrf_k=settings.search.rrf_k
+    )
     authenticator = Authenticator(settings.search.api_secret, Secret())
 
     def is_authentic(request: web.Request) -> bool:
@@ -73,7 +85,10 @@ async def _make_app(process: Process, client: AsyncQdrantClient, settings: Setti
 
 
 def _keyword_index(
-    process: Process, client: AsyncQdrantClient, visibility: RegistryVisibility, settings: SearchSettings
+    process: Process,
+    client: AsyncQdrantClient,
+    visibility: RegistryVisibility,
+    settings: SearchSettings,
 ) -> KeywordIndex:
     if settings.keyword_index is KeywordEngine.QDRANT:
         return QdrantKeywordIndex(PointReader(client))

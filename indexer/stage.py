@@ -1,4 +1,4 @@
-"""The index stage: writes points for every chunk past the version fence. Deletes skip the other stages."""
+"""The index stage: writes points past the version fence. Deletes skip the other stages."""
 
 import asyncio
 import time
@@ -20,7 +20,9 @@ class IndexStage(Stage[Batch, Candidate]):
 
     name = StageName.INDEXER
 
-    def __init__(self, collections: TargetCollections, fences: Mapping[Lane, Fence], operations: OperationLog) -> None:
+    def __init__(
+        self, collections: TargetCollections, fences: Mapping[Lane, Fence], operations: OperationLog
+    ) -> None:
         self._collections = collections
         self._fences = fences
         self._operations = operations
@@ -29,7 +31,9 @@ class IndexStage(Stage[Batch, Candidate]):
         if document.ref.action is Action.DELETE:
             return deletion_of(document.ref)
         encoder = await self._collections.encoder(prepared.target, document.body.dimension)
-        return await asyncio.to_thread(candidate_of, document.ref, document.body, prepared.target, encoder)
+        return await asyncio.to_thread(
+            candidate_of, document.ref, document.body, prepared.target, encoder
+        )
 
     async def finish(self, prepared: Batch, unfinished: Sequence[Candidate]) -> Sequence[Outcome]:
         """Bring all candidates of the batch past the fence together."""
@@ -38,7 +42,8 @@ class IndexStage(Stage[Batch, Candidate]):
             results = await self._fences[prepared.lane].apply(prepared.target.target, unfinished)
         self._operations.add(
             Operation(
-                operation_type="qdrant", operation_name="index", duration_ms=(time.monotonic() - started) * 1000,
+                operation_type="qdrant", operation_name="index",
+                duration_ms=(time.monotonic() - started) * 1000,
                 metadata={
                     "documents": len(unfinished),
                     "points": sum(len(candidate.points) for candidate in unfinished),

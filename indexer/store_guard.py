@@ -1,5 +1,5 @@
-"""Brings Qdrant to what Postgres says: a lost collection is filled again from the texts, one that is not needed any
-more is deleted, and the aliases lead to the live collections.
+"""Brings Qdrant to what Postgres says: a lost collection is filled again from the texts, one that
+is not needed any more is deleted, and the aliases lead to the live collections.
 """
 
 import asyncio
@@ -8,7 +8,13 @@ import asyncpg
 import structlog
 from qdrant_client import AsyncQdrantClient
 
-from indexer.qdrant.collection import alias_targets, collection_exists, collection_names, delete_collection, set_alias
+from indexer.qdrant.collection import (
+    alias_targets,
+    collection_exists,
+    collection_names,
+    delete_collection,
+    set_alias,
+)
 from indexer.recovery import Recovery
 from shared.jobs.targets import Target, Targets
 from shared.service.errors import MillstreamError
@@ -47,7 +53,9 @@ class StoreGuard:
         stored = await collection_names(self._client)
         aliases = await alias_targets(self._client)
         in_use = await self._targets.in_use()
-        await self._recovery.collections_back([target.target for target in in_use if target.target in stored])
+        await self._recovery.collections_back(
+            [target.target for target in in_use if target.target in stored]
+        )
         for target in in_use:
             if target.target not in stored:
                 await self._begin_recovery(target.target)
@@ -55,12 +63,15 @@ class StoreGuard:
                 await set_alias(self._client, target.collection, target.target, aliases)
         for target in await self._targets.retired():
             if target.target not in stored:
-                await self._targets.forget_documents(target.target)  # so that a rollback brings all of them
+                await self._targets.forget_documents(
+                    target.target
+                )  # so that a rollback brings all of them
         for target in await self._targets.dropped():
             await self._drop(target, stored)
 
     async def check(self, target: str) -> None:
-        """Begin a recovery if a target's collection is missing. Call it before the collection is created.
+        """Begin a recovery if a target's collection is missing. Call it before the collection is
+        created.
 
         Raises DependencyError if Qdrant or Postgres is unavailable.
         """
@@ -68,7 +79,9 @@ class StoreGuard:
             await self._begin_recovery(target)
 
     async def recover(self) -> bool:
-        """Queue one slice of each recovery. Returns whether there is more to queue. An error stops no other target."""
+        """Queue one slice of each recovery. Returns whether there is more to queue. An error stops
+        no other target.
+        """
         has_more = False
         for target in await self._recovery.open():
             try:
@@ -77,7 +90,11 @@ class StoreGuard:
                 log.warning("Collections not looked after", target=target, error=str(error))
                 continue
             if progress is not None and progress.is_last:
-                log.error("Store lost, documents queued again", target=target, documents=progress.documents)
+                log.error(
+                    "Store lost, documents queued again",
+                    target=target,
+                    documents=progress.documents,
+                )
             has_more |= progress is not None and not progress.is_last
         return has_more
 

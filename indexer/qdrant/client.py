@@ -1,7 +1,9 @@
-"""The Qdrant client, the handshake, and what exceptions mean to the rest of the code. No queries here.
+"""The Qdrant client, the handshake, and what exceptions mean to the rest of the code. No queries
+here.
 
-Qdrant's HTTP statuses fall into three kinds: Qdrant is unavailable (wait), the collection is missing (the store
-was lost, or nothing was ever indexed), or it refuses this very request (bisect it).
+Qdrant's HTTP statuses fall into three kinds: Qdrant is unavailable (wait), the collection is
+missing (the store was lost, or nothing was ever indexed), or it refuses this very request (bisect
+it).
 """
 
 import asyncio
@@ -32,7 +34,9 @@ _NOT_THE_REQUEST = frozenset({401, 403, 408, 429})
 
 
 class MissingCollectionError(DependencyError):
-    """The collection does not exist. For a reader nothing is indexed yet; for a writer the store was lost."""
+    """The collection does not exist. For a reader nothing is indexed yet; for a writer the store
+    was lost.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__("qdrant", reason)
@@ -46,7 +50,9 @@ class UnsupportedReleaseError(DependencyError):
 
 
 class RefusedError(MillstreamError):
-    """Qdrant is healthy and refuses this request for its content (400, 413, 422 ...); a part of it may pass."""
+    """Qdrant is healthy and refuses this request for its content (400, 413, 422 ...); a part of it
+    may pass.
+    """
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(f"qdrant refused the request with {status}: {reason}")
@@ -74,8 +80,11 @@ def make_client(settings: QdrantSettings, observe: Observe | None = None) -> Asy
     `observe` gets the operation and the seconds of each request, also of one that failed.
     """
     # The client switches keep-alive off for localhost unless it is given limits.
-    limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
-    # As a header: the client warns about `api_key=` over plain http, the usual case inside a cluster.
+    limits = httpx.Limits(
+        max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS
+    )
+    # As a header: the client warns about `api_key=` over plain http, the usual case inside a
+    # cluster.
     key = {"api-key": str(settings.qdrant_api_key)} if settings.qdrant_api_key else {}
     return AsyncQdrantClient(
         url=settings.qdrant_url,
@@ -101,7 +110,9 @@ class _TimedTransport(httpx.AsyncHTTPTransport):
         try:
             return await super().handle_async_request(request)
         finally:
-            operation = _OPERATIONS.get((request.method, request.url.path.rpartition("/")[2]), "other")
+            operation = _OPERATIONS.get(
+                (request.method, request.url.path.rpartition("/")[2]), "other"
+            )
             self._observe(operation, time.perf_counter() - started)
 
 
@@ -118,7 +129,9 @@ def qdrant_errors() -> Iterator[None]:
         raise _meaning_of(error) from error
     except ResponseHandlingException as error:
         source = error.source
-        raise DependencyError("qdrant", f"{type(source).__name__}: {source}"[:MAX_REASON_CHARACTERS]) from error
+        raise DependencyError(
+            "qdrant", f"{type(source).__name__}: {source}"[:MAX_REASON_CHARACTERS]
+        ) from error
     except QdrantException as error:  # 429 with Retry-After
         raise DependencyError("qdrant", str(error)) from error
 
@@ -126,7 +139,8 @@ def qdrant_errors() -> Iterator[None]:
 async def read_release(client: AsyncQdrantClient) -> Release | None:
     """The server's release, None if its version cannot be read.
 
-    Raises DependencyError if Qdrant is unavailable, UnsupportedReleaseError (one of them) if it is too old.
+    Raises DependencyError if Qdrant is unavailable, UnsupportedReleaseError (one of them) if it is
+    too old.
     """
     with qdrant_errors():
         version = (await client.info()).version
@@ -136,7 +150,8 @@ async def read_release(client: AsyncQdrantClient) -> Release | None:
 
 
 async def handshake(client: AsyncQdrantClient) -> None:
-    """Look at the server before the process starts. Raises ConfigurationError for one that is too old.
+    """Look at the server before the process starts. Raises ConfigurationError for one that is too
+    old.
 
     A server that does not answer within 5 s is not an error: documents wait for it.
     """
@@ -145,7 +160,10 @@ async def handshake(client: AsyncQdrantClient) -> None:
             with qdrant_errors():
                 version = (await client.info()).version
     except (DependencyError, TimeoutError) as error:
-        log.warning("Qdrant not reached at the start", error=str(error) or f"no answer within {_HANDSHAKE_S:g} s")
+        log.warning(
+            "Qdrant not reached at the start",
+            error=str(error) or f"no answer within {_HANDSHAKE_S:g} s",
+        )
         return
     if refusal := refusal_of(version):
         raise ConfigurationError(f"{refusal}, or point WEBHOOK_QDRANT_URL to another server")

@@ -1,7 +1,8 @@
 """The collection in Qdrant: made once, recognised ever after. Points are written in store.py.
 
-A collection carries the generation that Postgres knows for its target. Another generation under the same name
-means that the store was lost or swapped, and everything that Postgres believes to be indexed is not.
+A collection carries the generation that Postgres knows for its target. Another generation under the
+same name means that the store was lost or swapped, and everything that Postgres believes to be
+indexed is not.
 """
 
 from collections.abc import Mapping
@@ -51,7 +52,9 @@ class DimensionMismatchError(ConfigurationError):
 
 
 class GenerationMismatchError(ConfigurationError):
-    """The collection is not the one that Postgres knows; `stored` is None if millstream did not make it."""
+    """The collection is not the one that Postgres knows; `stored` is None if millstream did not
+    make it.
+    """
 
     def __init__(self, name: str, *, stored: str | None, wanted: str) -> None:
         found = f"has generation {stored}" if stored else "was not made by millstream"
@@ -77,17 +80,25 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     dimension: int
     generation: str
-    keyword: KeywordParameters  # those its points have; may differ from today's settings until a reindex
+    keyword: (
+        KeywordParameters  # those its points have; may differ from today's settings until a reindex
+    )
     is_new: bool  # this call made it; with live documents in the registry the store was lost
 
 
 async def ensure_collection(
-    client: AsyncQdrantClient, name: str, *, dimension: int, generation: str, keyword: KeywordParameters
+    client: AsyncQdrantClient,
+    name: str,
+    *,
+    dimension: int,
+    generation: str,
+    keyword: KeywordParameters,
 ) -> Collection:
-    """Make the collection and its payload indexes unless they are there; safe to call from many processes.
+    """Make the collection and its payload indexes unless they are there; safe to call from many
+    processes.
 
-    Raises DimensionMismatchError or GenerationMismatchError for a collection that must not be written to,
-    DependencyError if Qdrant is unavailable or too old.
+    Raises DimensionMismatchError or GenerationMismatchError for a collection that must not be
+    written to, DependencyError if Qdrant is unavailable or too old.
     """
     wanted = CollectionMetadata(generation=generation, keyword=keyword)
     release = await read_release(client)
@@ -97,11 +108,17 @@ async def ensure_collection(
         info = await _get(client, name)
     metadata = _check(name, info, dimension, wanted)
     await _create_indexes(client, name, info, release)
-    return Collection(name=name, dimension=dimension, generation=generation, keyword=metadata.keyword, is_new=is_new)
+    return Collection(
+        name=name,
+        dimension=dimension,
+        generation=generation,
+        keyword=metadata.keyword,
+        is_new=is_new,
+    )
 
 
 async def collection_exists(client: AsyncQdrantClient, name: str) -> bool:
-    """Whether the collection is there. Raises DependencyError when Qdrant is away.
+    """Whether the collection exists. Raises DependencyError when Qdrant is unavailable.
 
     Asks for a plain yes or no: a 404 may also come from a proxy in front of a Qdrant that is down.
     """
@@ -110,7 +127,7 @@ async def collection_exists(client: AsyncQdrantClient, name: str) -> bool:
 
 
 async def delete_collection(client: AsyncQdrantClient, name: str) -> bool:
-    """Delete a collection with all of its points; False if there is none. Raises DependencyError."""
+    """Delete a collection with its points; False if there is none. Raises DependencyError."""
     if not await collection_exists(client, name):
         return False
     with qdrant_errors():
@@ -126,18 +143,26 @@ async def collection_names(client: AsyncQdrantClient) -> frozenset[str]:
 async def alias_targets(client: AsyncQdrantClient) -> Mapping[str, str]:
     """Return the collection that each alias leads to. Raises DependencyError."""
     with qdrant_errors():
-        return {alias.alias_name: alias.collection_name for alias in (await client.get_aliases()).aliases}
+        return {
+            alias.alias_name: alias.collection_name
+            for alias in (await client.get_aliases()).aliases
+        }
 
 
-async def set_alias(client: AsyncQdrantClient, alias: str, name: str, known: Mapping[str, str]) -> None:
-    """Make `alias`, the collection's name for outsiders, lead to this collection. Millstream itself never uses it.
+async def set_alias(
+    client: AsyncQdrantClient, alias: str, name: str, known: Mapping[str, str]
+) -> None:
+    """Make `alias`, the collection's name for outsiders, lead to this collection. Millstream itself
+    never uses it.
 
     `known` are the aliases that there are. Raises DependencyError.
     """
     if known.get(alias) == name:
         return
     delete = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))
-    create = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=name, alias_name=alias))
+    create = models.CreateAliasOperation(
+        create_alias=models.CreateAlias(collection_name=name, alias_name=alias)
+    )
     with qdrant_errors():
         await client.update_collection_aliases([delete, create] if alias in known else [create])
 
@@ -154,14 +179,20 @@ async def _find(client: AsyncQdrantClient, name: str) -> models.CollectionInfo |
         return None
 
 
-async def _create(client: AsyncQdrantClient, name: str, dimension: int, metadata: CollectionMetadata) -> bool:
+async def _create(
+    client: AsyncQdrantClient, name: str, dimension: int, metadata: CollectionMetadata
+) -> bool:
     """False if another process was faster."""
     try:
         with qdrant_errors():
             await client.create_collection(
                 name,
-                vectors_config={DENSE: models.VectorParams(size=dimension, distance=models.Distance.COSINE)},
-                sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+                vectors_config={
+                    DENSE: models.VectorParams(size=dimension, distance=models.Distance.COSINE)
+                },
+                sparse_vectors_config={
+                    SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)
+                },
                 metadata=msgspec.to_builtins(metadata),
             )
     except RefusedError:
@@ -181,14 +212,20 @@ async def _create_indexes(
                 await client.create_payload_index(name, field, schema, wait=True)
 
 
-def _can_be_better(stored: models.PayloadIndexInfo, wanted: models.PayloadFieldSchema, release: Release | None) -> bool:
-    """Whether the index was made by a release without prefixes, which ignored the option. Qdrant builds it anew."""
+def _can_be_better(
+    stored: models.PayloadIndexInfo, wanted: models.PayloadFieldSchema, release: Release | None
+) -> bool:
+    """Whether the index was made by a release without prefixes, which ignored the option. Qdrant
+    builds it anew.
+    """
     needs_prefix = isinstance(wanted, models.KeywordIndexParams) and bool(wanted.prefix)
     has_prefix = isinstance(stored.params, models.KeywordIndexParams) and bool(stored.params.prefix)
     return needs_prefix and not has_prefix and release is not None and release >= PREFIX
 
 
-def _check(name: str, info: models.CollectionInfo, dimension: int, wanted: CollectionMetadata) -> CollectionMetadata:
+def _check(
+    name: str, info: models.CollectionInfo, dimension: int, wanted: CollectionMetadata
+) -> CollectionMetadata:
     found = _metadata(info.config.metadata)
     if found is None or found.generation != wanted.generation:
         stored = found.generation if found else None

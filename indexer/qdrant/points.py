@@ -15,7 +15,8 @@ from shared.pipeline.ids import point_id
 from shared.pipeline.messages import Chunk, DocumentRef, EmbeddedDocument
 from shared.service.errors import RejectedError
 
-# It is stored with every chunk: 128 of them must stay far below the 32 MB that Qdrant takes in one request.
+# It is stored with every chunk: 128 of them must stay far below the 32 MB that Qdrant takes in one
+# request.
 MAX_METADATA_BYTES = 64 * 1024
 
 Vectors = NDArray[np.float32]
@@ -30,10 +31,11 @@ def points_of(
     indexed_at: dt.datetime,
     encoder: KeywordEncoder,
 ) -> list[PointStruct]:
-    """One point per chunk, in order; ids depend on document, version and chunk alone, so a repeat overwrites.
+    """One point per chunk, in order; ids depend on document, version and chunk alone, so a repeat
+    overwrites.
 
-    CPU-bound, 0.1 ms per chunk: call it in a thread. Raises RejectedError for vectors that do not fit the
-    chunks or are not finite, and for metadata over 64 KiB.
+    CPU-bound, 0.1 ms per chunk: call it in a thread. Raises RejectedError for vectors that do not
+    fit the chunks or are not finite, and for metadata over 64 KiB.
     """
     page = embedded.document.page
     if len(msgspec.json.encode(page.metadata)) > MAX_METADATA_BYTES:
@@ -63,8 +65,11 @@ def _vectors(embedded: EmbeddedDocument) -> Vectors:
     shape = (len(embedded.document.chunks), embedded.dimension)
     packed = np.frombuffer(embedded.vectors, dtype="<f4")
     if packed.size != shape[0] * shape[1]:
-        raise RejectedError("bad_vectors", f"{packed.size} vector values for {shape[0]} chunks of {shape[1]}")
-    # Qdrant's engine stores NaN and infinity without a word, and every later comparison with them is wrong.
+        raise RejectedError(
+            "bad_vectors", f"{packed.size} vector values for {shape[0]} chunks of {shape[1]}"
+        )
+    # Qdrant's engine stores NaN and infinity without a word, and every later comparison with them
+    # is wrong.
     if not np.isfinite(packed).all():
         raise RejectedError("bad_vectors", "a vector has a value that is not finite")
     return packed.reshape(shape)

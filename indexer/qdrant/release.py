@@ -1,4 +1,6 @@
-"""Releases of Qdrant: the oldest one that is supported, and what later ones brought. No I/O, no client."""
+"""Releases of Qdrant: the oldest one that is supported, and what later ones brought. No I/O, no
+client.
+"""
 
 import re
 from typing import NamedTuple
@@ -14,9 +16,12 @@ class Release(NamedTuple):
         return f"{self.major}.{self.minor}"
 
 
-OLDEST = Release(1, 16)  # metadata of collections, by which a lost or foreign collection is recognised
+OLDEST = Release(
+    1, 16
+)  # metadata of collections, by which a lost or foreign collection is recognised
 PREFIX = Release(1, 19)  # match.prefix, for `url_prefix`
-# Before it, a replay of the write-ahead log after a crash could bring back points that a filter had deleted.
+# Before it, a replay of the write-ahead log after a crash could bring back points that a filter had
+# deleted.
 RECOMMENDED = Release(1, 19)
 
 
@@ -27,7 +32,9 @@ def parse_release(version: str) -> Release | None:
 
 
 def refusal_of(version: str) -> str | None:
-    """Why a server of this version cannot be used; None if it can, or if the version cannot be read."""
+    """Why a server of this version cannot be used; None if it can, or if the version cannot be
+    read.
+    """
     release = parse_release(version)
     if release is None or release >= OLDEST:
         return None
@@ -40,6 +47,6 @@ def shortcoming_of(version: str) -> str | None:
     if release is None or release >= RECOMMENDED:
         return None
     return (
-        f"Qdrant {version} is older than {RECOMMENDED}: searches with `url_prefix` are slow, and after a crash deleted "
-        "points may come back, which search hides and the scrubber deletes"
+        f"Qdrant {version} is older than {RECOMMENDED}: searches with `url_prefix` are slow, and "
+        "after a crash deleted points may come back, which search hides and the scrubber deletes"
     )

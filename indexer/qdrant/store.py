@@ -1,4 +1,5 @@
-"""The only place that writes points to Qdrant. The fence, and the scrubber after it, decide what may be written when.
+"""The only place that writes points to Qdrant. The fence and the scrubber decide what may be
+written.
 
 Every write waits until it can be searched, and every write may be repeated.
 """
@@ -58,19 +59,25 @@ class StoredPoint(msgspec.Struct, frozen=True):
 
 
 class StoredPage(msgspec.Struct, frozen=True):
-    """Some points in the order of their ids; `after` is where the next page begins, None at the end."""
+    """Some points in the order of their ids; `after` is where the next page begins, None at the
+    end.
+    """
 
     points: Sequence[StoredPoint]
     after: Any
 
 
 class PointStore:
-    """Writes to the collections of one Qdrant, for one lane. One instance per process bounds the requests in flight.
+    """Writes to the collections of one Qdrant, for one lane. One instance per process bounds the
+    requests in flight.
 
-    Every method raises DependencyError when Qdrant is away; what was sent may still be applied later.
+    Every method raises DependencyError when Qdrant is unavailable; what was sent may still be
+    applied later.
     """
 
-    def __init__(self, client: AsyncQdrantClient, slots: FairSlots | None = None, lane: Lane = Lane.NORMAL) -> None:
+    def __init__(
+        self, client: AsyncQdrantClient, slots: FairSlots | None = None, lane: Lane = Lane.NORMAL
+    ) -> None:
         self._client = client
         self._slots = slots or FairSlots(_REQUESTS_IN_FLIGHT, RESERVED_REQUESTS)
         self._slot = partial(self._slots.hold, lane)
@@ -79,40 +86,57 @@ class PointStore:
         """The same store as work of another lane sees it: the bound is one for all."""
         return type(self)(self._client, self._slots, lane)
 
-    async def upsert(self, collection: str, points: Sequence[PointStruct]) -> dict[str, RejectedError]:
+    async def upsert(
+        self, collection: str, points: Sequence[PointStruct]
+    ) -> dict[str, RejectedError]:
         """Write points, in any order; returns why Qdrant refused a document, by document id.
 
-        Points that are not of a refused document are all written. Of a refused one any part may be: delete
-        its version. Raises MissingCollectionError if the collection is gone.
+        Points that are not of a refused document are all written. Of a refused one any part may be:
+        delete its version. Raises MissingCollectionError if the collection is gone.
         """
         upsert = _Upsert(self._client, collection, self._slot)
-        batches = [points[start : start + _UPSERT_POINTS] for start in range(0, len(points), _UPSERT_POINTS)]
-        # Not a TaskGroup: on Python 3.11 an error in it wins over a cancellation, and work would go on after its lease.
-        endings = await asyncio.gather(*(upsert.send(batch) for batch in batches), return_exceptions=True)
+        batches = [
+            points[start : start + _UPSERT_POINTS]
+            for start in range(0, len(points), _UPSERT_POINTS)
+        ]
+        # Not a TaskGroup: on Python 3.11 an error in it wins over a cancellation, and work would go
+        # on after its lease.
+        endings = await asyncio.gather(
+            *(upsert.send(batch) for batch in batches), return_exceptions=True
+        )
         for ending in endings:
             if isinstance(ending, BaseException):
                 raise ending
         return upsert.rejected
 
     async def delete_older(self, collection: str, documents: Sequence[StoredDocument]) -> None:
-        """Delete what `documents` overtook: points of earlier versions, and surplus chunks of this one.
+        """Delete what `documents` overtook: points of earlier versions, and surplus chunks of this
+        one.
 
-        (Chunks beyond the last are left by a first try of the same version that was split otherwise.)
+        (Chunks beyond the last are left by a first try of the same version that was split
+        otherwise.)
         """
         await self._delete(collection, [_older(document) for document in documents])
 
     async def delete_version(self, collection: str, versions: Sequence[StoredVersion]) -> None:
         """Delete the points of exactly these versions."""
-        filters = [Filter(must=[_is_document(v.document_id), _is_version(v.version)]) for v in versions]
+        filters = [
+            Filter(must=[_is_document(v.document_id), _is_version(v.version)]) for v in versions
+        ]
         await self._delete(collection, filters)
 
     async def delete_up_to(self, collection: str, versions: Sequence[StoredVersion]) -> None:
         """Delete the points of these versions and of all before them."""
-        filters = [Filter(must=[_is_document(v.document_id), _versions(Range(lte=v.version))]) for v in versions]
+        filters = [
+            Filter(must=[_is_document(v.document_id), _versions(Range(lte=v.version))])
+            for v in versions
+        ]
         await self._delete(collection, filters)
 
     async def page(self, collection: str, after: Any, limit: int) -> StoredPage:
-        """The next points of all that are stored, from the first one with `after` None; no vectors, no texts."""
+        """The next points of all that are stored, from the first one with `after` None; no vectors,
+        no texts.
+        """
         fields = ["document_id", "version"]
         try:
             with qdrant_errors():
@@ -132,7 +156,9 @@ class PointStore:
             any_of: list[Condition] = [*filters[start : start + _DELETE_DOCUMENTS]]
             await self._delete_selected(collection, FilterSelector(filter=Filter(should=any_of)))
 
-    async def _delete_selected(self, collection: str, selector: FilterSelector | PointIdsList) -> None:
+    async def _delete_selected(
+        self, collection: str, selector: FilterSelector | PointIdsList
+    ) -> None:
         try:
             async with self._slot():
                 with qdrant_errors():
@@ -142,7 +168,7 @@ class PointStore:
 
 
 class _Upsert:
-    """One call of `PointStore.upsert`: its batches share who was refused."""
+    """One call of `PointStore.upsert`: its batches share the refused documents."""
 
     def __init__(self, client: AsyncQdrantClient, collection: str, slot: _Slot) -> None:
         self._client = client
@@ -161,7 +187,9 @@ class _Upsert:
                     await self._client.upsert(self._collection, points, wait=True)
         except RefusedError as error:
             if len(points) == 1:
-                self.rejected[_document_of(points[0])] = RejectedError("refused_by_qdrant", str(error), "qdrant")
+                self.rejected[_document_of(points[0])] = RejectedError(
+                    "refused_by_qdrant", str(error), "qdrant"
+                )
                 return
             for half in _halves(points):
                 await self.send(half)
@@ -195,4 +223,7 @@ def _older(document: StoredDocument) -> Filter:
             FieldCondition(key="chunk_index", range=Range(gte=document.chunks)),
         ]
     )
-    return Filter(must=[_is_document(document.document_id)], should=[_versions(Range(lt=document.version)), surplus])
+    return Filter(
+        must=[_is_document(document.document_id)],
+        should=[_versions(Range(lt=document.version)), surplus],
+    )

@@ -29,7 +29,8 @@ def decode_request(body: bytes) -> SearchRequest:
         raise InvalidSearchError("invalid value for `query`: expected text that is not blank")
     if request.offset + request.limit > WINDOW:
         raise InvalidSearchError(
-            f"`offset` + `limit` is {request.offset + request.limit}, at most {WINDOW} are allowed: "
+            f"`offset` + `limit` is {request.offset + request.limit}, at most {WINDOW} are "
+            "allowed: "
             "narrow the search with filters instead"
         )
     # Stored texts are in normal form C.
@@ -40,5 +41,6 @@ def _with_snake_case_names(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {
-        _CAMEL_HUMP.sub(r"_\1", name).lower(): _with_snake_case_names(inner) for name, inner in value.items()
+        _CAMEL_HUMP.sub(r"_\1", name).lower(): _with_snake_case_names(inner)
+        for name, inner in value.items()
     }  # fmt: skip

@@ -38,16 +38,21 @@ class Filtered(msgspec.Struct, frozen=True, kw_only=True):
 def qdrant_filter(filters: SearchFilters, *, is_prefix_scanned: bool = False) -> Filter | None:
     """The same conditions for Qdrant, None without any.
 
-    With `is_prefix_scanned` Qdrant compares the stored URLs one by one (6 us for each), and selects too much: those
-    that contain the prefix anywhere. Every release can do this.
+    With `is_prefix_scanned` Qdrant compares the stored URLs one by one (6 us for each), and selects
+    too much: those that contain the prefix anywhere. Every release can do this.
     """
     must: list[Condition] = [
-        FieldCondition(key=name, match=MatchValue(value=value)) for name, value in _equalities(filters).items()
+        FieldCondition(key=name, match=MatchValue(value=value))
+        for name, value in _equalities(filters).items()
     ]
     if filters.url_prefix is not None:
-        must += _scan(filters.url_prefix) if is_prefix_scanned else [_begins_with(filters.url_prefix)]
+        must += (
+            _scan(filters.url_prefix) if is_prefix_scanned else [_begins_with(filters.url_prefix)]
+        )
     if filters.indexed_after is not None:
-        must.append(FieldCondition(key="indexed_at", range=DatetimeRange(gt=_in_utc(filters.indexed_after))))
+        must.append(
+            FieldCondition(key="indexed_at", range=DatetimeRange(gt=_in_utc(filters.indexed_after)))
+        )
     return Filter(must=must) if must else None
 
 
@@ -65,7 +70,8 @@ def _begins_with(prefix: str) -> FieldCondition:
 
 
 def _scan(prefix: str) -> Iterator[FieldCondition]:
-    # On a field without a full-text index this is a comparison of strings, and no words are cut out of it.
+    # On a field without a full-text index this is a comparison of strings, and no words are cut out
+    # of it.
     yield FieldCondition(key="url", match=MatchText(text=prefix))
     if host := _HOST.match(prefix):
         # An index finds the pages of the host. Messages of an early release have no domain.

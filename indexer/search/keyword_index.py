@@ -1,6 +1,8 @@
-"""The keyword side of a search: what any engine does, and Qdrant's sparse vectors as the first of them.
+"""The keyword side of a search: what any engine does, and Qdrant's sparse vectors as the first of
+them.
 
-The other is rank_bm25_index.py, in this process. tests/contract/test_keyword_index.py holds both to the same.
+The other is rank_bm25_index.py, in this process. tests/contract/test_keyword_index.py holds both to
+the same.
 """
 
 from collections.abc import Sequence
@@ -27,15 +29,18 @@ class KeywordIndex(Protocol):
     """An engine for keyword search."""
 
     async def search(self, question: KeywordQuestion) -> Sequence[Hit]:
-        """Up to 200 chunks that have a term of the query, best first, of any version of their document.
+        """Up to 200 chunks that have a term of the query, best first, of any version of their
+        document.
 
-        Raises DependencyError when what it reads from is away, MissingCollectionError.
+        Raises DependencyError when its source is unavailable, and MissingCollectionError.
         """
         ...
 
 
 class QdrantKeywordIndex:
-    """BM25 over the sparse vectors that are written with every point; Qdrant knows how rare a term is."""
+    """BM25 over the sparse vectors that are written with every point; Qdrant knows how rare a term
+    is.
+    """
 
     def __init__(self, points: PointReader) -> None:
         self._points = points

@@ -1,4 +1,4 @@
-"""BM25 in memory over a corpus that changes: rank-bm25's BM25Okapi with exact adding and removing."""
+"""BM25 in memory over a corpus that changes: BM25Okapi with exact adding and removing."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,14 @@ Terms = Mapping[int, int]  # term -> how often
 class ChangingBm25(BM25Okapi):  # type: ignore[misc]
     """Scores as a BM25Okapi that is built anew of the documents it holds just now.
 
-    Its idf is ln(1 + (N - df + .5) / (df + .5)), as in Qdrant and Lucene: that of BM25Okapi is negative for terms in
-    more than half of the documents and leans on an average over all terms, which every change would move.
+    Its idf is ln(1 + (N - df + .5) / (df + .5)), as in Qdrant and Lucene: that of BM25Okapi is
+    negative for terms in more than half of the documents and leans on an average over all terms,
+    which every change would move.
     """
 
     def __init__(self, *, k1: float = 1.5, b: float = 0.75) -> None:
-        # Not super().__init__, which divides by the size of the corpus; these are the attributes it sets.
+        # Not super().__init__, which divides by the size of the corpus; these are the attributes it
+        # sets.
         self.k1 = k1
         self.b = b
         self.corpus_size = 0

@@ -28,9 +28,11 @@ class PointReader:
     async def hits(
         self, target: str, using: str, query: Sequence[float] | SparseVector, filters: SearchFilters
     ) -> list[Hit]:
-        """The 200 points nearest to `query` by the vector named `using`, of any version of their document.
+        """The 200 points nearest to `query` by the vector named `using`, of any version of their
+        document.
 
-        Raises MissingCollectionError, and RejectedError for a filter that this release of Qdrant does not serve.
+        Raises MissingCollectionError, and RejectedError for a filter that this release of Qdrant
+        does not serve.
         """
         prefix = filters.url_prefix or ""
         is_scanned = bool(prefix) and not await self._serves_prefixes()
@@ -47,13 +49,19 @@ class PointReader:
         except RefusedError as error:
             self._release = None
             if prefix and not is_scanned and not await self._serves_prefixes():
-                return await self.hits(target, using, query, filters)  # an older release runs there since
+                return await self.hits(
+                    target, using, query, filters
+                )  # an older release runs there since
             if is_scanned:
-                reason = f"`url_prefix` needs Qdrant {PREFIX} or later, here it is refused: {error.reason}"
+                reason = f"`url_prefix` needs Qdrant {PREFIX} or later, refused: {error.reason}"
                 raise RejectedError("unsupported_filter", reason, "qdrant") from error
             raise
         # A scan finds the prefix anywhere in a URL.
-        return [_hit(point) for point in found.points if not is_scanned or _url(point).startswith(prefix)]
+        return [
+            _hit(point)
+            for point in found.points
+            if not is_scanned or _url(point).startswith(prefix)
+        ]
 
     async def payloads(self, target: str, ids: Sequence[str]) -> dict[str, Payload]:
         """Payload by point id; a point that is not stored any more is missing."""

@@ -1,4 +1,6 @@
-"""Embeddings of the queries that were asked last: paging through an answer, or asking again, costs TEI nothing."""
+"""Embeddings of the queries that were asked last: paging through an answer, or asking again, costs
+TEI nothing.
+"""
 
 from collections import OrderedDict
 
@@ -8,7 +10,9 @@ QUERIES = 1000  # 1.5 MB of 384 dimensions
 
 
 class QueryCache:
-    """An embed function that remembers; the query least recently asked is forgotten first. Errors are not kept."""
+    """An embed function that remembers; the query least recently asked is forgotten first. Errors
+    are not kept.
+    """
 
     def __init__(self, embed_query: EmbedText, size: int = QUERIES) -> None:
         self._embed_query = embed_query

@@ -1,4 +1,6 @@
-"""Embeds queries with the TEI servers: the one that has the fewest in flight, and another one when that fails."""
+"""Embeds queries with the TEI servers: the one that has the fewest in flight, and another one when
+that fails.
+"""
 
 import asyncio
 import time
@@ -16,9 +18,9 @@ ALIVE_S = 1.0  # for a server that did not embed a query in time to say whether 
 class QueryEmbedder:
     """The embed function of searches. The permits that it uses are those that embedders leave free.
 
-    It has no breaker: a failure costs one search a moment, and the next ones go to other servers first.
-    While every server is silent the searches that follow do not wait at all. A server that is busy is not
-    silent: the next search may be in time.
+    It has no breaker: a failure costs one search a moment, and the next ones go to other servers
+    first. While every server is silent the searches that follow do not wait at all. A server that
+    is busy is not silent: the next search may be in time.
     """
 
     def __init__(
@@ -77,7 +79,9 @@ class QueryEmbedder:
         self._avoided_until[client] = self._clock() + AVOIDED_S
 
     def _ask(self, client: TeiClient) -> None:
-        """Find out whether a server is silent or only busy. Until it has said so, it counts as silent."""
+        """Find out whether a server is silent or only busy. Until it has said so, it counts as
+        silent.
+        """
         self._silent_until[client] = self._clock() + AVOIDED_S
         if client not in self._asked:
             task = asyncio.create_task(self._find_out(client), name="tei-is-alive")

@@ -1,6 +1,8 @@
-"""Keyword search in this process: rank-bm25 over the live chunks, kept current by the registry's changes.
+"""Keyword search in this process: rank-bm25 over the live chunks, kept current by the registry's
+changes.
 
-Any number of search processes may each keep one. Every search scans every chunk: exact, and fine up to about 10,000.
+Any number of search processes may each keep one. Every search scans every chunk: exact, and fine up
+to about 10,000.
 """
 
 import asyncio
@@ -28,7 +30,8 @@ log = structlog.get_logger()
 
 LARGE = 10_000  # chunks; from here on a search takes over 20 ms of the one thread that Python has
 POLL_SECONDS = 1.0
-# A change is dated by its statement's start and seen after its commit, which may come later than our last look.
+# A change is dated by its statement's start and seen after its commit, which may come later than
+# our last look.
 OVERLAP = dt.timedelta(minutes=1)
 
 _DOCUMENTS_OF_REQUEST = 64
@@ -38,9 +41,11 @@ _PAYLOAD = [*RANKED_BY, *Filtered.__struct_fields__, "prefix", "text"]
 
 
 class Changes(Protocol):
-    """What the index asks of the registry. Both raise DependencyError when Postgres is away."""
+    """What the index asks of the registry. Both raise DependencyError without Postgres."""
 
-    async def changes(self, target: str, since: dt.datetime) -> tuple[dt.datetime, Mapping[str, int | None]]:
+    async def changes(
+        self, target: str, since: dt.datetime
+    ) -> tuple[dt.datetime, Mapping[str, int | None]]:
         """The database's time, and the live version of each document that changed since then."""
         ...
 
@@ -66,10 +71,14 @@ class _Chunk(msgspec.Struct, frozen=True):
 class RankBm25Index:
     """Keyword indexes by target, each loaded when it is first needed or by `run`."""
 
-    def __init__(self, client: AsyncQdrantClient, changes: Changes, *, k1: float = 1.5, b: float = 0.75) -> None:
+    def __init__(
+        self, client: AsyncQdrantClient, changes: Changes, *, k1: float = 1.5, b: float = 0.75
+    ) -> None:
         self._client = client
         self._changes = changes
-        self._encoder = KeywordEncoder(KeywordParameters())  # counts terms, which does not depend on the parameters
+        self._encoder = KeywordEncoder(
+            KeywordParameters()
+        )  # counts terms, which does not depend on the parameters
         self._bm25 = {"k1": k1, "b": b}
         self._targets: dict[str, _TargetIndex] = {}
 
@@ -84,7 +93,9 @@ class RankBm25Index:
             await asyncio.sleep(POLL_SECONDS)
 
     async def search(self, question: KeywordQuestion) -> Sequence[Hit]:
-        """See KeywordIndex. What was decided before the search began is in it, unless Postgres is away."""
+        """See KeywordIndex. What was decided before the search began is in it, unless Postgres is
+        unavailable.
+        """
         try:
             index = await self._current(question.target)
         except DependencyError:
@@ -107,22 +118,31 @@ class RankBm25Index:
             index.warn_if_large(target)
         return index
 
-    async def _stored_chunks(self, target: str, live: Mapping[str, int | None]) -> dict[str, list[_Chunk]]:
+    async def _stored_chunks(
+        self, target: str, live: Mapping[str, int | None]
+    ) -> dict[str, list[_Chunk]]:
         """The chunks of the live version and of later ones, by document.
 
-        Between the answer of the registry and that of Qdrant, the next version may have become live and the points
-        of this one may be deleted. Search asks the registry again and shows the version that is live then.
+        Between the answer of the registry and that of Qdrant, the next version may have become live
+        and the points of this one may be deleted. Search asks the registry again and shows the
+        version that is live then.
         """
         found: dict[str, list[_Chunk]] = {}
-        for payload, id_ in await self._stored(target, [id_ for id_, version in live.items() if version is not None]):
+        for payload, id_ in await self._stored(
+            target, [id_ for id_, version in live.items() if version is not None]
+        ):
             stored = msgspec.convert(payload, _StoredChunk)
             if stored.version >= (live[stored.document_id] or 0):
                 found.setdefault(stored.document_id, []).append(self._chunk(payload, stored, id_))
         return found
 
-    async def _stored(self, target: str, document_ids: list[str]) -> list[tuple[dict[str, Any], str]]:
+    async def _stored(
+        self, target: str, document_ids: list[str]
+    ) -> list[tuple[dict[str, Any], str]]:
         """Payload and id of all points of these documents."""
-        condition = Filter(must=[FieldCondition(key="document_id", match=MatchAny(any=document_ids))])
+        condition = Filter(
+            must=[FieldCondition(key="document_id", match=MatchAny(any=document_ids))]
+        )
         found: list[tuple[dict[str, Any], str]] = []
         offset: Any = None
         while document_ids:
@@ -137,7 +157,11 @@ class RankBm25Index:
 
     def _chunk(self, payload: dict[str, Any], stored: _StoredChunk, id_: str) -> _Chunk:
         hit = Hit(
-            id=id_, document_id=stored.document_id, version=stored.version, chunk_index=stored.chunk_index, score=0
+            id=id_,
+            document_id=stored.document_id,
+            version=stored.version,
+            chunk_index=stored.chunk_index,
+            score=0,
         )
         terms = self._encoder.encode_query(stored.prefix + stored.text)
         return _Chunk(hit, msgspec.convert(payload, Filtered), _counts(terms))
@@ -149,19 +173,27 @@ class _TargetIndex:
     def __init__(self, bm25: ChangingBm25) -> None:
         self.lock = asyncio.Lock()
         self.read_at = _EVER  # the time since when changes may be unknown
-        self._read: dict[str, int] = {}  # the live version of each document when its chunks were read
-        self._unsettled: dict[str, int] = {}  # those of _read beside which another version was stored
+        self._read: dict[
+            str, int
+        ] = {}  # the live version of each document when its chunks were read
+        self._unsettled: dict[
+            str, int
+        ] = {}  # those of _read beside which another version was stored
         self._bm25 = bm25
         self._chunks: list[_Chunk] = []  # by their number in bm25
         self._numbers: dict[str, set[int]] = {}  # of the chunks of a document
         self._has_warned = False
 
     def stale(self, live: Mapping[str, int | None]) -> dict[str, int | None]:
-        """The documents to read: their live version is another one, or may not be the only one that is stored.
+        """The documents to read: their live version is another one, or may not be the only one that
+        is stored.
 
-        A version that is not committed yet may be committed or withdrawn, and the registry tells of a commit only.
+        A version that is not committed yet may be committed or withdrawn, and the registry tells of
+        a commit only.
         """
-        changed = {id_: version for id_, version in live.items() if not self._is_settled(id_, version)}
+        changed = {
+            id_: version for id_, version in live.items() if not self._is_settled(id_, version)
+        }
         return {**self._unsettled, **changed}
 
     def _is_settled(self, document_id: str, live: int | None) -> bool:
@@ -172,8 +204,8 @@ class _TargetIndex:
     def replace(self, document_id: str, live: int | None, chunks: Sequence[_Chunk]) -> None:
         """Take the chunks that are stored of a document instead of those known before.
 
-        A live document without chunks has changed since: what is known of it stays, so that search has a hit of it,
-        sees that it is old, and asks again.
+        A live document without chunks has changed since: what is known of it stays, so that search
+        has a hit of it, sees that it is old, and asks again.
         """
         self._unsettled.pop(document_id, None)
         if live is not None and not chunks:
@@ -203,7 +235,7 @@ class _TargetIndex:
         self._read.pop(document_id, None)
 
     def search(self, terms: SparseVector, filters: SearchFilters) -> list[Hit]:
-        """The best chunks that have a term. Holds the GIL: 20 ms for 10,000 chunks and a few terms."""
+        """The best chunks that have a term. Holds the GIL: 20 ms for 10,000 chunks."""
         query = [term for term, count in _counts(terms).items() for _ in range(count)]
         scores = self._bm25.get_scores(query)
         found = (

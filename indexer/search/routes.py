@@ -1,4 +1,6 @@
-"""POST /api/search over HTTP: request in, answer or problem+json out. What a search is, is in search.py."""
+"""POST /api/search over HTTP: request in, answer or problem+json out. What a search is, is in
+search.py.
+"""
 
 from collections.abc import Callable
 
@@ -17,7 +19,9 @@ Observer = Callable[[str, float], None]  # given a part of a search, or `total`,
 def add_search_routes(
     app: web.Application, engine: SearchEngine, is_authentic: Authenticator, observe: Observer
 ) -> None:
-    """Add the route to an application with `problem_middleware`; checks credentials before it reads a body."""
+    """Add the route to an application with `problem_middleware`; checks credentials before it reads
+    a body.
+    """
 
     async def post_search(request: web.Request) -> web.Response:
         if not is_authentic(request):
@@ -30,7 +34,9 @@ def add_search_routes(
         except (InvalidSearchError, RejectedError) as error:
             raise ProblemError(422, "Unprocessable Content", str(error)) from error
         except DependencyError as error:
-            raise ProblemError(503, "Service Unavailable", str(error), {"Retry-After": "5"}) from error
+            raise ProblemError(
+                503, "Service Unavailable", str(error), {"Retry-After": "5"}
+            ) from error
         for part, seconds in timing.seconds.items():
             observe(part, seconds)
         observe("total", timing.elapsed_s)

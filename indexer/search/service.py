@@ -1,7 +1,9 @@
-"""Search: window from Qdrant -> who is visible, from the registry -> ranking -> one page with its texts.
+"""Search: window from Qdrant -> visible versions, from the registry -> ranking -> a page with
+texts.
 
-Qdrant may hold points of several versions of a document; the registry alone decides which of them exist for a
-reader. The two are read one after the other, so a document that changes in between is asked for again.
+Qdrant may hold points of several versions of a document; the registry alone decides which of them
+exist for a reader. The two are read one after the other, so a document that changes in between is
+asked for again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,19 +20,30 @@ from indexer.search.ranking import Hit
 from indexer.search.timing import Part, SearchTiming
 from indexer.search.window import Question, Sources, Window, WindowReader
 from shared.service.errors import DependencyError
-from shared.service.search_contract import Collapse, Mode, SearchRequest, SearchResponse, SearchResult
+from shared.service.search_contract import (
+    Collapse,
+    Mode,
+    SearchRequest,
+    SearchResponse,
+    SearchResult,
+)
 
-MAX_ROUNDS = 5  # of one search; more than two are seen only while one page changes many times a second
+# Of one search; more than two are seen only while one page changes many times a second.
+MAX_ROUNDS = 5
 
 
 class Visibility(Protocol):
-    """What search asks of Postgres. Both methods raise DependencyError when it is away."""
+    """What search asks of Postgres. Both methods raise DependencyError when it is unavailable."""
 
     async def target_of(self, collection: str) -> str | None:
-        """The name in Qdrant of the target that serves a collection; None before its first document."""
+        """The name in Qdrant of the target that serves a collection; None before its first
+        document.
+        """
         ...
 
-    async def live_versions(self, target: str, document_ids: Sequence[str]) -> Mapping[str, int | None]:
+    async def live_versions(
+        self, target: str, document_ids: Sequence[str]
+    ) -> Mapping[str, int | None]:
         """Live version by document id; None for a deleted document, no key for an unknown one."""
         ...
 
@@ -50,7 +63,9 @@ class _Page(msgspec.Struct, frozen=True, kw_only=True):
     total: int
     is_degraded: bool
     is_whole: bool  # no point vanished before its text was read
-    overtaken: Mapping[str, int]  # what was decided while the hits were read: live version by document id
+    overtaken: Mapping[
+        str, int
+    ]  # what was decided while the hits were read: live version by document id
 
 
 class SearchEngine:
@@ -60,20 +75,27 @@ class SearchEngine:
         self._sources = sources
         self._visibility = visibility
         self._options = options
-        self._encoder = KeywordEncoder(KeywordParameters())  # a query's terms do not depend on the parameters
-        self._last_target: dict[str, str] = {}  # by collection, for when Postgres is away
+        self._encoder = KeywordEncoder(
+            KeywordParameters()
+        )  # a query's terms do not depend on the parameters
+        self._last_target: dict[str, str] = {}  # by collection, for when Postgres is unavailable
 
-    async def search(self, request: SearchRequest, timing: SearchTiming | None = None) -> SearchResponse:
-        """Answer one search, and note in `timing` what it waited for; a collection that is not there has no results.
+    async def search(
+        self, request: SearchRequest, timing: SearchTiming | None = None
+    ) -> SearchResponse:
+        """Answer one search, and note in `timing` what it waited for; a collection that is not
+        there has no results.
 
-        Without Postgres the newest version of a document stands for the live one, and without TEI a hybrid
-        search answers by keywords; both are `degraded`. Raises DependencyError when Qdrant is away, or TEI
-        for a semantic search; RejectedError if TEI refuses the query.
+        Without Postgres the newest version of a document stands for the live one, and without TEI a
+        hybrid search answers by keywords; both are `degraded`. Raises DependencyError when Qdrant
+        is unavailable, or TEI for a semantic search; RejectedError if TEI refuses the query.
         """
         timing = timing or SearchTiming()
         terms = self._encoder.encode_query(request.query)
         with timing.of(Part.REGISTRY):
-            target, is_degraded = await self._target(request.collection or self._options.default_collection)
+            target, is_degraded = await self._target(
+                request.collection or self._options.default_collection
+            )
         page = _NOTHING
         if target is not None:
             question = Question(
@@ -104,21 +126,26 @@ class SearchEngine:
             self._last_target[collection] = target
         return target, False
 
-    async def _settled_page(self, question: Question, request: SearchRequest, timing: SearchTiming) -> _Page:
+    async def _settled_page(
+        self, question: Question, request: SearchRequest, timing: SearchTiming
+    ) -> _Page:
         reader = WindowReader(self._sources, question, timing)
         page = _NOTHING
         try:
             for _ in range(MAX_ROUNDS):
                 known = page.overtaken
                 page = await self._page(await reader.read(), question.target, request, timing)
-                # A version that was live before the hits were read could have been hit: it does not match.
+                # A version that was live before the hits were read could have been hit: it does not
+                # match.
                 if page.is_whole and page.overtaken.items() <= known.items():
                     break
         except MissingCollectionError:
             return _NOTHING
         return page
 
-    async def _page(self, window: Window, target: str, request: SearchRequest, timing: SearchTiming) -> _Page:
+    async def _page(
+        self, window: Window, target: str, request: SearchRequest, timing: SearchTiming
+    ) -> _Page:
         hits = [hit for side in window.sides for hit in side]
         with timing.of(Part.REGISTRY):
             live, is_guess = await self._live_versions(target, hits)
@@ -148,7 +175,9 @@ class SearchEngine:
         ranked = ranking.order(sides[0])
         return ranking.best_per_document(ranked) if is_collapsed else ranked
 
-    async def _live_versions(self, target: str, hits: Sequence[Hit]) -> tuple[Mapping[str, int | None], bool]:
+    async def _live_versions(
+        self, target: str, hits: Sequence[Hit]
+    ) -> tuple[Mapping[str, int | None], bool]:
         document_ids = list({hit.document_id: None for hit in hits})
         if not document_ids:
             return {}, False

@@ -1,4 +1,6 @@
-"""Embeds queries with the model of the target that is searched: on TEI servers of its own, or WEBHOOK_TEI_URL's."""
+"""Embeds queries with the model of the target that is searched: on TEI servers of its own, or
+WEBHOOK_TEI_URL's.
+"""
 
 from collections.abc import Callable
 
@@ -14,16 +16,23 @@ class TargetEmbedder:
     """The embed function of searches: a target's name and a text to a vector."""
 
     def __init__(
-        self, target_of: Callable[[str], Target], make: Callable[[TeiSettings], EmbedText], tei: TeiSettings
+        self,
+        target_of: Callable[[str], Target],
+        make: Callable[[TeiSettings], EmbedText],
+        tei: TeiSettings,
     ) -> None:
-        """`target_of` knows the targets that are searched; `make` makes what embeds on the servers of a setting."""
+        """`target_of` knows the targets that are searched; `make` makes what embeds on the servers
+        of a setting.
+        """
         self._target_of = target_of
         self._make = make
         self._tei = tei
         self._embedders: dict[str, EmbedText] = {}  # by the servers' URLs
 
     async def __call__(self, target: str, text: str) -> Embedding:
-        """The vector of a query. Raises what the maker's function raises, and DependencyError for another model's."""
+        """The vector of a query. Raises what the maker's function raises, and DependencyError for
+        another model's.
+        """
         searched = self._target_of(target)
         url = searched.tei_url or self._tei.tei_url
         if url not in self._embedders:
@@ -31,6 +40,8 @@ class TargetEmbedder:
         vector = await self._embedders[url](text)
         if searched.dimension not in {None, len(vector)}:
             raise DependencyError(
-                "tei", f"its vectors have {len(vector)} dimensions, those of {target} have {searched.dimension}"
+                "tei",
+                f"its vectors have {len(vector)} dimensions, "
+                f"those of {target} have {searched.dimension}",
             )
         return vector

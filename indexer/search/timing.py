@@ -1,4 +1,6 @@
-"""Where the time of one search goes: for the Server-Timing header of its answer, and for the metrics."""
+"""Where the time of one search goes: for the Server-Timing header of its answer, and for the
+metrics.
+"""
 
 import contextlib
 import enum
@@ -7,7 +9,9 @@ from collections.abc import Callable, Iterator
 
 
 class Part(enum.StrEnum):
-    """What a search waits for. `keyword` runs beside `embedding` and `dense`, the others one after the other."""
+    """What a search waits for. `keyword` runs beside `embedding` and `dense`, the others one after
+    the other.
+    """
 
     EMBEDDING = "embedding"  # of the query, by TEI or from the cache
     DENSE = "dense"  # the nearest vectors, from Qdrant

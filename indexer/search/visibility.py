@@ -1,4 +1,6 @@
-"""What search asks of Postgres: which target serves a collection, which version of a document is live, what changed."""
+"""What search asks of Postgres: which target serves a collection, which version of a document is
+live, what changed.
+"""
 
 import asyncio
 import datetime as dt
@@ -18,14 +20,19 @@ T = TypeVar("T")
 
 
 class RegistryVisibility:
-    """Visibility as the registry has it. Raises DependencyError when Postgres is away, or does not answer in time.
+    """Visibility as the registry has it. Raises DependencyError when Postgres is unavailable, or
+    does not answer in time.
 
-    The limits of a connection pool stack, for a connection, a statement and its cancellation: 20 s on a server that
-    hangs. A question that took too long is therefore left to itself, and for some seconds no other one is asked.
+    The limits of a connection pool stack, for a connection, a statement and its cancellation: 20 s
+    on a server that hangs. A question that took too long is therefore left to itself, and for some
+    seconds no other one is asked.
     """
 
     def __init__(
-        self, pool: PostgresPool, answer_s: float = ANSWER_S, clock: Callable[[], float] = time.monotonic
+        self,
+        pool: PostgresPool,
+        answer_s: float = ANSWER_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = Registry(pool)
         self._targets = Targets(pool)
@@ -46,13 +53,17 @@ class RegistryVisibility:
         """A target that `target_of` has named before."""
         return self._seen[target]
 
-    async def live_versions(self, target: str, document_ids: Sequence[str]) -> Mapping[str, int | None]:
+    async def live_versions(
+        self, target: str, document_ids: Sequence[str]
+    ) -> Mapping[str, int | None]:
         return await self._in_time(lambda: self._registry.live_versions(target, document_ids))
 
     async def targets_in_use(self) -> Sequence[str]:
         return [target.target for target in await self._in_time(self._targets.in_use)]
 
-    async def changes(self, target: str, since: dt.datetime) -> tuple[dt.datetime, Mapping[str, int | None]]:
+    async def changes(
+        self, target: str, since: dt.datetime
+    ) -> tuple[dt.datetime, Mapping[str, int | None]]:
         return await self._in_time(lambda: self._registry.changed_since(target, since))
 
     async def _in_time(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -1,4 +1,6 @@
-"""Both sides of one search: dense hits from Qdrant, keyword hits from a keyword index. Knows no versions or pages."""
+"""Both sides of one search: dense hits from Qdrant, keyword hits from a keyword index. Knows no
+versions or pages.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -60,8 +62,8 @@ class WindowReader:
     async def read(self) -> Window:
         """Ask both sides at once.
 
-        Raises DependencyError when Qdrant is away, or TEI in a semantic search; MissingCollectionError;
-        RejectedError if TEI refuses the query of a semantic search.
+        Raises DependencyError when Qdrant is unavailable, or TEI in a semantic search;
+        MissingCollectionError; RejectedError if TEI refuses the query of a semantic search.
         """
         sides = {
             Mode.HYBRID: (self._dense, self._keyword),
@@ -102,11 +104,15 @@ class WindowReader:
         try:
             with self._timing.of(Part.EMBEDDING):
                 async with asyncio.timeout(limit):
-                    embedding = await self._sources.embed_query(self._question.target, self._question.text)
+                    embedding = await self._sources.embed_query(
+                        self._question.target, self._question.text
+                    )
                     return [float(value) for value in embedding]
         except TimeoutError as error:
             raise DependencyError("tei", f"no embedding within {limit} s") from error
 
     async def _nearest(self, vector: list[float]) -> list[Hit]:
         with self._timing.of(Part.DENSE):
-            return await self._sources.points.hits(self._question.target, DENSE, vector, self._question.filters)
+            return await self._sources.points.hits(
+                self._question.target, DENSE, vector, self._question.filters
+            )

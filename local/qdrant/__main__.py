@@ -1,4 +1,6 @@
-"""`python -m local.qdrant --port N --data-dir D`: serve one data directory until SIGTERM or SIGINT, then exit 0."""
+"""`python -m local.qdrant --port N --data-dir D`: serve one data directory until SIGTERM or SIGINT,
+then exit 0.
+"""
 
 import argparse
 import logging
@@ -30,7 +32,12 @@ def main() -> int:
     app = make_app(directory, arguments.api_key)
 
     async def close(_app: web.Application) -> AsyncIterator[None]:
-        log.info("Vector store started", host=arguments.host, port=arguments.port, collections=directory.names())
+        log.info(
+            "Vector store started",
+            host=arguments.host,
+            port=arguments.port,
+            collections=directory.names(),
+        )
         yield
         directory.close()
         log.info("Vector store stopped")
@@ -53,7 +60,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=6333)
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--api-key", default=None, help="asked for in the header api-key or as Bearer")
+    parser.add_argument(
+        "--api-key", default=None, help="asked for in the header api-key or as Bearer"
+    )
     return parser.parse_args()
 
 

@@ -1,4 +1,6 @@
-"""The aiohttp application over an open directory: routes, errors, the API key. Nothing here opens or closes files."""
+"""The aiohttp application over an open directory: routes, errors, the API key. Nothing here opens
+or closes files.
+"""
 
 from importlib.metadata import version
 
@@ -11,7 +13,8 @@ from local.qdrant.flush import GroupCommit
 from local.qdrant.point_routes import PointRoutes
 from local.qdrant.replies import MAX_BODY_BYTES, authenticator, compression, errors
 
-# The release of the real server whose API this is; the client compares major and minor with its own.
+# The release of the real server whose API this is; the client compares major and minor with its
+# own.
 API_VERSION = "1.20.0"
 
 
@@ -32,7 +35,9 @@ def make_app(directory: Directory, api_key: str | None = None) -> web.Applicatio
 async def _version(_request: web.Request) -> web.Response:
     engine = version("qdrant-edge-py")
     title = "qdrant-edge: a subset of the Qdrant REST API"
-    return web.json_response({"title": title, "version": f"{API_VERSION}-edge{engine}", "commit": None})
+    return web.json_response(
+        {"title": title, "version": f"{API_VERSION}-edge{engine}", "commit": None}
+    )
 
 
 async def _healthy(request: web.Request) -> web.Response:

@@ -1,6 +1,8 @@
-"""Request bodies as Structs: the decoder checks shapes, and a field that is not listed here is refused.
+"""Request bodies as Structs: the decoder checks shapes, and a field that is not listed here is
+refused.
 
-Only the shape is checked here; `validation` has the rules, `filters`, `points` and `query` the translation.
+Only the shape is checked here; `validation` has the rules, `filters`, `points` and `query` the
+translation.
 """
 
 from typing import Annotated, Any, Literal, TypeAlias
@@ -118,7 +120,9 @@ class SparseVectorParams(Body):
 
 
 class CreateCollection(Body):
-    """What a collection is made of. Fields that only tune a server are kept and reported, without effect."""
+    """What a collection is made of. Fields that only tune a server are kept and reported, without
+    effect.
+    """
 
     vectors: Payload | None = None  # VectorParams, or these by name; see schema.dense_params
     sparse_vectors: dict[str, SparseVectorParams] | None = None
@@ -178,7 +182,9 @@ class TextIndex(IndexParams, tag="text"):
     phrase_matching: bool | None = None
 
 
-IndexSchema: TypeAlias = KeywordIndex | IntegerIndex | FloatIndex | BoolIndex | DatetimeIndex | UuidIndex | TextIndex
+IndexSchema: TypeAlias = (
+    KeywordIndex | IntegerIndex | FloatIndex | BoolIndex | DatetimeIndex | UuidIndex | TextIndex
+)
 
 
 class CreateIndex(Body):

@@ -94,7 +94,9 @@ class CollectionRoutes:
 
     async def aliases_of(self, request: web.Request) -> dict[str, Any]:
         name = self._directory.require(request.match_info["collection"]).name
-        return _described({alias: target for alias, target in self._directory.aliases.items() if target == name})
+        return _described(
+            {alias: target for alias, target in self._directory.aliases.items() if target == name}
+        )
 
     async def change_aliases(self, request: web.Request) -> bool:
         """All actions in order, or none of them."""
@@ -112,11 +114,17 @@ class CollectionRoutes:
         elif action.create_alias:
             if action.create_alias.collection_name not in self._directory.names():
                 raise ApiError.missing_collection(action.create_alias.collection_name)
-            aliases[self._free(action.create_alias.alias_name)] = action.create_alias.collection_name
+            aliases[self._free(action.create_alias.alias_name)] = (
+                action.create_alias.collection_name
+            )
         elif action.rename_alias:
             if action.rename_alias.old_alias_name not in aliases:
-                raise ApiError(404, f"Not found: Alias {action.rename_alias.old_alias_name} does not exists!")
-            aliases[self._free(action.rename_alias.new_alias_name)] = aliases.pop(action.rename_alias.old_alias_name)
+                raise ApiError(
+                    404, f"Not found: Alias {action.rename_alias.old_alias_name} does not exists!"
+                )
+            aliases[self._free(action.rename_alias.new_alias_name)] = aliases.pop(
+                action.rename_alias.old_alias_name
+            )
 
     def _free(self, alias: str) -> str:
         """A name for an alias, which no collection may have."""
@@ -127,4 +135,9 @@ class CollectionRoutes:
 
 
 def _described(aliases: dict[str, str]) -> dict[str, Any]:
-    return {"aliases": [{"alias_name": alias, "collection_name": name} for alias, name in sorted(aliases.items())]}
+    return {
+        "aliases": [
+            {"alias_name": alias, "collection_name": name}
+            for alias, name in sorted(aliases.items())
+        ]
+    }

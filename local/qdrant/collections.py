@@ -37,7 +37,9 @@ class DirectoryInUseError(Exception):
 class Collection:
     """One open shard. Every call blocks the event loop: the engine does not release the GIL."""
 
-    def __init__(self, name: str, path: Path, settings: bodies.CreateCollection, shard: edge.EdgeShard) -> None:
+    def __init__(
+        self, name: str, path: Path, settings: bodies.CreateCollection, shard: edge.EdgeShard
+    ) -> None:
         self.name = name
         self.path = path
         self.settings = settings
@@ -52,7 +54,9 @@ class Collection:
             return _guarded(call, self.shard)
 
     def apply(self, writes: Iterable[Write]) -> int:
-        """Apply checked operations in order and return the last one's number; durable after `flush`."""
+        """Apply checked operations in order and return the last one's number; durable after
+        `flush`.
+        """
         for write in writes:
             self._require(write.existing)
             self.is_dirty = True
@@ -71,7 +75,9 @@ class Collection:
         if not ids:
             return
         wanted = {UUID(point_id) if isinstance(point_id, str) else point_id for point_id in ids}
-        for missing in wanted - {record.id for record in self.shard.retrieve(list(wanted), False, False)}:
+        for missing in wanted - {
+            record.id for record in self.shard.retrieve(list(wanted), False, False)
+        }:
             raise ApiError(404, f"Not found: No point with id {missing} found")
 
 
@@ -86,7 +92,9 @@ class Directory:
 
     @classmethod
     def open(cls, root: Path) -> "Directory":
-        """Load every collection; one that cannot be loaded is set aside. Raises DirectoryInUseError."""
+        """Load every collection; one that cannot be loaded is set aside. Raises
+        DirectoryInUseError.
+        """
         (root / "collections").mkdir(parents=True, exist_ok=True)
         lock = (root / "lock").open("w")
         try:
@@ -123,7 +131,9 @@ class Directory:
         collection = self._build(name, settings)
         self._collections[name] = collection
         if ignored := ineffective_settings(settings):
-            log.warning("Collection settings without effect here", collection=name, settings=ignored)
+            log.warning(
+                "Collection settings without effect here", collection=name, settings=ignored
+            )
 
     def apply(self, name: str, writes: list[Write]) -> int:
         """Apply checked operations to a collection; see Collection.apply."""
@@ -152,7 +162,9 @@ class Directory:
         self.aliases = aliases
 
     def flush(self) -> None:
-        """Bring all that was applied to disk; raises the first shard's error after trying every one."""
+        """Bring all that was applied to disk; raises the first shard's error after trying every
+        one.
+        """
         failures = []
         for collection in self._collections.values():
             try:
@@ -193,7 +205,11 @@ class Directory:
         for path in sorted((self._root / "collections").iterdir()):
             self._load_collection(path)
         aliases = self._root / "aliases.json"
-        known = msgspec.json.decode(aliases.read_bytes(), type=dict[str, str]) if aliases.exists() else {}
+        known = (
+            msgspec.json.decode(aliases.read_bytes(), type=dict[str, str])
+            if aliases.exists()
+            else {}
+        )
         self.aliases = {alias: name for alias, name in known.items() if name in self._collections}
 
     def _load_collection(self, path: Path) -> None:
@@ -202,12 +218,17 @@ class Directory:
             remove(path, self._root / "removed")
             return
         try:
-            settings = msgspec.json.decode((path / "collection.json").read_bytes(), type=bodies.CreateCollection)
+            settings = msgspec.json.decode(
+                (path / "collection.json").read_bytes(), type=bodies.CreateCollection
+            )
             shard = _guarded(edge.EdgeShard.load, str(path / "shard"))
         except Exception as error:  # one bad collection must not keep the others away
             target = move_into(path, self._root / "set-aside")
             log.error(
-                "Collection cannot be loaded, set aside", collection=path.name, path=str(target), error=str(error)
+                "Collection cannot be loaded, set aside",
+                collection=path.name,
+                path=str(target),
+                error=str(error),
             )
             return
         collection = Collection(path.name, path, settings, shard)
@@ -216,11 +237,14 @@ class Directory:
 
     def _recover(self, collection: Collection) -> None:
         """After a panic in a write: get the log past that operation, and load what is on disk."""
-        log.error("Engine panicked while writing, loading the collection again", collection=collection.name)
+        log.error(
+            "Engine panicked while writing, loading the collection again",
+            collection=collection.name,
+        )
         del self._collections[collection.name]
         try:
-            # The log is cut before the last operation that was applied. Without one after the panic it would
-            # come again at every load.
+            # The log is cut before the last operation that was applied. Without one after the panic
+            # it would come again at every load.
             _guarded(collection.shard.update, edge.UpdateOperation.delete_points([]))
             _guarded(collection.shard.flush)
             _guarded(collection.shard.close)
@@ -230,7 +254,9 @@ class Directory:
 
 
 def _guarded(call: Callable[..., T], *arguments: object) -> T:
-    """Call the engine; a panic becomes an Exception, so that it ends one request and not the process."""
+    """Call the engine; a panic becomes an Exception, so that it ends one request and not the
+    process.
+    """
     try:
         return call(*arguments)
     except BaseException as error:

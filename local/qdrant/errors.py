@@ -48,7 +48,9 @@ def is_panic(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
-    """Around calls that check or read: what the engine refuses is the request's fault, answered with 400."""
+    """Around calls that check or read: what the engine refuses is the request's fault, answered
+    with 400.
+    """
     try:
         yield
     except Exception as error:
@@ -58,7 +60,8 @@ def refusals() -> Iterator[None]:
 
 
 def _is_refusal(error: Exception) -> bool:
-    # The engine has no classes of its own: bad arguments are Value- or TypeError, all else is plain Exception.
+    # The engine has no classes of its own: bad arguments are Value- or TypeError, all else is plain
+    # Exception.
     if str(error).startswith("Service"):
         return False  # its own fault: "Service runtime error", "Service internal error"
     return type(error) in {Exception, ValueError, TypeError, OverflowError}

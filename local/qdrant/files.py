@@ -1,4 +1,4 @@
-"""Small files and directories that must survive a crash: written, renamed or removed as one step."""
+"""Files and directories that must survive a crash: written, renamed or removed as one step."""
 
 import os
 import shutil

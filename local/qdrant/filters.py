@@ -1,4 +1,6 @@
-"""Filters: from request Structs to the engine's conditions. What the engine cannot do is refused, not ignored."""
+"""Filters: from request Structs to the engine's conditions. What the engine cannot do is refused,
+not ignored.
+"""
 
 from collections.abc import Mapping
 from typing import Final, TypeAlias
@@ -10,7 +12,8 @@ from local.qdrant import bodies
 from local.qdrant.errors import ApiError
 from local.qdrant.validation import check_point_ids, only_field
 
-# A filter is part of a delete in the engine's log; nested deeper than about 48 it could not be read again.
+# A filter is part of a delete in the engine's log; nested deeper than about 48 it could not be read
+# again.
 MAX_DEPTH = 16
 
 Conditions: TypeAlias = "list[bodies.Condition] | bodies.Condition | None"
@@ -76,7 +79,9 @@ def _condition(body: bodies.Condition, depth: int) -> EdgeCondition:
     if given and set(given) <= set(bodies.Filter.__struct_fields__):
         return _filter(body, depth + 1)
     if len(given) != 1:
-        raise ApiError.malformed(f"a condition has exactly one kind, not: {', '.join(given) or 'nothing'}")
+        raise ApiError.malformed(
+            f"a condition has exactly one kind, not: {', '.join(given) or 'nothing'}"
+        )
     return _plain_condition(body, depth)
 
 
@@ -113,8 +118,10 @@ def _match(body: bodies.Match) -> EdgeMatch:
     kind = only_field(body)
     value = getattr(body, kind)
     if kind == "value":
-        # PyO3 takes a Python bool for an integer and would compare with 1; numpy's it knows as a boolean.
-        return edge.MatchValue(np.bool_(value) if isinstance(value, bool) else value)  # type: ignore[arg-type]
+        # PyO3 takes a Python bool for an integer and would compare with 1; numpy's it knows as a
+        # boolean.
+        known = np.bool_(value) if isinstance(value, bool) else value
+        return edge.MatchValue(known)  # type: ignore[arg-type]
     if kind in _TEXT_MATCHES:
         match: EdgeMatch = _TEXT_MATCHES[kind](value)
         return match
@@ -124,7 +131,9 @@ def _match(body: bodies.Match) -> EdgeMatch:
 
 
 def _range(body: bodies.Range) -> edge.RangeFloat | edge.RangeDateTime:
-    bounds = {name: bound for name in body.__struct_fields__ if (bound := getattr(body, name)) is not None}
+    bounds = {
+        name: bound for name in body.__struct_fields__ if (bound := getattr(body, name)) is not None
+    }
     if not any(isinstance(bound, str) for bound in bounds.values()):
         return edge.RangeFloat(**bounds)
     if not all(isinstance(bound, str) for bound in bounds.values()):

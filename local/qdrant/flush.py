@@ -1,15 +1,17 @@
 """Group commit: requests that write at the same time share one flush to disk.
 
-A flush costs 20 ms and more whatever is in it: without HTTP, one after each batch of 128 points gives 2,360
-points a second, one after four batches 4,030. It runs inline: the engine holds the GIL through its fsyncs anyway.
+A flush costs 20 ms and more whatever is in it: without HTTP, one after each batch of 128 points
+gives 2,360 points a second, one after four batches 4,030. It runs inline: the engine holds the GIL
+through its fsyncs anyway.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 
-# A finished write waits for others that are being received: this long after the last one that came, and at most
-# this long altogether. Applying a batch takes 25 ms, so a fixed 20 ms would share a flush between two at best.
+# A finished write waits for others that are being received: this long after the last one that came,
+# and at most this long altogether. Applying a batch takes 25 ms, so a fixed 20 ms would share a
+# flush between two at best.
 QUIET_SECONDS = 0.02
 MAX_WAIT_SECONDS = 0.1
 # How long a write that nobody waits for (wait=false) may stay unflushed.
@@ -29,7 +31,9 @@ class GroupCommit:
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[None]:
-        """Around a request that will write, from before its body is read: others' flush waits for it a little."""
+        """Around a request that will write, from before its body is read: others' flush waits for
+        it a little.
+        """
         self._writers += 1
         try:
             yield
@@ -53,7 +57,7 @@ class GroupCommit:
             self._arm(self._lazy_seconds)
 
     def run(self) -> None:
-        """Flush now, for everybody who waits."""
+        """Flush now, for all writers that wait."""
         if self._timer:
             self._timer.cancel()
             self._timer = None

@@ -1,7 +1,7 @@
 """Grouped queries, which the engine does not have: the best hits of the best groups, exactly.
 
-The window of hits grows until enough groups are full or the hits are used up, so the answer does not depend
-on how the hits are spread over the groups.
+The window of hits grows until enough groups are full or the hits are used up, so the answer does
+not depend on how the hits are spread over the groups.
 """
 
 from typing import Any
@@ -17,8 +17,12 @@ from local.qdrant.validation import VectorSchema
 _GROWTH = 4
 
 
-def query_groups(shard: edge.EdgeShard, body: bodies.QueryGroups, schema: VectorSchema) -> list[dict[str, Any]]:
-    """Groups by their best hit, each `{"id": value, "hits": [...]}`; points without the field are in none."""
+def query_groups(
+    shard: edge.EdgeShard, body: bodies.QueryGroups, schema: VectorSchema
+) -> list[dict[str, Any]]:
+    """Groups by their best hit, each `{"id": value, "hits": [...]}`; points without the field are
+    in none.
+    """
     if "[" in body.group_by:
         raise ApiError.wrong_input("group_by takes a plain path, without brackets")
     groups = _best_groups(shard, body, schema)
@@ -26,7 +30,12 @@ def query_groups(shard: edge.EdgeShard, body: bodies.QueryGroups, schema: Vector
     payload, vector = with_payload(body.with_payload, default=False), with_vector(body.with_vector)
     records = {found.id: record(found) for found in shard.retrieve(list(ids), payload, vector)}
     return [
-        {"id": group, "hits": [{"version": hit.version, "score": hit.score, **records[hit.id]} for hit in hits]}
+        {
+            "id": group,
+            "hits": [
+                {"version": hit.version, "score": hit.score, **records[hit.id]} for hit in hits
+            ],
+        }
         for group, hits in groups.items()
     ]
 
@@ -60,12 +69,16 @@ def _ungrouped(body: bodies.QueryGroups) -> bodies.Query:
 def _widened(body: list[bodies.Prefetch] | bodies.Prefetch, factor: int) -> list[bodies.Prefetch]:
     """Prefetches with room for a group's further hits, as the server makes it."""
     return [
-        msgspec.structs.replace(one, limit=one.limit * factor, prefetch=one.prefetch and _widened(one.prefetch, factor))
+        msgspec.structs.replace(
+            one, limit=one.limit * factor, prefetch=one.prefetch and _widened(one.prefetch, factor)
+        )
         for one in (body if isinstance(body, list) else [body])
     ]
 
 
-def _group(hits: list[edge.ScoredPoint], body: bodies.QueryGroups) -> dict[str | int, list[edge.ScoredPoint]]:
+def _group(
+    hits: list[edge.ScoredPoint], body: bodies.QueryGroups
+) -> dict[str | int, list[edge.ScoredPoint]]:
     groups: dict[str | int, list[edge.ScoredPoint]] = {}
     for hit in hits:
         for value in _values(hit.payload, body.group_by):
@@ -82,5 +95,7 @@ def _values(payload: Any, path: str) -> list[str | int]:
     for name in path.split("."):
         payload = payload.get(name) if isinstance(payload, dict) else None
     values = payload if isinstance(payload, list) else [payload]
-    kept = [value for value in values if isinstance(value, str | int) and not isinstance(value, bool)]
+    kept = [
+        value for value in values if isinstance(value, str | int) and not isinstance(value, bool)
+    ]
     return list(dict.fromkeys(kept))

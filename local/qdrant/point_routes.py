@@ -46,7 +46,9 @@ class PointRoutes:
             web.post(base + "/delete", self._write(bodies.Selector, points.delete)),
             web.post(base + "/payload", self._write(bodies.SetPayload, points.set_payload)),
             web.put(base + "/payload", self._write(bodies.SetPayload, points.overwrite_payload)),
-            web.post(base + "/payload/delete", self._write(bodies.DeletePayload, points.delete_payload)),
+            web.post(
+                base + "/payload/delete", self._write(bodies.DeletePayload, points.delete_payload)
+            ),
             web.post(base + "/payload/clear", self._write(bodies.Selector, points.clear_payload)),
             web.post(base + "/batch", self._write(bodies.BatchUpdate, points.batch)),
             web.post(base, self._read(bodies.Retrieve, _retrieve)),
@@ -68,7 +70,9 @@ class PointRoutes:
 
         return endpoint(write)
 
-    async def _apply(self, request: web.Request, body: B, translate: Translation[B]) -> list[dict[str, Any]]:
+    async def _apply(
+        self, request: web.Request, body: B, translate: Translation[B]
+    ) -> list[dict[str, Any]]:
         """One result for each operation, in order."""
         name, waits = request.match_info["collection"], _waits(request)
         with refusals():
@@ -96,14 +100,20 @@ class PointRoutes:
 def _waits(request: web.Request) -> bool:
     value = request.query.get("wait", "false")
     if value not in {"true", "false"}:
-        raise ApiError(400, f"Query deserialize error: wait: provided string was not `true` or `false`: {value!r}")
+        raise ApiError(
+            400,
+            f"Query deserialize error: wait: provided string was not `true` or `false`: {value!r}",
+        )
     return value == "true"
 
 
-def _retrieve(shard: edge.EdgeShard, body: bodies.Retrieve, _schema: VectorSchema) -> list[dict[str, Any]]:
+def _retrieve(
+    shard: edge.EdgeShard, body: bodies.Retrieve, _schema: VectorSchema
+) -> list[dict[str, Any]]:
     check_point_ids(body.ids)
     payload, vector = with_payload(body.with_payload, default=True), with_vector(body.with_vector)
-    return [record(point) for point in shard.retrieve(body.ids, payload, vector)]  # type: ignore[arg-type]
+    found = shard.retrieve(body.ids, payload, vector)  # type: ignore[arg-type]
+    return [record(point) for point in found]
 
 
 def _scroll(shard: edge.EdgeShard, body: bodies.Scroll, _schema: VectorSchema) -> dict[str, Any]:
@@ -111,23 +121,34 @@ def _scroll(shard: edge.EdgeShard, body: bodies.Scroll, _schema: VectorSchema) -
     return {"points": [record(point) for point in found], "next_page_offset": next_id}
 
 
-def _count(shard: edge.EdgeShard, body: bodies.CountPoints, _schema: VectorSchema) -> dict[str, int]:
+def _count(
+    shard: edge.EdgeShard, body: bodies.CountPoints, _schema: VectorSchema
+) -> dict[str, int]:
     return {"count": shard.count(edge.CountRequest(True, to_filter(body.filter)))}
 
 
 def _facet(shard: edge.EdgeShard, body: bodies.Facet, _schema: VectorSchema) -> dict[str, Any]:
-    return {"hits": [{"value": hit.value, "count": hit.count} for hit in shard.facet(facet_request(body)).hits]}
+    return {
+        "hits": [
+            {"value": hit.value, "count": hit.count}
+            for hit in shard.facet(facet_request(body)).hits
+        ]
+    }
 
 
 def _query(shard: edge.EdgeShard, body: bodies.Query, schema: VectorSchema) -> dict[str, Any]:
     return {"points": [scored(point) for point in shard.query(query_request(body, schema))]}
 
 
-def _query_batch(shard: edge.EdgeShard, body: bodies.QueryBatch, schema: VectorSchema) -> list[dict[str, Any]]:
+def _query_batch(
+    shard: edge.EdgeShard, body: bodies.QueryBatch, schema: VectorSchema
+) -> list[dict[str, Any]]:
     queries = [query_request(search, schema) for search in body.searches]
     answers = shard.query_batch(edge.QueryBatchRequest(queries))
     return [{"points": [scored(point) for point in answer]} for answer in answers]
 
 
-def _query_groups(shard: edge.EdgeShard, body: bodies.QueryGroups, schema: VectorSchema) -> dict[str, Any]:
+def _query_groups(
+    shard: edge.EdgeShard, body: bodies.QueryGroups, schema: VectorSchema
+) -> dict[str, Any]:
     return {"groups": query_groups(shard, body, schema)}

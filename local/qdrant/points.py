@@ -1,4 +1,4 @@
-"""Writes: from request Structs to the engine's operations, each checked before anything is written."""
+"""Writes: from request Structs to the engine's operations, checked before anything is written."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -9,7 +9,13 @@ import qdrant_edge as edge
 from local.qdrant import bodies
 from local.qdrant.errors import ApiError
 from local.qdrant.filters import to_filter
-from local.qdrant.validation import VectorSchema, check_payload, check_point_ids, check_points, only_field
+from local.qdrant.validation import (
+    VectorSchema,
+    check_payload,
+    check_point_ids,
+    check_points,
+    only_field,
+)
 
 EdgeId: TypeAlias = int | UUID | str
 
@@ -21,7 +27,9 @@ _MODES: Final = {
 
 
 class Write(NamedTuple):
-    """One operation, and the points that must exist for it: the engine would stop halfway at a missing one."""
+    """One operation, and the points that must exist for it: the engine would stop halfway at a
+    missing one.
+    """
 
     operation: edge.UpdateOperation
     existing: list[EdgeId] = []  # noqa: RUF012 (never changed)
@@ -29,7 +37,9 @@ class Write(NamedTuple):
 
 def upsert(body: bodies.UpsertPoints, schema: VectorSchema) -> list[Write]:
     check_points(body.points, schema)
-    points = [edge.Point(point.id, to_vectors(point.vector), point.payload) for point in body.points]
+    points = [
+        edge.Point(point.id, to_vectors(point.vector), point.payload) for point in body.points
+    ]
     mode = _MODES[body.update_mode] if body.update_mode else None
     return [Write(edge.UpdateOperation.upsert_points(points, to_filter(body.update_filter), mode))]
 
@@ -72,7 +82,10 @@ def set_payload(body: bodies.SetPayload, _schema: VectorSchema) -> list[Write]:
 
 
 def overwrite_payload(body: bodies.SetPayload, _schema: VectorSchema) -> list[Write]:
-    by_ids, by_filter = edge.UpdateOperation.overwrite_payload, edge.UpdateOperation.overwrite_payload_by_filter
+    by_ids, by_filter = (
+        edge.UpdateOperation.overwrite_payload,
+        edge.UpdateOperation.overwrite_payload_by_filter,
+    )
     return [_with_payload(body, by_ids, by_filter)]
 
 
@@ -95,7 +108,9 @@ _BATCH: Final[Mapping[str, Callable[[Any, VectorSchema], list[Write]]]] = {
 }
 
 
-def _with_payload(body: bodies.SetPayload, by_ids: Callable[..., Any], by_filter: Callable[..., Any]) -> Write:
+def _with_payload(
+    body: bodies.SetPayload, by_ids: Callable[..., Any], by_filter: Callable[..., Any]
+) -> Write:
     check_payload(body.payload)
     ids, condition = _selected(body)
     if condition is not None:

@@ -31,7 +31,9 @@ def query_request(body: bodies.Query, schema: VectorSchema) -> edge.QueryRequest
     )
 
 
-def prefetches(body: bodies.Prefetch, schema: VectorSchema, depth: int = 1) -> list[edge.Prefetch] | None:
+def prefetches(
+    body: bodies.Prefetch, schema: VectorSchema, depth: int = 1
+) -> list[edge.Prefetch] | None:
     """The prefetches of a query, or of a prefetch."""
     if body.prefetch is None:
         return None
@@ -77,7 +79,11 @@ def with_payload(body: bodies.WithPayload | None, *, default: bool) -> Any:
     if isinstance(body, bodies.PayloadSelector):
         kind = only_field(body)
         keys = getattr(body, kind)
-        return edge.PayloadSelector.Include(keys) if kind == "include" else edge.PayloadSelector.Exclude(keys)
+        return (
+            edge.PayloadSelector.Include(keys)
+            if kind == "include"
+            else edge.PayloadSelector.Exclude(keys)
+        )
     return body
 
 
@@ -108,11 +114,15 @@ def _scoring(body: bodies.Prefetch, schema: VectorSchema) -> Any:
     if query is None:
         return None
     if isinstance(query, int | str):
-        raise ApiError.wrong_input("querying by a point's id is not supported here: send its vector")
+        raise ApiError.wrong_input(
+            "querying by a point's id is not supported here: send its vector"
+        )
     if isinstance(query, list):
         return _nearest(query, using, schema)
     if query.indices is not None and query.values is not None:
-        return _nearest(bodies.SparseVector(indices=query.indices, values=query.values), using, schema)
+        return _nearest(
+            bodies.SparseVector(indices=query.indices, values=query.values), using, schema
+        )
     kind = only_field(query)
     if kind == "nearest":
         return _nearest(query.nearest, using, schema)
@@ -125,7 +135,9 @@ def _scoring(body: bodies.Prefetch, schema: VectorSchema) -> Any:
 
 def _nearest(vector: Any, using: str | None, schema: VectorSchema) -> edge.Query:
     if isinstance(vector, int | str):
-        raise ApiError.wrong_input("querying by a point's id is not supported here: send its vector")
+        raise ApiError.wrong_input(
+            "querying by a point's id is not supported here: send its vector"
+        )
     check_vector(using or UNNAMED, vector, schema)
     return edge.Query.Nearest(to_vector(vector), using)
 
@@ -150,7 +162,9 @@ def _order_by(body: str | bodies.OrderBy) -> edge.OrderBy:
 def _params(body: bodies.SearchParams | None) -> edge.SearchParams | None:
     if body is None:
         return None
-    return edge.SearchParams(hnsw_ef=body.hnsw_ef, exact=bool(body.exact), indexed_only=bool(body.indexed_only))
+    return edge.SearchParams(
+        hnsw_ef=body.hnsw_ef, exact=bool(body.exact), indexed_only=bool(body.indexed_only)
+    )
 
 
 def _vectors(vectors: Any) -> Any:

@@ -22,7 +22,9 @@ _OPEN = frozenset({"/", "/healthz", "/readyz", "/livez"})
 
 
 def endpoint(handler: Endpoint) -> Handler:
-    """A route from a coroutine that returns the result: wraps it as `{"result", "status": "ok", "time"}`."""
+    """A route from a coroutine that returns the result: wraps it as `{"result", "status": "ok",
+    "time"}`.
+    """
 
     async def respond(request: web.Request) -> web.Response:
         started = time.perf_counter()
@@ -33,7 +35,9 @@ def endpoint(handler: Endpoint) -> Handler:
 
 
 async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T]) -> T:
-    """Receive and decode a body; ApiError 413 if it is too large, 400 if it is not what the route takes."""
+    """Receive and decode a body; ApiError 413 if it is too large, 400 if it is not what the route
+    takes.
+    """
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES)
     content = await request.read()
@@ -48,13 +52,15 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every failure as `{"status": {"error": ...}, "time": 0}`."""
     try:
         return await handler(request)
-    except Exception as error:  # one request's failure, told to whoever sent it
+    except Exception as error:  # one request's failure, reported to its sender
         return _failure(request, error)
 
 
 @web.middleware
 async def compression(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Compress an answer if the request allows it, in chunks of unknown length, as the real server does."""
+    """Compress an answer if the request allows it, in chunks of unknown length, as the real server
+    does.
+    """
     answer = await handler(request)
     if "gzip" in request.headers.get("Accept-Encoding", ""):
         answer.enable_compression(web.ContentCoding.gzip)
@@ -63,12 +69,16 @@ async def compression(request: web.Request, handler: Handler) -> web.StreamRespo
 
 
 def authenticator(api_key: str) -> Middleware:
-    """Middleware that asks for `api_key` in the header of that name or as Bearer, but on the health routes."""
+    """Middleware that asks for `api_key` in the header of that name or as Bearer, but on the health
+    routes.
+    """
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path not in _OPEN:
-            given = request.headers.get("api-key") or request.headers.get("Authorization", "").removeprefix("Bearer ")
+            given = request.headers.get("api-key") or request.headers.get(
+                "Authorization", ""
+            ).removeprefix("Bearer ")
             if not given:
                 raise ApiError(401, "Must provide an API key or an Authorization bearer token")
             if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), api_key.encode()):
@@ -83,11 +93,20 @@ def _failure(request: web.Request, error: Exception) -> web.Response:
         case ApiError():
             status, message = error.status, error.message
         case web.HTTPRequestEntityTooLarge():
-            status, message = 413, f"JSON payload is larger than allowed (limit: {MAX_BODY_BYTES} bytes)."
+            status, message = (
+                413,
+                f"JSON payload is larger than allowed (limit: {MAX_BODY_BYTES} bytes).",
+            )
         case web.HTTPException():
-            status, message = error.status, f"{error.reason}: this server has no {request.method} {request.path}"
+            status, message = (
+                error.status,
+                f"{error.reason}: this server has no {request.method} {request.path}",
+            )
         case ConnectionError() | web.RequestPayloadError():
-            status, message = 400, f"Payload error: {error}"  # mostly a client that went away: nobody reads this
+            status, message = (
+                400,
+                f"Payload error: {error}",
+            )  # mostly a client that went away: nobody reads this
         case RecursionError():
             status, message = 400, "Format error in JSON body: nested too deeply"
         case _:
@@ -97,4 +116,6 @@ def _failure(request: web.Request, error: Exception) -> web.Response:
 
 
 def _json(status: int, body: Any) -> web.Response:
-    return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")
+    return web.Response(
+        status=status, body=msgspec.json.encode(body), content_type="application/json"
+    )

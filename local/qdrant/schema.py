@@ -1,4 +1,4 @@
-"""What a collection is made of: its settings for the engine, and as the client is told about them."""
+"""What a collection is made of: its settings for the engine, and as the client sees them."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -35,7 +35,12 @@ _TOKENIZERS: Final = {
     "multilingual": edge.TokenizerType.Multilingual,
 }
 # Settings of a server that the client expects to read back; here they have no effect.
-_HNSW: Final = {"m": 16, "ef_construct": 100, "full_scan_threshold": 10_000, "max_indexing_threads": 0}
+_HNSW: Final = {
+    "m": 16,
+    "ef_construct": 100,
+    "full_scan_threshold": 10_000,
+    "max_indexing_threads": 0,
+}
 _OPTIMIZERS: Final = {
     "deleted_threshold": 0.2,
     "vacuum_min_vector_number": 1000,
@@ -53,7 +58,9 @@ def check_collection(body: bodies.CreateCollection) -> None:
     if UNNAMED in sparse:
         raise ApiError.wrong_input("Sparse vector name cannot be empty")
     if both := sorted(dense.keys() & sparse.keys()):
-        raise ApiError.wrong_input(f"dense and sparse vectors with the same name: {', '.join(both)}")
+        raise ApiError.wrong_input(
+            f"dense and sparse vectors with the same name: {', '.join(both)}"
+        )
     check_payload(body.metadata or {})
 
 
@@ -87,7 +94,9 @@ def engine_config(body: bodies.CreateCollection) -> edge.EdgeConfig:
             for name, params in dense_params(body).items()
         },
         sparse_vectors={
-            name: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf if params.modifier == "idf" else None)
+            name: edge.EdgeSparseVectorParams(
+                modifier=edge.Modifier.Idf if params.modifier == "idf" else None
+            )
             for name, params in (body.sparse_vectors or {}).items()
         },
         optimizers=edge.EdgeOptimizersConfig(indexing_threshold=_NEVER_INDEX),
@@ -102,7 +111,11 @@ def index_operation(body: bodies.CreateIndex) -> edge.UpdateOperation:
             schema = msgspec.convert({"type": schema}, bodies.IndexSchema)
         except msgspec.ValidationError as error:
             raise ApiError.malformed(error) from error
-    given = {name: value for name in schema.__struct_fields__ if (value := getattr(schema, name)) is not None}
+    given = {
+        name: value
+        for name in schema.__struct_fields__
+        if (value := getattr(schema, name)) is not None
+    }
     if "tokenizer" in given:
         given["tokenizer"] = _TOKENIZERS[given["tokenizer"]]
     return edge.UpdateOperation.create_field_index(body.field_name, _INDEXES[type(schema)](**given))
@@ -126,8 +139,16 @@ def collection_info(body: bodies.CreateCollection, info: "edge.ShardInfo") -> di
                 "on_disk_payload": bool(body.on_disk_payload),
             },
             "hnsw_config": {**_HNSW, **(body.hnsw_config or {})},
-            "optimizer_config": {**_OPTIMIZERS, "indexing_threshold": 0, **(body.optimizers_config or {})},
-            "wal_config": {"wal_capacity_mb": 32, "wal_segments_ahead": 0, **(body.wal_config or {})},
+            "optimizer_config": {
+                **_OPTIMIZERS,
+                "indexing_threshold": 0,
+                **(body.optimizers_config or {}),
+            },
+            "wal_config": {
+                "wal_capacity_mb": 32,
+                "wal_segments_ahead": 0,
+                **(body.wal_config or {}),
+            },
             "metadata": body.metadata,
         },
         "payload_schema": {name: _index_info(index) for name, index in info.payload_schema.items()},

@@ -1,8 +1,9 @@
 """Checks on what may reach the engine, pure and without I/O.
 
-The engine appends an operation to its log before it looks at it, so a point that it cannot digest would
-come back at every start: a sparse vector with too few values panics for ever, a payload nested deeper than
-about 120 makes the log unreadable. Everything here raises ApiError, and nothing has been written then.
+The engine appends an operation to its log before it looks at it, so a point that it cannot digest
+would come back at every start: a sparse vector with too few values panics for ever, a payload
+nested deeper than about 120 makes the log unreadable. Everything here raises ApiError, and nothing
+has been written then.
 """
 
 import math
@@ -33,7 +34,9 @@ def only_field(body: Body) -> str:
     """The name of the one field that is set in a body that takes exactly one."""
     given = [name for name in body.__struct_fields__ if getattr(body, name) is not None]
     if len(given) != 1:
-        raise ApiError.malformed(f"expected exactly one of: {', '.join(body.__struct_encode_fields__)}")
+        raise ApiError.malformed(
+            f"expected exactly one of: {', '.join(body.__struct_encode_fields__)}"
+        )
     return given[0]
 
 
@@ -42,14 +45,17 @@ def check_collection_name(name: str) -> None:
     if not name or len(name.encode()) > MAX_NAME_BYTES:
         raise ApiError.invalid(f"collection_name: must have 1 to {MAX_NAME_BYTES} bytes")
     if name in {".", ".."} or _FORBIDDEN_IN_NAMES & set(name):
-        raise ApiError.invalid(f"collection_name: {name!r} contains characters that are not allowed")
+        raise ApiError.invalid(
+            f"collection_name: {name!r} contains characters that are not allowed"
+        )
 
 
 def check_point_ids(ids: Iterable[PointId]) -> None:
     for point_id in ids:
         if not is_point_id(point_id):
             raise ApiError.malformed(
-                f"value {point_id} is not a valid point ID, valid values are either an unsigned integer or a UUID"
+                f"value {point_id} is not a valid point ID, "
+                "valid values are either an unsigned integer or a UUID"
             )
 
 
@@ -85,14 +91,20 @@ def check_vectors(vectors: Vectors, schema: VectorSchema) -> None:
 
 
 def check_vector(name: str, vector: NamedVector, schema: VectorSchema) -> None:
-    """A vector of points or of a query is of the kind and size that the collection has under this name."""
+    """A vector of points or of a query is of the kind and size that the collection has under this
+    name.
+    """
     if name in schema.dense:
         if not isinstance(vector, list):
-            raise ApiError.wrong_input(f"Conversion between sparse and regular vectors failed: {name!r} is dense")
+            raise ApiError.wrong_input(
+                f"Conversion between sparse and regular vectors failed: {name!r} is dense"
+            )
         _check_dense(vector, schema.dense[name])
     elif name in schema.sparse:
         if not isinstance(vector, SparseVector):
-            raise ApiError.wrong_input(f"Conversion between sparse and regular vectors failed: {name!r} is sparse")
+            raise ApiError.wrong_input(
+                f"Conversion between sparse and regular vectors failed: {name!r} is sparse"
+            )
         _check_sparse(vector)
     else:
         raise ApiError.wrong_input(f"Not existing vector name error: {name}")
@@ -116,14 +128,18 @@ def check_payload(payload: Payload) -> None:
 
 def _check_dense(vector: list[float], size: int) -> None:
     if len(vector) != size:
-        raise ApiError.wrong_input(f"Vector dimension error: expected dim: {size}, got {len(vector)}")
+        raise ApiError.wrong_input(
+            f"Vector dimension error: expected dim: {size}, got {len(vector)}"
+        )
     _check_finite(vector)
 
 
 def _check_sparse(vector: SparseVector) -> None:
     indices, values = vector.indices, vector.values
     if len(indices) != len(values):
-        raise ApiError.invalid(f"values: must be the same length as indices, {len(values)} and {len(indices)}")
+        raise ApiError.invalid(
+            f"values: must be the same length as indices, {len(values)} and {len(indices)}"
+        )
     if len(set(indices)) != len(indices):
         raise ApiError.invalid("indices: must be unique")
     if indices and (min(indices) < 0 or max(indices) > _MAX_INDEX):
@@ -132,6 +148,7 @@ def _check_sparse(vector: SparseVector) -> None:
 
 
 def _check_finite(values: list[float]) -> None:
-    # One call in C (2 us for 384 values): false for NaN, infinity, and whatever overflows as float32.
+    # One call in C (2 us for 384 values): false for NaN, infinity, and whatever overflows as
+    # float32.
     if not math.hypot(*values) <= _MAX_FLOAT32:
         raise ApiError.invalid("vector: values must be finite 32-bit floats")

@@ -376,7 +376,7 @@ async def test_the_client_can_tell_which_release_it_talks_to(http: httpx.AsyncCl
     assert version.startswith("1.20.0-edge")
 
 
-def test_a_client_that_goes_away_in_the_middle_of_a_body_writes_nothing_and_holds_up_nobody(shared: Server) -> None:
+def test_a_client_that_disconnects_in_the_middle_of_a_body_writes_nothing_and_delays_no_other(shared: Server) -> None:
     logged = shared.log.stat().st_size
     body = b'{"points": [{"id": 2, "vector": {}}]}'
     head = b"PUT /collections/gone/points?wait=true HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)

@@ -23,6 +23,7 @@ COVERED = (
     "docs/README.md",
     "docs/api.md",
     "docs/architecture.md",
+    "docs/compatibility.md",
     "docs/docker.md",
     "docs/logging.md",
     "docs/operations.md",
@@ -31,6 +32,7 @@ COVERED = (
     "docs/settings.md",
     "docs/tracing.md",
     "examples",
+    "indexer",
     "ingest/__main__.py",
     "ingest/dispatch",
     "ingest/documents",
@@ -46,6 +48,7 @@ COVERED = (
     "ingest/inspection",
     "ingest/jobs",
     "ingest/upkeep",
+    "local/qdrant",
     "shared/jobs",
     "tests/unit/ingest",
 )
