@@ -1,4 +1,4 @@
-"""The data directory of a stack: one owner at a time, private files, random secrets that survive restarts."""
+"""The data directory of a stack: one owner at a time, private files, persistent random secrets."""
 
 import contextlib
 import fcntl
@@ -15,7 +15,10 @@ _SECRET_BYTES = 32
 
 
 def create(data_dir: Path) -> None:
-    """Make the directory if it is missing; others may pass through it (Postgres is another user) but not list it."""
+    """Make the directory if it is missing.
+
+    Other users may pass through it (Postgres is another user), but not list it.
+    """
     if not data_dir.is_dir():
         data_dir.mkdir(parents=True)
         data_dir.chmod(0o711)
@@ -23,7 +26,7 @@ def create(data_dir: Path) -> None:
 
 @contextlib.contextmanager
 def exclusive(data_dir: Path) -> Iterator[None]:
-    """Hold the directory for this process; the kernel lets go of it however the process ends.
+    """Hold the directory for this process; the kernel releases it however the process ends.
 
     Raises ConfigurationError if another process holds it.
     """
@@ -31,7 +34,8 @@ def exclusive(data_dir: Path) -> Iterator[None]:
         descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except PermissionError as error:
         raise ConfigurationError(
-            f"{data_dir} belongs to another user: become that user, or choose another data directory"
+            f"{data_dir} belongs to another user: "
+            "run as that user, or choose another data directory"
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -39,7 +43,8 @@ def exclusive(data_dir: Path) -> Iterator[None]:
         holder = os.read(descriptor, 20).decode().strip() or "unknown"
         os.close(descriptor)
         raise ConfigurationError(
-            f"{data_dir} is in use by another stack (pid {holder}): stop that one, or choose another data directory"
+            f"{data_dir} is in use by another stack (pid {holder}): "
+            "stop that stack, or choose another data directory"
         ) from None
     try:
         os.truncate(descriptor, 0)
@@ -50,7 +55,7 @@ def exclusive(data_dir: Path) -> Iterator[None]:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Replace a file atomically and durably; nobody but the owner can read it at any moment."""
+    """Replace a file atomically and durably; only the owner can read it, at any moment."""
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -62,8 +67,13 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def persistent_secrets(path: Path, names: Collection[str]) -> dict[str, str]:
-    """A random secret of 64 hexadecimal digits for each name: those in the file, new ones for what is missing."""
-    known: dict[str, str] = msgspec.json.decode(path.read_bytes(), type=dict[str, str]) if path.exists() else {}
+    """A random secret of 64 hexadecimal digits for each name.
+
+    Those in the file are returned; new ones are added to it for names that it lacks.
+    """
+    known: dict[str, str] = (
+        msgspec.json.decode(path.read_bytes(), type=dict[str, str]) if path.exists() else {}
+    )
     missing = {name: secrets.token_hex(_SECRET_BYTES) for name in names if name not in known}
     if missing:
         write_private(path, msgspec.json.encode(known | missing))

@@ -1,4 +1,4 @@
-"""Keeps programs running: starts them at the same time, restarts what dies, lists them in two files.
+"""Keeps programs running: starts and restarts them, and lists them in two files.
 
 The files are `stack.env` (how to reach the stack) and `services.json` (the processes). They are
 written in this order: a reader of the second can rely on the first.
@@ -61,7 +61,9 @@ class Supervisor:
         """Return when the program is ready. Raises StartError, having stopped it."""
         child = await self._spawn()
         try:
-            await child.wait_until_ready(lambda: self.program.is_ready(child.pid), self.program.start_timeout)
+            await child.wait_until_ready(
+                lambda: self.program.is_ready(child.pid), self.program.start_timeout
+            )
         except StartError as error:
             await self.stop()
             if not is_free(self.program.port):

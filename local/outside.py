@@ -1,4 +1,4 @@
-"""Servers that somebody else runs and a setting names: looked at once, before anything is started."""
+"""Servers outside the stack, named by settings: checked before the stack starts anything."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ _TIMEOUT = 5.0  # seconds
 
 
 async def check_outside(part: str, environ: Mapping[str, str]) -> str:
-    """Ask the server of `part` for a sign of life; returns its URL without credentials, for people.
+    """Check the server of `part`; returns its URL without credentials, for people.
 
     Raises ConfigurationError that names the setting, the URL and the reason.
     """
@@ -24,7 +24,14 @@ async def check_outside(part: str, environ: Mapping[str, str]) -> str:
     shown = ",".join(without_credentials(url) for url in environ[variable].split(","))
     try:
         await _CHECKS[part](environ[variable], environ)
-    except (OSError, TimeoutError, ValueError, RedisError, aiohttp.ClientError, *_POSTGRES_ERRORS) as error:
+    except (
+        OSError,
+        TimeoutError,
+        ValueError,
+        RedisError,
+        aiohttp.ClientError,
+        *_POSTGRES_ERRORS,
+    ) as error:
         reason = str(error) or type(error).__name__
         raise ConfigurationError(
             f"{variable} is set to {shown}, but nothing there can be used: {reason}. "
@@ -34,7 +41,7 @@ async def check_outside(part: str, environ: Mapping[str, str]) -> str:
 
 
 def without_credentials(url: str) -> str:
-    """The URL without user and password, as far as it can be read."""
+    """The URL without user and password, or a placeholder if it cannot be parsed."""
     try:
         parts = urlsplit(url.strip())
     except ValueError:
@@ -58,13 +65,16 @@ async def _check_postgres(url: str, _: Mapping[str, str]) -> None:
         await connection.close(timeout=_TIMEOUT)
 
 
-# The health routes of TEI and Qdrant are open; these two ask for the key, and a wrong one should show now.
+# The health routes of TEI and Qdrant need no key. These two do, so that a wrong key is reported
+# now.
 
 
 async def _check_tei(urls: str, environ: Mapping[str, str]) -> None:
     key = environ.get(TEI_KEY)
     for url in urls.split(","):
-        await _get(f"{url.strip().rstrip('/')}/info", {"Authorization": f"Bearer {key}"} if key else {})
+        await _get(
+            f"{url.strip().rstrip('/')}/info", {"Authorization": f"Bearer {key}"} if key else {}
+        )
 
 
 async def _check_qdrant(url: str, environ: Mapping[str, str]) -> None:
@@ -75,7 +85,9 @@ async def _check_qdrant(url: str, environ: Mapping[str, str]) -> None:
 async def _get(url: str, headers: Mapping[str, str]) -> None:
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
     async with (
-        aiohttp.ClientSession(timeout=timeout, headers=UNCOMPRESSED, raise_for_status=True) as session,
+        aiohttp.ClientSession(
+            timeout=timeout, headers=UNCOMPRESSED, raise_for_status=True
+        ) as session,
         session.get(url, headers=headers),
     ):
         pass

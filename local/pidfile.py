@@ -18,7 +18,8 @@ import msgspec
 
 from local.datadir import write_private
 
-# Seconds between the stop signal and SIGKILL. On Linux the kernel has signalled the leftover before.
+# Seconds between the stop signal and SIGKILL. On Linux the kernel has signalled the leftover
+# before.
 _LEFTOVER_GRACE = 10.0
 _POLL_INTERVAL = 0.02
 _HAS_PROC = sys.platform == "linux"
@@ -155,7 +156,8 @@ def _stat_fields(pid: int) -> list[str]:
 
 
 def _ps(*options: str) -> str:
-    done = subprocess.run(["ps", *options], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    command = ["ps", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     return done.stdout.strip()
 
 

@@ -48,7 +48,8 @@ class PortBook:
             return port
         if not self._is_available(port):
             raise ConfigurationError(
-                f"port {port}, which was set for {name}, is in use: stop the process that uses it, or set another port"
+                f"port {port}, which was set for {name}, is in use: "
+                "stop the process that uses it, or set another port"
             )
         return self._give(name, port)
 

@@ -1,6 +1,6 @@
-"""The embedded Postgres: made by initdb at the first start, run as an unprivileged user, on the loopback interface.
+"""The embedded Postgres: made by initdb, run by an unprivileged user on the loopback interface.
 
-There is no Unix socket: nothing here needs one, and its path may not be longer than 107 bytes.
+It has no Unix socket: nothing here needs one, and its path may not be longer than 107 bytes.
 """
 
 import asyncio
@@ -17,7 +17,12 @@ import msgspec
 
 from local.datadir import write_private
 from local.pidfile import PidRecord, command_line, process_identity, stop_leftover
-from local.postgres_binaries import SHARED_DIRECTORY, find_binaries, first_barrier, reachable_binaries
+from local.postgres_binaries import (
+    SHARED_DIRECTORY,
+    find_binaries,
+    first_barrier,
+    reachable_binaries,
+)
 from local.process import ChildProcess, Command
 from local.program import LOOPBACK, Program
 from shared.service.errors import ConfigurationError
@@ -29,7 +34,8 @@ _INITDB_TIMEOUT = 60.0
 _CONNECT_TIMEOUT = 2.0
 _LOCALE = "C.UTF-8" if sys.platform == "linux" else "C"  # macOS had no C.UTF-8 before version 15
 
-# For a machine that somebody works on. Durability is not among them: fsync, synchronous_commit and full_page_writes
+# For a developer's machine. Durability is unchanged: fsync, synchronous_commit and
+# full_page_writes
 # stay on.
 _SETTINGS = {
     "listen_addresses": LOOPBACK,
@@ -45,7 +51,7 @@ _SETTINGS = {
 
 
 class PostgresSite(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one embedded Postgres lives and who runs it."""
+    """The files of one embedded Postgres, and the user that runs it."""
 
     directory: Path  # holds `data` and `password`
     binaries: Path
@@ -58,9 +64,11 @@ class PostgresSite(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def postgres_program(data_dir: Path, port: int, search_path: str | None) -> Program:
-    """Postgres with its data in `data_dir`/postgres, which is a link when its user cannot reach `data_dir`.
+    """Postgres with its data in `data_dir`/postgres.
 
-    Raises ConfigurationError if there is no Postgres to run, or its data are gone.
+    This is a link if the user of Postgres cannot reach `data_dir`.
+
+    Raises ConfigurationError if there is no binary to run, or the data are missing.
     """
     uid = _user(data_dir / "postgres" / "data")
     site = PostgresSite(
@@ -69,8 +77,10 @@ async def postgres_program(data_dir: Path, port: int, search_path: str | None) -
         log_path=data_dir / "logs" / "postgres.log",
         uid=uid,
     )
-    # The wheel has no TLS; clients that try it first look for certificates in a home that may not be readable.
-    url = f"postgresql://{USER}:{_password(site.directory)}@{LOOPBACK}:{port}/{DATABASE}?sslmode=disable"
+    # The wheel has no TLS. Clients that try it first look for certificates in a home directory
+    # that may not be readable.
+    server = f"{LOOPBACK}:{port}"
+    url = f"postgresql://{USER}:{_password(site.directory)}@{server}/{DATABASE}?sslmode=disable"
     settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
     return Program(
         service="postgres",
@@ -107,14 +117,14 @@ async def is_postgres_ready(url: str) -> bool:
 
 
 def _user(data: Path) -> int | None:
-    """Who runs Postgres: root cannot, so whoever owns the data that exist, else nobody."""
+    """The user to run Postgres as: root cannot, so the owner of existing data, else nobody."""
     if os.geteuid() != 0:
         return None
     return (data.stat().st_uid if data.exists() else 0) or _NOBODY
 
 
 def place(data_dir: Path, uid: int | None) -> Path:
-    """The directory of Postgres' files, made if it is missing; everything above it can be entered by `uid`."""
+    """The directory of Postgres' files, made if it is missing; `uid` can enter all above it."""
     link = data_dir / "postgres"
     if link.is_symlink() and not link.exists():
         raise ConfigurationError(
@@ -125,14 +135,14 @@ def place(data_dir: Path, uid: int | None) -> Path:
         if first_barrier(data_dir, uid) is None:
             link.mkdir(mode=0o711)
         else:
-            # A link, so that the data follow the stack's directory when it is moved, and are found from there. The name
-            # is random because others could otherwise be first to create it.
+            # A link, so that the data are found when the stack's directory is moved. The name is
+            # random because other users could otherwise create it first.
             link.symlink_to(tempfile.mkdtemp(prefix="millstream-", dir=SHARED_DIRECTORY))
     directory = link.resolve()
     directory.chmod(0o711)
     if barrier := first_barrier(directory, uid):
         raise ConfigurationError(
-            f"Postgres runs as user {uid}, who cannot enter {barrier}: "
+            f"Postgres runs as user {uid}, which cannot enter {barrier}: "
             f"`chmod o+x {barrier}`, or choose another data directory"
         )
     return directory
@@ -153,7 +163,10 @@ async def _prepare(site: PostgresSite) -> None:
 
 
 async def _clear_postmaster_pid(data: Path) -> None:
-    """See to the one lock file that Postgres cannot judge itself: its pid is in use, perhaps by somebody else."""
+    """Handle the one lock file that Postgres cannot judge itself.
+
+    Its pid is in use, perhaps by another program.
+    """
     path = data / "postmaster.pid"
     words = path.read_text().split() if path.exists() else []
     if not words or not words[0].isdigit():
@@ -161,20 +174,24 @@ async def _clear_postmaster_pid(data: Path) -> None:
     pid = int(words[0])
     identity = process_identity(pid)
     if identity is None:
-        return  # a dead pid: Postgres removes the file itself, and checks for orphans of the old server first
+        # A dead pid: Postgres removes the file itself, and first looks for processes of the old
+        # server.
+        return
     if str(data) in command_line(pid):
         await stop_leftover(PidRecord("postgres", pid, identity, signal.SIGINT))
     path.unlink(missing_ok=True)
 
 
 async def _create_cluster(site: PostgresSite) -> None:
-    """Make the data directory elsewhere and rename it, so that a kill on the way leaves nothing half made."""
+    """Make the data directory elsewhere and rename it, so that a kill leaves no partial one."""
     scratch = _scratch(site)
     data, password = scratch / "data", scratch / "password"
     encoding = ("--encoding=UTF8", f"--locale={_LOCALE}")
     login = (f"--username={USER}", "--auth=scram-sha-256", f"--pwfile={password}")
     initdb = _command(site, "initdb", "-D", str(data), *encoding, *login)
-    single_user = _command(site, "postgres", "--single", "-D", str(data), "-c", "exit_on_error=on", "postgres")
+    single_user = _command(
+        site, "postgres", "--single", "-D", str(data), "-c", "exit_on_error=on", "postgres"
+    )
     await ChildProcess(initdb).require_success(_INITDB_TIMEOUT)
     create_database = msgspec.structs.replace(single_user, stdin_path=scratch / "create.sql")
     await ChildProcess(create_database).require_success(_INITDB_TIMEOUT)

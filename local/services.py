@@ -144,7 +144,8 @@ class Services:
 
     def _url(self, port: int) -> str:
         host = self._stack.environ.get("WEBHOOK_HOST", LOOPBACK)
-        return f"http://{LOOPBACK if host in {'0.0.0.0', '::'} else host}:{port}"  # noqa: S104 - no bind
+        is_any = host in {"0.0.0.0", "::"}  # noqa: S104 - no bind
+        return f"http://{LOOPBACK if is_any else host}:{port}"
 
     def _program(self, name: str, replica: int, port: int) -> Program:
         environment = {_port_variable(name): str(port), "PYTHONUNBUFFERED": "1"}
@@ -195,6 +196,7 @@ def _port_variable(name: str) -> str:
 def _port_number(name: str, setting: str) -> int:
     if not setting.isdecimal() or not int(setting) < 65536:
         raise ConfigurationError(
-            f"invalid value for {_port_variable(name)}: expected a port, 0 for a free one, found {setting!r}"
+            f"invalid value for {_port_variable(name)}: "
+            f"expected a port, 0 for a free one, found {setting!r}"
         )
     return int(setting)

@@ -1,9 +1,9 @@
-"""The embedded stack: real servers as child processes, except those that a setting says run elsewhere.
+"""The embedded stack: real servers as child processes, unless a setting names an outside server.
 
     async with Stack(Path(".millstream"), os.environ) as stack:
         stack.environment["WEBHOOK_REDIS_URL"]
 
-Nothing of it is left running afterwards. The services come on top (services.py).
+It leaves no process running. The services come on top (services.py).
 """
 
 import asyncio
@@ -89,7 +89,9 @@ class Stack:
         set_urls = {name: url for name, url in self.environ.items() if name in _URL_NAMES}
         self.environment = urls | set_urls | credentials
 
-    async def _start_embedded(self, parts: list[str], credentials: Mapping[str, str]) -> dict[str, str]:
+    async def _start_embedded(
+        self, parts: list[str], credentials: Mapping[str, str]
+    ) -> dict[str, str]:
         """The URLs by their settings."""
         urls: dict[str, str] = {}
 
@@ -121,5 +123,8 @@ class Stack:
         program = await server_program(part, self.data_dir, self.fleet.ports.take(part), environ)
         link = self.data_dir / part
         if link.is_symlink():
-            self.notify(f"the data of {part} are in {link.readlink()}: its user cannot enter {self.data_dir}")
+            self.notify(
+                f"the data of {part} are in {link.readlink()}: "
+                f"its user cannot enter {self.data_dir}"
+            )
         return program

@@ -10,9 +10,9 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import OpenPage
+from tests.support.failed_documents import failed_document
 from tests.support.held import HeldEntry
 from tests.support.inspection import query
-from tests.support.letters import failed_document
 from tests.support.pipeline import Pipeline, frozen
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

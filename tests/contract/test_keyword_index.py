@@ -42,10 +42,10 @@ class Registry:
 
     def __init__(self) -> None:
         self.live: dict[str, int | None] = {}
-        self.is_away = False
+        self.is_unavailable = False
 
     async def changes(self, target: str, since: dt.datetime) -> tuple[dt.datetime, Mapping[str, int | None]]:
-        if self.is_away:
+        if self.is_unavailable:
             raise DependencyError("postgres", "away")
         return dt.datetime.now(dt.UTC), dict(self.live)
 

@@ -17,7 +17,7 @@ from shared.pipeline.lanes import Lane
 from shared.pipeline.stages import StageName
 from shared.runtime.streams.groups import create_groups
 from tests.support.documented import DOCS, commands
-from tests.support.letters import failed_document
+from tests.support.failed_documents import failed_document
 from tests.support.pipeline import Pipeline
 from tests.support.stage_harness import Servers
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.letters import failed_document
+from tests.support.failed_documents import failed_document
 from tests.support.pipeline import Pipeline
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

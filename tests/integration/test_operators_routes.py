@@ -19,8 +19,8 @@ from redis import Redis
 
 from shared.pipeline.lanes import Lane
 from shared.pipeline.stages import StageName
+from tests.support.failed_documents import FailedDocument, failed_document
 from tests.support.held import HeldEntry
-from tests.support.letters import FailedDocument, failed_document
 from tests.support.local_stack import bare_environ
 from tests.support.pipeline import MILLSTREAM, Pipeline, frozen
 from tests.support.waiting import block_until

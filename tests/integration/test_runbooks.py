@@ -13,8 +13,8 @@ from redis import Redis
 
 from cli.failures import Exit
 from tests.support.documented import DOCS, code_blocks
+from tests.support.failed_documents import FailedDocument, failed_document
 from tests.support.inspection import query
-from tests.support.letters import FailedDocument, failed_document
 from tests.support.local_stack import bare_environ
 from tests.support.pipeline import Pipeline
 

@@ -48,7 +48,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture
 async def http(settings: Any, registry: FakeRegistry, tei: FakeTei) -> AsyncIterator[Http]:
-    registry.is_away, tei.error = False, None
+    registry.is_unavailable, tei.error = False, None
     client = make_client(settings)
     collection = await ensure_collection(
         client, TARGET, dimension=DIMENSION, generation="g", keyword=KeywordParameters()
@@ -198,7 +198,7 @@ async def test_without_tei_hybrid_is_degraded_and_semantic_unavailable(http: Htt
 
 async def test_without_postgres_an_answer_is_degraded(http: Http, registry: FakeRegistry) -> None:
     await search(http, query="acquire a lock")
-    registry.is_away = True
+    registry.is_unavailable = True
     answer = await search(http, query="acquire a lock")
     assert answer["degraded"]
     assert answer["results"]

@@ -21,7 +21,9 @@ def _of_type(info: inspect.Type) -> Iterator[str]:
         case inspect.Metadata(type=inner):
             yield from _of_type(inner)
         case inspect.UnionType(types=types):
-            yield from _of_type(next(each for each in types if not isinstance(each, inspect.NoneType)))
+            yield from _of_type(
+                next(each for each in types if not isinstance(each, inspect.NoneType))
+            )
         case inspect.IntType() | inspect.FloatType():
             yield from _numbers(info)
         case inspect.BoolType() | inspect.EnumType():
@@ -33,7 +35,9 @@ def _of_type(info: inspect.Type) -> Iterator[str]:
             if issubclass(cls, float):
                 yield from ("-1", DIGITS, f"{DIGITS}d", "1000000d", "nan", "inf", "1w", "\u0663s")
         case inspect.StrType(min_length=shortest, max_length=longest):
-            yield from ([""] if shortest else []) + (["a" * (longest + 1)] if longest is not None else [])
+            yield from ([""] if shortest else []) + (
+                ["a" * (longest + 1)] if longest is not None else []
+            )
 
 
 def _numbers(info: inspect.IntType | inspect.FloatType) -> Iterator[str]:

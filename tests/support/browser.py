@@ -1,4 +1,4 @@
-"""The browser of the browser tests: a chromium that is installed already. Nothing is downloaded here."""
+"""The browser of the browser tests: an installed chromium. Nothing is downloaded here."""
 
 import os
 import shutil
@@ -18,7 +18,9 @@ def find_chromium() -> str | None:
 @asynccontextmanager
 async def running_browser(chromium: str) -> AsyncIterator[Browser]:
     """A headless browser until the block ends."""
-    options = ["--no-sandbox"] if os.geteuid() == 0 else []  # chromium does not run as root within its sandbox
+    options = (
+        ["--no-sandbox"] if os.geteuid() == 0 else []
+    )  # chromium does not run as root within its sandbox
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=options)
         yield browser

@@ -1,4 +1,4 @@
-"""An HTTP server in a thread of its own that keeps what is posted: traces by OTLP, and callbacks."""
+"""An HTTP server in a thread that keeps what is posted to it: traces by OTLP, and callbacks."""
 
 import contextlib
 import http.server
@@ -65,17 +65,20 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(503 if self.path in self.server.later else 200)
         self.end_headers()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - named so in the base class
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         pass
 
 
 def _decode(body: bytes) -> Iterator[CollectedSpan]:
     for resource_spans in ExportTraceServiceRequest.FromString(body).resource_spans:
-        attributes = {each.key: each.value.string_value for each in resource_spans.resource.attributes}
+        attributes = {
+            each.key: each.value.string_value for each in resource_spans.resource.attributes
+        }
         for scope_spans in resource_spans.scope_spans:
             for span in scope_spans.spans:
                 lists = {each.key: each.value.array_value.values for each in span.attributes}
                 yield CollectedSpan(
                     attributes["service.name"], span.name, span.trace_id.hex(), span.span_id.hex(),
-                    span.parent_span_id.hex(), [each.string_value for each in lists.get("millstream.job_ids", ())],
+                    span.parent_span_id.hex(),
+                    [each.string_value for each in lists.get("millstream.job_ids", ())],
                 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A small corpus of real English prose that every Python brings along: docstrings of its standard library."""
+"""A small corpus of English prose: docstrings of Python's standard library."""
 
 import argparse
 import asyncio
@@ -33,10 +33,15 @@ _MIN_WORDS = 12
 
 
 def docstrings() -> list[str]:
-    """Distinct docstrings of public classes and functions, in a fixed order; about 570 of 12 to 450 words."""
+    """Distinct docstrings of public classes and functions, in a fixed order.
+
+    There are about 570, of 12 to 450 words.
+    """
     found: dict[str, None] = {}
     for module in _MODULES:
-        for _, member in inspect.getmembers(module, lambda m: inspect.isclass(m) or inspect.isfunction(m)):
+        for _, member in inspect.getmembers(
+            module, lambda m: inspect.isclass(m) or inspect.isfunction(m)
+        ):
             for text in (inspect.getdoc(member), *_of_methods(member)):
                 if text and len(text.split()) >= _MIN_WORDS:
                     found[text] = None

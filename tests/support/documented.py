@@ -1,4 +1,4 @@
-"""What the documentation shows as code and in tables, so that tests hold it to be true as it stands there."""
+"""Code blocks and tables of the documentation, for the tests that check them."""
 
 import re
 import shlex
@@ -23,12 +23,22 @@ class Metric(NamedTuple):
 
 def code_blocks(page: str, language: str) -> list[str]:
     """The fenced blocks of one language on a page of docs/, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+    return re.findall(
+        rf"^```{language}\n(.*?)^```$", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL
+    )
 
 
 def commands(page: str) -> list[str]:
-    """The different command lines of millstream on a page of docs/, in blocks and in sentences, without comments."""
-    lines = [line for block in code_blocks(page, "sh") for line in block.splitlines() if line.startswith("millstream ")]
+    """The different command lines of millstream on a page of docs/, without comments.
+
+    They stand in code blocks and in sentences.
+    """
+    lines = [
+        line
+        for block in code_blocks(page, "sh")
+        for line in block.splitlines()
+        if line.startswith("millstream ")
+    ]
     sentences = re.findall(r"`(millstream\s[^`]+)`", (DOCS / page).read_text())
     return sorted({shlex.join(shlex.split(line, comments=True)) for line in (*lines, *sentences)})
 
@@ -47,7 +57,9 @@ def declared_metrics() -> dict[str, Metric]:
     metrics = Metrics()
     for name in dir(metrics):
         getattr(metrics, name)  # groups are registered when they are asked for
-    collectors = [each for each in metrics.registry._collector_to_names if isinstance(each, MetricWrapperBase)]
+    collectors = [
+        each for each in metrics.registry._collector_to_names if isinstance(each, MetricWrapperBase)
+    ]
     return {
         f"{family.name}_total" if family.type == "counter" else family.name: Metric(
             family.type, tuple(collector._labelnames), family.documentation

@@ -32,20 +32,36 @@ def ref_of(url: str, version: int = 1, *, crawl_id: str | None = "crawl-1") -> D
 
 def vector_of(text: str) -> list[float]:
     """A stand-in for a model: the same text gives the same direction, other texts other ones."""
-    rng = np.random.default_rng(sum(ord(letter) * 31**at for at, letter in enumerate(text)) % 2**32)
+    codes = (ord(character) * 31**at for at, character in enumerate(text))
+    rng = np.random.default_rng(sum(codes) % 2**32)
     return [float(value) for value in rng.standard_normal(DIMENSION)]
 
 
 def embedded(
-    texts: Sequence[str], *, page: Page | None = None, vectors: bytes | None = None, prefix: str = ""
+    texts: Sequence[str],
+    *,
+    page: Page | None = None,
+    vectors: bytes | None = None,
+    prefix: str = "",
 ) -> EmbeddedDocument:
     chunks = tuple(
-        Chunk(text=text, prefix=prefix, headings=("Heading",), start=at * 10, end=at * 10 + len(text), tokens=9)
+        Chunk(
+            text=text,
+            prefix=prefix,
+            headings=("Heading",),
+            start=at * 10,
+            end=at * 10 + len(text),
+            tokens=9,
+        )
         for at, text in enumerate(texts)
     )
     packed = np.array([vector_of(text) for text in texts], dtype="<f4").tobytes()
-    document = ChunkedDocument(page=page or Page(title="Title"), content_hash=b"", fingerprint=b"", chunks=chunks)
-    return EmbeddedDocument(document=document, vectors=packed if vectors is None else vectors, dimension=DIMENSION)
+    document = ChunkedDocument(
+        page=page or Page(title="Title"), content_hash=b"", fingerprint=b"", chunks=chunks
+    )
+    return EmbeddedDocument(
+        document=document, vectors=packed if vectors is None else vectors, dimension=DIMENSION
+    )
 
 
 def points(

@@ -1,4 +1,4 @@
-"""An embedder's servers over any client, without a handshake and with a window that does not move."""
+"""An embedder's servers over any client, without a handshake and with a fixed window."""
 
 from collections.abc import Callable
 
@@ -42,7 +42,9 @@ def shared_of(
     """What servers share, with short pauses and a fixed window."""
     rules = SendingRules(dimension=dimension, backoff=backoff or Backoff(initial_s=0.01))
     pauses = Pauses(first=0.001, longest=0.002)
-    return Shared(rules=rules, metrics=Metrics(), observe=observe, pauses=pauses, window_of=fixed_window)
+    return Shared(
+        rules=rules, metrics=Metrics(), observe=observe, pauses=pauses, window_of=fixed_window
+    )
 
 
 def one_server(client: Embeds, capacity: Capacity, shared: Shared) -> Servers:

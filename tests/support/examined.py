@@ -1,6 +1,7 @@
-"""What `millstream doctor` looks at, in health: real Redis, Postgres and Qdrant, a TEI stand-in, ingest's door.
+"""A healthy world for `millstream doctor`: real Redis, Postgres and Qdrant, stand-ins of the rest.
 
-The workers are consumers that have just asked for entries; a document is indexed in the one collection there is.
+The workers are consumers that have just read their groups. One document is indexed, in the only
+collection.
 """
 
 import contextlib
@@ -77,33 +78,48 @@ async def start_worker(servers: Servers, stage: StageName, consumer: str = "aliv
 
 async def leave_entry(servers: Servers, *, idle_ms: int, deliveries: int = 1) -> None:
     """Have an embedder that is dead hold an entry for so long."""
-    ref = DocumentRef(job_id="j", position=0, release=1, document_id="d", version=1, url="https://example.com/stuck")
+    ref = DocumentRef(
+        job_id="j",
+        position=0,
+        release=1,
+        document_id="d",
+        version=1,
+        url="https://example.com/stuck",
+    )
     stream = StageName.EMBEDDER.stream(Lane.NORMAL)
     header = encode_header(Header(target=TARGET, lane=Lane.NORMAL, documents=(ref,)))
     entry_id = await servers.redis.xadd(stream, {"h": header, "b": b""})
     await start_worker(servers, StageName.EMBEDDER, "dead")
     await servers.redis.xclaim(
-        stream, StageName.EMBEDDER, "dead", 0, [entry_id], idle=idle_ms, retrycount=deliveries, justid=True
+        stream, StageName.EMBEDDER, "dead", 0, [entry_id],
+        idle=idle_ms, retrycount=deliveries, justid=True,
     )  # fmt: skip
 
 
 async def end_documents(servers: Servers, *, succeeded: int, failed: int) -> None:
     """Note in the metrics that so many documents have just ended."""
     await servers.pool.executemany(
-        "INSERT INTO webhook.operation_metrics (operation_type, operation_name, duration_ms, success) "
+        "INSERT INTO webhook.operation_metrics "
+        "(operation_type, operation_name, duration_ms, success) "
         "VALUES ('document_indexing', 'index', 1, $1)",
         [(n < succeeded,) for n in range(succeeded + failed)],
     )
 
 
 async def work_through(servers: Servers, seconds: float) -> None:
-    """Have the embedder take so long for each of three batch messages of two documents, one after the other."""
+    """Record three batches of two documents that took the embedder so long, one after the other."""
     job_id = await accept_documents(servers, 6)
     begin = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=10)
     for position in range(6):
         start = begin + dt.timedelta(seconds=position // 2 * seconds)
         end = start + dt.timedelta(seconds=seconds)
-        stages = {"embedder": {"started_at": start.isoformat(), "finished_at": end.isoformat(), "worker": "e1"}}
+        stages = {
+            "embedder": {
+                "started_at": start.isoformat(),
+                "finished_at": end.isoformat(),
+                "worker": "e1",
+            }
+        }
         await servers.pool.execute(
             "UPDATE webhook.job_items SET state = 'indexed', stages = $3, finished_at = now() "
             "WHERE job_id = $1 AND position = $2",
@@ -116,9 +132,14 @@ async def _index_a_document(servers: Servers, client: AsyncQdrantClient) -> None
     await targets.ensure(COLLECTION)
     target = await targets.settle(TARGET, MODEL, DIMENSION)
     await ensure_collection(
-        client, TARGET, dimension=DIMENSION, generation=target.generation, keyword=KeywordParameters(avg_len=100.0)
+        client,
+        TARGET,
+        dimension=DIMENSION,
+        generation=target.generation,
+        keyword=KeywordParameters(avg_len=100.0),
     )
     await servers.pool.execute(
-        "INSERT INTO webhook.documents (target, document_id, fence, live_version) VALUES ($1, $2, 1, 1)",
+        "INSERT INTO webhook.documents (target, document_id, fence, live_version) "
+        "VALUES ($1, $2, 1, 1)",
         TARGET, uuid.uuid4(),
     )  # fmt: skip

@@ -12,13 +12,15 @@ from tests.support.waiting import block_until
 
 
 class HeldEntry:
-    """A job of one document, whose entry a dead chunker holds. The living ones must stand still (`frozen`)."""
+    """A job of one document whose entry a dead chunker holds. Freeze the living ones (`frozen`)."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self.url = f"https://example.com/{uuid.uuid4()}"
         self.job_id = pipeline.index([{"url": self.url, "markdown": "# Ibex"}])
-        self.id = block_until(self._deliver, timeout=20, description="the entry to be pending")["id"]
+        self.id = block_until(self._deliver, timeout=20, description="the entry to be pending")[
+            "id"
+        ]
 
     @property
     def row(self) -> dict[str, Any] | None:
@@ -28,5 +30,9 @@ class HeldEntry:
 
     def _deliver(self) -> Any:
         with Redis.from_url(self._pipeline.env["WEBHOOK_REDIS_URL"]) as redis:
-            redis.xreadgroup(StageName.CHUNKER, "chunker:gone:1:000000", {StageName.CHUNKER.stream(Lane.NORMAL): ">"})
+            redis.xreadgroup(
+                StageName.CHUNKER,
+                "chunker:gone:1:000000",
+                {StageName.CHUNKER.stream(Lane.NORMAL): ">"},
+            )
         return self.row

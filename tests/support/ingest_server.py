@@ -1,4 +1,4 @@
-"""The front door of ingest on real Postgres, in the test's own process, and the means to freeze that Postgres."""
+"""The accepting routes of ingest on real Postgres, and the means to freeze that Postgres."""
 
 import contextlib
 import hmac
@@ -41,7 +41,10 @@ async def ingest_server(
     app.middlewares.insert(0, problem_middleware)
     acceptance = Acceptance(pool, Metrics(), collection=COLLECTION, timeout=600)
     rules = Rules(
-        limits=Limits(), max_body_bytes=max_body_bytes, deduplication_window=3600, may_call_private=may_call_private
+        limits=Limits(),
+        max_body_bytes=max_body_bytes,
+        deduplication_window=3600,
+        may_call_private=may_call_private,
     )
     add_routes(app, AcceptApi(acceptance, authenticator, rules))
     async with serving(app) as url:
@@ -62,8 +65,13 @@ async def serving(app: web.Application) -> AsyncIterator[str]:
 
 def page_event(name: str, markdown: str = "Text.") -> bytes:
     """A webhook with one page; the same name is the same delivery."""
-    page = {"markdown": markdown, "metadata": {"url": f"https://example.com/{name}", "scrapeId": name}}
-    return json.dumps({"success": True, "type": "crawl.page", "id": "c", "webhookId": name, "data": [page]}).encode()
+    page = {
+        "markdown": markdown,
+        "metadata": {"url": f"https://example.com/{name}", "scrapeId": name},
+    }
+    return json.dumps(
+        {"success": True, "type": "crawl.page", "id": "c", "webhookId": name, "data": [page]}
+    ).encode()
 
 
 def signed(body: bytes) -> dict[str, str]:
@@ -71,10 +79,18 @@ def signed(body: bytes) -> dict[str, str]:
     return {"X-Firecrawl-Signature": "sha256=" + hmac.digest(KEY.encode(), body, "sha256").hex()}
 
 
-async def post_event(session: aiohttp.ClientSession, url: str, body: bytes) -> tuple[int, Any, str | None]:
+async def post_event(
+    session: aiohttp.ClientSession, url: str, body: bytes
+) -> tuple[int, Any, str | None]:
     """Post a signed webhook: status, answer, Retry-After."""
-    async with session.post(f"{url}/api/webhook/firecrawl", data=body, headers=signed(body)) as response:
-        return response.status, await response.json(content_type=None), response.headers.get("Retry-After")
+    async with session.post(
+        f"{url}/api/webhook/firecrawl", data=body, headers=signed(body)
+    ) as response:
+        return (
+            response.status,
+            await response.json(content_type=None),
+            response.headers.get("Retry-After"),
+        )
 
 
 async def postgres_processes(pool: PostgresPool) -> list[int]:

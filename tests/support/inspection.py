@@ -1,4 +1,4 @@
-"""Looking into a pipeline's servers from a test: what lies in the streams, what is stored, what should be."""
+"""Reads a pipeline's servers for tests: streams, points, and the points there should be."""
 
 import asyncio
 from typing import Any
@@ -26,11 +26,16 @@ def expected_ids(pipeline: Pipeline, collection: str | None = None) -> set[str]:
     """The ids that the registry's live versions stand for."""
     rows = query(
         pipeline,
-        "SELECT document_id::text, live_version, chunks FROM webhook.documents d JOIN webhook.targets t USING (target) "
+        "SELECT document_id::text, live_version, chunks "
+        "FROM webhook.documents d JOIN webhook.targets t USING (target) "
         "WHERE t.collection = $1 AND t.live AND live_version IS NOT NULL",
         collection or pipeline.collection,
     )
-    return {point_id(row["document_id"], row["live_version"], n) for row in rows for n in range(row["chunks"])}
+    return {
+        point_id(row["document_id"], row["live_version"], n)
+        for row in rows
+        for n in range(row["chunks"])
+    }
 
 
 def query(pipeline: Pipeline, statement: str, *arguments: Any) -> list[dict[str, Any]]:

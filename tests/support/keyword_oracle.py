@@ -17,7 +17,7 @@ def terms(text: str) -> list[int]:
 
 
 class FrozenBm25(BM25Okapi):  # type: ignore[misc]
-    """rank-bm25 as it is, over lists of terms, with the idf of Lucene and Qdrant, which is never negative."""
+    """rank-bm25 over lists of terms, with the idf of Lucene and Qdrant, which is never negative."""
 
     def __init__(self, documents: Sequence[Sequence[int]], *, k1: float, b: float) -> None:
         super().__init__(documents, k1=k1, b=b)

@@ -1,4 +1,4 @@
-"""For tests of the embedded stack: directories that Postgres' user can enter, clean environments, child processes."""
+"""For tests of the embedded stack: directories, environments and child processes."""
 
 import contextlib
 import os
@@ -15,7 +15,10 @@ from local.services import SERVICES
 
 @contextlib.contextmanager
 def enterable_directory() -> Iterator[Path]:
-    """A directory of its own that other users can pass through (pytest's tmp_path is closed to them)."""
+    """A temporary directory that other users can pass through.
+
+    Postgres runs as another user, and pytest's tmp_path is closed to it.
+    """
     directory = Path(tempfile.mkdtemp(prefix="millstream-test-"))
     directory.chmod(0o711)
     try:
@@ -29,7 +32,9 @@ def bare_environ(**settings: str) -> dict[str, str]:
 
     Every service takes a free port: a test must not take the default one from a real deployment.
     """
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WEBHOOK_")}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith("WEBHOOK_")
+    }
     free_ports = {f"WEBHOOK_{service.upper()}_PORT": "0" for service in SERVICES}
     return inherited | free_ports | settings
 
@@ -38,7 +43,9 @@ def bare_environ(**settings: str) -> dict[str, str]:
 def running(*argv: str, uid: int | None = None) -> Iterator[subprocess.Popen[str]]:
     """A process of the test's own, killed at the end; its stdout can be read line by line."""
     pipe = subprocess.PIPE
-    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True, user=uid, env=bare_environ()) as process:
+    with subprocess.Popen(
+        argv, stdin=pipe, stdout=pipe, text=True, user=uid, env=bare_environ()
+    ) as process:
         try:
             yield process
         finally:

@@ -45,10 +45,14 @@ class Outside(msgspec.Struct, frozen=True, kw_only=True):
 def outside(part: str, environ: Mapping[str, str] = os.environ) -> Outside:
     """What was given for this part. Raises ValueError for a command that cannot work."""
     url, key, command = (
-        environ.get(f"MILLSTREAM_TEST_{part.upper()}_{what}", "") for what in ("URL", "KEY", "COMMAND")
+        environ.get(f"MILLSTREAM_TEST_{part.upper()}_{what}", "")
+        for what in ("URL", "KEY", "COMMAND")
     )
     if command and "{port}" not in command:
-        raise ValueError(f"MILLSTREAM_TEST_{part.upper()}_COMMAND must hold {{port}}, the port to listen on: {command}")
+        raise ValueError(
+            f"MILLSTREAM_TEST_{part.upper()}_COMMAND must hold {{port}}, "
+            f"the port to listen on: {command}"
+        )
     return Outside(url=url.rstrip("/"), key=key, command=command)
 
 

@@ -1,4 +1,4 @@
-"""The whole pipeline as a user starts it: `millstream up` in a process of its own, reached over its files."""
+"""The whole pipeline as a user starts it: `millstream up` in a process, reached by its files."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,12 @@ import httpx
 from shared.service.settings import QdrantSettings
 from tests.support.local_stack import bare_environ, enterable_directory
 from tests.support.outside import outside
-from tests.support.qdrant_process import drop_collections, qdrant_settings, running_qdrant, shared_qdrant
+from tests.support.qdrant_process import (
+    drop_collections,
+    qdrant_settings,
+    running_qdrant,
+    shared_qdrant,
+)
 from tests.support.tei_server import TEI_KEY, tei_server
 from tests.support.waiting import block_until
 
@@ -55,7 +60,9 @@ class Pipeline:
     @property
     def qdrant(self) -> QdrantSettings:
         """How to reach the pipeline's Qdrant."""
-        return qdrant_settings(self.env["WEBHOOK_QDRANT_URL"], self.env.get("WEBHOOK_QDRANT_API_KEY", ""))
+        return qdrant_settings(
+            self.env["WEBHOOK_QDRANT_URL"], self.env.get("WEBHOOK_QDRANT_API_KEY", "")
+        )
 
     @property
     def processes(self) -> list[dict[str, Any]]:
@@ -69,7 +76,9 @@ class Pipeline:
     def webhook(self, event: dict[str, Any]) -> dict[str, Any]:
         """Post a signed webhook; the answer."""
         body = json.dumps(event).encode()
-        signature = "sha256=" + hmac.digest(self.env["WEBHOOK_SECRET"].encode(), body, "sha256").hex()
+        signature = (
+            "sha256=" + hmac.digest(self.env["WEBHOOK_SECRET"].encode(), body, "sha256").hex()
+        )
         response = httpx.post(
             f"{self.env['MILLSTREAM_URL']}/api/webhook/firecrawl", content=body, timeout=30.0,
             headers={"X-Firecrawl-Signature": signature, "Content-Type": "application/json"},
@@ -78,11 +87,16 @@ class Pipeline:
         answer: dict[str, Any] = response.json()
         return answer
 
-    def crawl(self, pages: Sequence[dict[str, Any]], crawl_id: str, per_event: int = 1) -> list[str]:
+    def crawl(
+        self, pages: Sequence[dict[str, Any]], crawl_id: str, per_event: int = 1
+    ) -> list[str]:
         """Send the pages as crawl.page events; the job ids."""
         jobs = []
         for start in range(0, len(pages), per_event):
-            data = [{"markdown": p["markdown"], "metadata": p["metadata"]} for p in pages[start : start + per_event]]
+            data = [
+                {"markdown": p["markdown"], "metadata": p["metadata"]}
+                for p in pages[start : start + per_event]
+            ]
             event = {
                 "success": True,
                 "type": "crawl.page",
@@ -96,7 +110,15 @@ class Pipeline:
 
     def end_crawl(self, crawl_id: str, kind: str = "crawl.completed") -> None:
         """Have the crawl say how it ended."""
-        self.webhook({"success": True, "type": kind, "id": crawl_id, "webhookId": str(uuid.uuid4()), "data": []})
+        self.webhook(
+            {
+                "success": True,
+                "type": kind,
+                "id": crawl_id,
+                "webhookId": str(uuid.uuid4()),
+                "data": [],
+            }
+        )
 
     def index(self, documents: Sequence[Any]) -> str:
         """Post documents to /api/index/batch; the job id."""
@@ -168,7 +190,8 @@ def running_pipeline(*options: str, **settings: str) -> Iterator[Pipeline]:
         log = directory / "up.log"
         with log.open("wb") as output:
             up = subprocess.Popen(
-                [*MILLSTREAM, "up", "--data-dir", str(data_dir), *options], stdout=output, stderr=output,
+                [*MILLSTREAM, "up", "--data-dir", str(data_dir), *options],
+                stdout=output, stderr=output,
                 env=bare_environ(**settings), cwd=directory,
             )  # fmt: skip
             try:
@@ -202,7 +225,11 @@ def outside_servers(directory: Path) -> Iterator[dict[str, str]]:
             settings["WEBHOOK_TEI_API_KEY"] = "" if outside("tei").is_shared else TEI_KEY
         if outside("qdrant").is_given:
             is_shared = outside("qdrant").is_shared
-            qdrant = shared_qdrant() if is_shared else stack.enter_context(running_qdrant(directory / "qdrant"))
+            qdrant = (
+                shared_qdrant()
+                if is_shared
+                else stack.enter_context(running_qdrant(directory / "qdrant"))
+            )
             settings["WEBHOOK_QDRANT_URL"] = qdrant.qdrant_url
             settings["WEBHOOK_QDRANT_API_KEY"] = qdrant.qdrant_api_key
             if is_shared:
@@ -212,14 +239,16 @@ def outside_servers(directory: Path) -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def replicated_pipeline() -> Iterator[Pipeline]:
-    """Run a pipeline with two replicas of every stage, with short leases and logs that programs read."""
+    """Run a pipeline with two replicas of every stage, short leases and JSON logs."""
     settings = {
         "WEBHOOK_LEASE": "3s",
         "WEBHOOK_LEASE_RENEWAL": "500ms",
         "WEBHOOK_LOG_LEVEL": "info",
         "WEBHOOK_LOG_FORMAT": "json",
     }
-    with running_pipeline("--replicas", "ingest=2,chunker=2,embedder=2,indexer=2", **settings) as pipeline:
+    with running_pipeline(
+        "--replicas", "ingest=2,chunker=2,embedder=2,indexer=2", **settings
+    ) as pipeline:
         yield pipeline
 
 
@@ -229,7 +258,7 @@ def kill(pid: int) -> None:
 
 @contextlib.contextmanager
 def frozen(pids: list[int]) -> Iterator[None]:
-    """Have processes stand still, so that what they should do waits for as long as a test looks at it."""
+    """Freeze processes, so that their work is still to be done while a test looks at it."""
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:

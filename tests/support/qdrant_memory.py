@@ -8,7 +8,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 
 
 class MemoryQdrant(AsyncQdrantClient):
-    """`AsyncQdrantClient(":memory:")`, which by itself raises ValueError where a server answers 404."""
+    """`AsyncQdrantClient(":memory:")` with a server's 404, where it raises ValueError itself."""
 
     def __init__(self) -> None:
         super().__init__(":memory:")
@@ -17,10 +17,14 @@ class MemoryQdrant(AsyncQdrantClient):
         await self._check(collection_name)
         return await super().get_collection(collection_name, **kwargs)
 
-    async def query_points(self, collection_name: str, **kwargs: Any) -> models.QueryResponse:  # type: ignore[override]
+    async def query_points(  # type: ignore[override]
+        self, collection_name: str, **kwargs: Any
+    ) -> models.QueryResponse:
         await self._check(collection_name)
         return await super().query_points(collection_name, **kwargs)
 
     async def _check(self, name: str) -> None:
         if not await self.collection_exists(name):
-            raise UnexpectedResponse(404, "Not Found", f"Collection `{name}` doesn't exist!".encode(), httpx.Headers())
+            raise UnexpectedResponse(
+                404, "Not Found", f"Collection `{name}` doesn't exist!".encode(), httpx.Headers()
+            )

@@ -1,4 +1,4 @@
-"""A proxy before a Qdrant server that records each request, may hold some back, or makes the server look older."""
+"""A proxy before a Qdrant server: records requests, delays them, plays an older release."""
 
 import asyncio
 import contextlib
@@ -27,9 +27,10 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
 class QdrantRecorder:
     """Forwards to the server at `url`; `requests` is what was answered, in order.
 
-    `delays` has the seconds that a request is held back before it is forwarded, by the last part of its path.
-    With `release`, a version before 1.19, the server answers as that release does (seen on 1.16.3). With
-    `refuses_scans` it also refuses filters on a field without a fitting index, as a server in strict mode does.
+    `delays` has the seconds that a request is held back before it is forwarded, by the last part
+    of its path. With `release`, a version before 1.19, the server answers as that release does
+    (seen on 1.16.3). With `refuses_scans` it also refuses filters on a field without a fitting
+    index, as a server in strict mode does.
     """
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
@@ -49,10 +50,16 @@ class QdrantRecorder:
             if b'"match":{"prefix"' in body:
                 return _refused("Format error in JSON body: Expected some form of condition")
             if self.refuses_scans and b'"match":{"text"' in body:
-                return _refused('Bad request: Index required but not found for "url" of one of the following types')
-            # On a field without a full-text index, `text` finds substrings before 1.19.1. Payload indexes of keywords
+                return _refused(
+                    'Bad request: Index required but not found for "url" '
+                    "of one of the following types"
+                )
+            # On a field without a full-text index, `text` finds substrings before 1.19.1. Payload
+            # indexes of keywords
             # ignore the option `prefix`.
-            body = body.replace(b'"match":{"text"', b'"match":{"substring"').replace(b',"prefix":true}', b"}")
+            body = body.replace(b'"match":{"text"', b'"match":{"substring"').replace(
+                b',"prefix":true}', b"}"
+            )
         headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
         async with self._session.request(
             request.method, self._url + request.raw_path, data=body, headers=headers,
@@ -79,7 +86,9 @@ _PASSED_ON = ("Accept-Encoding", "api-key", "Content-Type")
 
 
 @contextlib.asynccontextmanager
-async def recording(settings: QdrantSettings) -> AsyncIterator[tuple[QdrantRecorder, QdrantSettings]]:
+async def recording(
+    settings: QdrantSettings,
+) -> AsyncIterator[tuple[QdrantRecorder, QdrantSettings]]:
     """A recorder before a server, and the settings that lead through it."""
     async with aiohttp.ClientSession() as session:
         recorder = QdrantRecorder(settings.qdrant_url, session)

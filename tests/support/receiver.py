@@ -1,4 +1,4 @@
-"""Somebody who wants to hear that jobs have ended: an HTTP server that keeps what it is told."""
+"""A receiver of callbacks about finished jobs: an HTTP server that keeps each POST."""
 
 import contextlib
 import hmac
@@ -44,7 +44,9 @@ class Receiver:
     async def take(self, request: web.Request) -> web.Response:
         self.visits.append(request.path)
         self.told.append(Told(dict(request.headers), await request.read()))
-        return web.Response(status=self.status, headers={"Location": "/elsewhere"} if self.status == 302 else {})
+        return web.Response(
+            status=self.status, headers={"Location": "/elsewhere"} if self.status == 302 else {}
+        )
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""Reindexes without the stages: a dispatcher on real Redis and Postgres, and what the stages would note in Postgres."""
+"""Reindexes without the stages: a real dispatcher, and the rows that stages would write."""
 
 import uuid
 
@@ -22,12 +22,17 @@ async def send(servers: Servers, *names: str, action: Action = Action.INDEX) -> 
     """Accept a version of each document, or its removal."""
     await Targets(servers.pool).ensure(COLLECTION)
     job = NewJob(
-        job_id=str(uuid.uuid4()), kind=JobKind.INDEX_BATCH, lane=Lane.NORMAL, collection=COLLECTION, timeout=600
+        job_id=str(uuid.uuid4()),
+        kind=JobKind.INDEX_BATCH,
+        lane=Lane.NORMAL,
+        collection=COLLECTION,
+        timeout=600,
     )
     items = [
         NewItem(
-            url=f"https://example.com/{name}", source=job.job_id, lane=Lane.NORMAL, collection=COLLECTION,
-            document_id=document_id(COLLECTION, name), body=b"{}" if action is Action.INDEX else None, action=action,
+            url=f"https://example.com/{name}", source=job.job_id, lane=Lane.NORMAL,
+            collection=COLLECTION, document_id=document_id(COLLECTION, name), action=action,
+            body=b"{}" if action is Action.INDEX else None,
         )
         for name in names
     ]  # fmt: skip
@@ -44,7 +49,9 @@ async def index(servers: Servers, *names: str, action: Action = Action.INDEX) ->
 async def begin(servers: Servers) -> str:
     """Start a reindex of the collection; the new target."""
     targets = Targets(servers.pool)
-    made = await targets.create(COLLECTION, TargetSettings(), live=False, model=None, dimension=None)
+    made = await targets.create(
+        COLLECTION, TargetSettings(), live=False, model=None, dimension=None
+    )
     assert await Reindexes(servers.pool).start(made.target, is_rollback=False, skip_failed=False)
     return made.target
 
@@ -65,9 +72,11 @@ async def turn(dispatcher: Dispatcher) -> None:
 
 
 async def work(servers: Servers, *, failing: str | None = None) -> None:
-    """Do for all that is in the streams what the stages do: decide in the registry, then end the item."""
+    """Handle all entries as the stages would: decide in the registry, then end the item."""
     for target, ref in await taken(servers):
-        await finish(servers, target, ref, is_failing=failing is not None and ref.url.endswith(failing))
+        await finish(
+            servers, target, ref, is_failing=failing is not None and ref.url.endswith(failing)
+        )
 
 
 async def taken(servers: Servers) -> list[tuple[str, DocumentRef]]:
@@ -81,7 +90,9 @@ async def taken(servers: Servers) -> list[tuple[str, DocumentRef]]:
     return found
 
 
-async def finish(servers: Servers, target: str, ref: DocumentRef, *, is_failing: bool = False) -> None:
+async def finish(
+    servers: Servers, target: str, ref: DocumentRef, *, is_failing: bool = False
+) -> None:
     """End one document as the last stage does."""
     is_live = ref.action is Action.INDEX
     progress = Progress(servers.pool, StageName.INDEXER, "worker")
@@ -89,7 +100,11 @@ async def finish(servers: Servers, target: str, ref: DocumentRef, *, is_failing:
         await progress.end([Ended(ref=ref, state=ItemState.FAILED, code="bad", error="broken")], 1)
         return
     registration = Registration(
-        document_id=ref.document_id, version=ref.version, is_live=is_live, url=ref.url, content_hash=b"h" * is_live
+        document_id=ref.document_id,
+        version=ref.version,
+        is_live=is_live,
+        url=ref.url,
+        content_hash=b"h" * is_live,
     )
     won = await Registry(servers.pool).commit(target, [registration])
     state = ItemState.INDEXED if is_live else ItemState.DELETED
@@ -98,8 +113,13 @@ async def finish(servers: Servers, target: str, ref: DocumentRef, *, is_failing:
 
 async def decided(servers: Servers, target: str) -> dict[str, tuple[int, bool]]:
     """Fence, and whether it is visible, of each document by the end of its URL."""
-    rows = await servers.pool.fetch("SELECT url, fence, live_version FROM webhook.documents WHERE target = $1", target)
-    return {row["url"].rpartition("/")[2]: (row["fence"], row["live_version"] is not None) for row in rows}
+    rows = await servers.pool.fetch(
+        "SELECT url, fence, live_version FROM webhook.documents WHERE target = $1", target
+    )
+    return {
+        row["url"].rpartition("/")[2]: (row["fence"], row["live_version"] is not None)
+        for row in rows
+    }
 
 
 async def live_target(servers: Servers) -> str:

@@ -43,7 +43,8 @@ TARGET = f"{COLLECTION}_1"
 FIRST_STREAM = StageName.CHUNKER.stream(Lane.NORMAL)
 
 _RELEASE = """
-UPDATE webhook.job_items SET state = 'released', release = release + 1 WHERE job_id = $1 AND state = 'queued'
+UPDATE webhook.job_items SET state = 'released', release = release + 1
+WHERE job_id = $1 AND state = 'queued'
 RETURNING job_id::text, position, release, document_id::text, version, url
 """
 
@@ -118,7 +119,9 @@ async def running_worker(
     """Run a worker until the block ends, then drain it."""
     reader = redis_reader(servers.redis_url)
     chosen = runtime_settings(**settings)
-    worker = make_worker(servers, reader, FakeStage(stage, handle), chosen, consumer, canaries or {})
+    worker = make_worker(
+        servers, reader, FakeStage(stage, handle), chosen, consumer, canaries or {}
+    )
     stop = asyncio.Event()
     running = asyncio.create_task(worker.run(stop))
     try:
@@ -130,12 +133,16 @@ async def running_worker(
 
 
 def make_dispatcher(servers: Servers, *, entries: int = 1000, size: str = "4") -> Dispatcher:
-    gates = {action: Gate(servers.redis, stage, Mark(entries, 10**9)) for action, stage in FIRST_STAGE.items()}
+    gates = {
+        action: Gate(servers.redis, stage, Mark(entries, 10**9))
+        for action, stage in FIRST_STAGE.items()
+    }
     return Dispatcher(servers.pool, servers.redis, gates, Metrics(), size=size, stage_timeout=600)
 
 
 async def accept_documents(
-    servers: Servers, count: int, *, source: str = "crawl", lane: Lane = Lane.NORMAL, action: Action = Action.INDEX,
+    servers: Servers, count: int, *,
+    source: str = "crawl", lane: Lane = Lane.NORMAL, action: Action = Action.INDEX,
     callback_url: str | None = None, traceparent: str | None = None,
 ) -> str:  # fmt: skip
     """Accept a job of `count` documents; its id."""
@@ -152,8 +159,9 @@ async def accept_documents(
     )
     items = [
         NewItem(
-            url=f"https://example.com/{n}", source=source, lane=lane, collection=COLLECTION, domain="example.com",
-            document_id=str(uuid.uuid4()), body=None if action is Action.DELETE else b"{}", action=action,
+            url=f"https://example.com/{n}", domain="example.com", source=source, lane=lane,
+            collection=COLLECTION, document_id=str(uuid.uuid4()), action=action,
+            body=None if action is Action.DELETE else b"{}",
         )
         for n in range(count)
     ]  # fmt: skip
@@ -167,14 +175,19 @@ async def release(servers: Servers, job_id: str) -> list[DocumentRef]:
 
 
 async def end(
-    servers: Servers, refs: list[DocumentRef], code: str | None = None, stage: StageName = StageName.INDEXER
+    servers: Servers,
+    refs: list[DocumentRef],
+    code: str | None = None,
+    stage: StageName = StageName.INDEXER,
 ) -> None:
     """End released items as a stage would: well, or with a code."""
     progress = Progress(servers.pool, stage, "w")
     await progress.start(refs)
     state = ItemState.INDEXED if code is None else ItemState.FAILED
     error = f"{code} [it] broke" if code else None
-    await progress.end([Ended(ref=ref, state=state, code=code, error=error, attempts=1) for ref in refs], 2)
+    await progress.end(
+        [Ended(ref=ref, state=state, code=code, error=error, attempts=1) for ref in refs], 2
+    )
 
 
 async def release_all(servers: Servers) -> None:
@@ -187,25 +200,39 @@ async def release_all(servers: Servers) -> None:
         pass
 
 
-async def pending(servers: Servers, stream: str = FIRST_STREAM, group: str = StageName.CHUNKER) -> list[dict[str, Any]]:
+async def pending(
+    servers: Servers, stream: str = FIRST_STREAM, group: str = StageName.CHUNKER
+) -> list[dict[str, Any]]:
     """The pending entries of a stream, as XPENDING gives them."""
     found: list[dict[str, Any]] = await servers.redis.xpending_range(stream, group, "-", "+", 100)
     return found
 
 
 async def abandon(servers: Servers, deliveries: int = 1, idle: int = 60_000) -> None:
-    """Have a consumer that is dead hold every entry of the first stream, delivered so often, idle for milliseconds."""
+    """Have a dead consumer hold every entry of the first stream.
+
+    Each was delivered `deliveries` times and has been idle for `idle` milliseconds.
+    """
     chunker = StageName.CHUNKER
     await servers.redis.xreadgroup(chunker, "dead", {FIRST_STREAM: ">"}, count=100)
     for row in await pending(servers):
         await servers.redis.xclaim(
-            FIRST_STREAM, chunker, "dead", 0, [row["message_id"]], idle=idle, retrycount=deliveries, justid=True
+            FIRST_STREAM,
+            chunker,
+            "dead",
+            0,
+            [row["message_id"]],
+            idle=idle,
+            retrycount=deliveries,
+            justid=True,
         )
 
 
 async def states(servers: Servers, job_id: str) -> list[str]:
     """The states of a job's items, in order."""
-    rows = await servers.pool.fetch("SELECT state FROM webhook.job_items WHERE job_id = $1 ORDER BY position", job_id)
+    rows = await servers.pool.fetch(
+        "SELECT state FROM webhook.job_items WHERE job_id = $1 ORDER BY position", job_id
+    )
     return [row["state"] for row in rows]
 
 

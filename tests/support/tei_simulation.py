@@ -1,9 +1,11 @@
 """TEI and the embedders that share it, in virtual time: the real window, a modelled server.
 
-The server has one first-in-first-out queue of inputs and computes batches one after the other; a batch costs a fixed
-time and a time for each input. Embedders always have work and know nothing of each other.
+The server has one first-in-first-out queue of inputs and computes batches one after the other; a
+batch costs a fixed time and a time for each input. Embedders always have work and know nothing of
+each other.
 """
 
+import functools
 import heapq
 import itertools
 import random
@@ -87,7 +89,9 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
 class Simulation:
     """A server and its embedders; `run` lets virtual time pass and says what was seen."""
 
-    def __init__(self, speed: Speed, embedders: int, *, has_timing: bool = True, seed: int = 0) -> None:
+    def __init__(
+        self, speed: Speed, embedders: int, *, has_timing: bool = True, seed: int = 0
+    ) -> None:
         self.speed = speed
         self.slowness = 1.0
         self.embedders: list[Embedder] = []
@@ -96,7 +100,9 @@ class Simulation:
         self._random = random.Random(seed)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
-        self._queue: deque[tuple[Request, float]] = deque()  # inputs, each with its share of a mean input's cost
+        self._queue: deque[tuple[Request, float]] = (
+            deque()
+        )  # inputs, each with its share of a mean input's cost
         self._permits = speed.permits
         self._is_computing = False
         self._batches: list[tuple[float, float, int]] = []  # start, end, inputs
@@ -174,8 +180,12 @@ class Simulation:
     def _compute(self) -> None:
         if self._is_computing or not self._queue:
             return
-        batch = [self._queue.popleft() for _ in range(min(self.speed.batch_inputs, len(self._queue)))]
-        seconds = self.slowness * (self.speed.fixed_s + self.speed.input_s * sum(size for _, size in batch))
+        batch = [
+            self._queue.popleft() for _ in range(min(self.speed.batch_inputs, len(self._queue)))
+        ]
+        seconds = self.slowness * (
+            self.speed.fixed_s + self.speed.input_s * sum(size for _, size in batch)
+        )
         for request, size in batch:
             wait = self.now - request.arrived
             self._waits.append((self.now, wait))
@@ -193,12 +203,15 @@ class Simulation:
             request.left -= 1
             request.embedder.embedded.append(self.now)
             if not request.left:
-                self._at(self.now + NETWORK_S / 2, lambda request=request: self._answer(request))  # type: ignore[misc]
+                answer = functools.partial(self._answer, request)
+                self._at(self.now + NETWORK_S / 2, answer)
         self._compute()
 
     def _answer(self, request: Request) -> None:
         embedder, inputs = request.embedder, request.inputs
-        timing = ServerTiming(queue_s=request.queue_s / inputs, inference_s=request.inference_s / inputs)
+        timing = ServerTiming(
+            queue_s=request.queue_s / inputs, inference_s=request.inference_s / inputs
+        )
         embedder.window.answered(
             Answer(
                 inputs=inputs,

@@ -31,7 +31,7 @@ class ThreadedTei:
         return [text for batch in list(self._stand_in.batches) for text in batch]
 
     def hold(self) -> None:
-        """Keep requests in flight until `release`, but for the canary: the server is well, only slow."""
+        """Keep requests in flight until `release`, except the canary: the server is only slow."""
         self._call(lambda: self._stand_in.hold(CANARY))
 
     def release(self) -> None:

@@ -23,7 +23,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = dict(os.environ) if self.path == "/environment" else {"instance": INSTANCE}
         self.wfile.write(json.dumps(body).encode())
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - named so in the base class
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         pass
 
 

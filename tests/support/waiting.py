@@ -11,7 +11,9 @@ _POLL_INTERVAL = 0.005  # seconds
 T = TypeVar("T")
 
 
-async def wait_until(condition: Callable[[], object], *, timeout: float = 15.0, description: str) -> Any:
+async def wait_until(
+    condition: Callable[[], object], *, timeout: float = 15.0, description: str
+) -> Any:
     """Return the first true value of `condition()`, of which an awaitable is awaited.
 
     Fails with `description` after `timeout` seconds.

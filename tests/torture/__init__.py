@@ -1,1 +1,1 @@
-"""The torture suite: the real pipeline under load while its parts are killed, frozen, emptied and cut off."""
+"""The torture suite: the real pipeline under load while its parts are killed, frozen or cut off."""

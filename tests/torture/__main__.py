@@ -1,4 +1,7 @@
-"""`python -m tests.torture`: runs scenarios, and exits 1 unless all end clean. The last line is the last result."""
+"""`python -m tests.torture`: runs scenarios, and exits 1 unless all end clean.
+
+The last line of its output is the last result.
+"""
 
 import argparse
 import asyncio
@@ -31,13 +34,23 @@ class Plan(msgspec.Struct):
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
-    parser.add_argument("--scenario", type=int, action="append", choices=sorted(SCENARIOS), help="only this one")
-    parser.add_argument("--seed", type=int, default=1, help="what is drawn: traffic, victims, lost replies")
+    parser.add_argument(
+        "--scenario", type=int, action="append", choices=sorted(SCENARIOS), help="only this one"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="what is drawn: traffic, victims, lost replies"
+    )
     parser.add_argument("--short", action="store_true", help="the sizes of the test suite")
-    parser.add_argument("--jobs", type=int, default=1, help="how many run side by side, on pipelines of their own")
-    parser.add_argument("--record", action="store_true", help=f"keep the results, and put them into {DOCUMENT}")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="how many run side by side, on pipelines of their own"
+    )
+    parser.add_argument(
+        "--record", action="store_true", help=f"keep the results, and put them into {DOCUMENT}"
+    )
     options = parser.parse_args()
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # of product code that runs in here
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr)
+    )  # of product code that runs in here
     numbers = [number for number in options.scenario or sorted(SCENARIOS) if _can_run(number)]
     plan = Plan(numbers, options.seed, options.short, options.record)
     with guarded_run():

@@ -1,4 +1,7 @@
-"""An event loop in a thread of its own, for what must answer while the harness is busy: proxies, TEI stand-in."""
+"""An event loop in a thread, for the parts that must respond while the harness is busy.
+
+These are the proxies and the TEI stand-in.
+"""
 
 import asyncio
 import threading
@@ -9,11 +12,13 @@ T = TypeVar("T")
 
 
 class Background:
-    """A context manager; `run` brings a coroutine to its end there, and blocks until then."""
+    """A context manager; `run` runs a coroutine to its end in that loop, and blocks until then."""
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="torture-background", daemon=True)
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="torture-background", daemon=True
+        )
         self._thread.start()
         return self
 

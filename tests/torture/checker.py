@@ -1,4 +1,7 @@
-"""Whether a pipeline is CLEAN: pure comparison of what must be with what is. An empty list of findings is clean."""
+"""Whether a pipeline is CLEAN: a pure comparison of what is expected with what is observed.
+
+Without findings it is clean.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +17,9 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """What was accepted and what must be stored."""
 
     jobs: Mapping[str, Sequence[str]]  # job id -> URLs in input order
-    chunks: Mapping[str, Sequence[str]]  # URL -> sha256 of each chunk's text; a deleted URL has no entry
+    chunks: Mapping[
+        str, Sequence[str]
+    ]  # URL -> sha256 of each chunk's text; a deleted URL has no entry
     dead: frozenset[str] = frozenset()  # URLs of the planned poison
 
 
@@ -47,7 +52,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
-    """`lost` documents miss something, `doubled` ones have something too much, the rest is in `problems` alone."""
+    """`lost` documents lack something, `doubled` ones have too much; `problems` holds all."""
 
     lost: int
     doubled: int
@@ -56,34 +61,64 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check(expected: Expected, observed: Observed, left_consumers: Sequence[str] = ()) -> Findings:
-    """Every violation, in words; `left_consumers` are of processes that died long ago."""
+    """Every violation, in words; `left_consumers` belong to processes that died long ago."""
     lost = missing_jobs(expected, observed) + missing_chunks(expected, observed)
     doubled = duplicate_chunks(observed) + foreign_points(expected, observed)
-    rest = wrong_items(expected, observed) + open_jobs(observed) + backlog(observed) + wrong_dead(expected, observed)
+    rest = (
+        wrong_items(expected, observed)
+        + open_jobs(observed)
+        + backlog(observed)
+        + wrong_dead(expected, observed)
+    )
     rest += [f"consumer {name} was left in its group" for name in left_consumers]
-    return Findings(lost=len(lost), doubled=len(doubled), dead=len(observed.dead), problems=lost + doubled + rest)
+    return Findings(
+        lost=len(lost),
+        doubled=len(doubled),
+        dead=len(observed.dead),
+        problems=lost + doubled + rest,
+    )
 
 
 def missing_jobs(expected: Expected, observed: Observed) -> list[str]:
-    return [f"accepted job {job_id} is unknown" for job_id in expected.jobs if job_id not in observed.jobs]
+    return [
+        f"accepted job {job_id} is unknown"
+        for job_id in expected.jobs
+        if job_id not in observed.jobs
+    ]
 
 
 def missing_chunks(expected: Expected, observed: Observed) -> list[str]:
     """A document without the chunks of its last accepted text, whatever else it has."""
-    stored = {(point.url, point.chunk_index, point.text_hash) for point in observed.points if _is_live(point, observed)}
-    wanted = {url: {(url, index, text) for index, text in enumerate(texts)} for url, texts in expected.chunks.items()}
-    return [f"{url} lacks {len(keys - stored)} of {len(keys)} chunks" for url, keys in wanted.items() if keys - stored]
+    stored = {
+        (point.url, point.chunk_index, point.text_hash)
+        for point in observed.points
+        if _is_live(point, observed)
+    }
+    wanted = {
+        url: {(url, index, text) for index, text in enumerate(texts)}
+        for url, texts in expected.chunks.items()
+    }
+    return [
+        f"{url} lacks {len(keys - stored)} of {len(keys)} chunks"
+        for url, keys in wanted.items()
+        if keys - stored
+    ]
 
 
 def duplicate_chunks(observed: Observed) -> list[str]:
     counted = Counter((point.url, point.chunk_index) for point in observed.points)
-    return [f"{url} has chunk {index} {times} times" for (url, index), times in counted.items() if times > 1]
+    return [
+        f"{url} has chunk {index} {times} times"
+        for (url, index), times in counted.items()
+        if times > 1
+    ]
 
 
 def foreign_points(expected: Expected, observed: Observed) -> list[str]:
-    """Points of another version than the visible one, or with a text that is not the last accepted one."""
+    """Points of a version that is not visible, or with a text that is not the last accepted one."""
     return [
-        f"{point.url} has a point of version {point.version}, chunk {point.chunk_index}, that should not be"
+        f"{point.url} has a point of version {point.version}, chunk {point.chunk_index}, "
+        "that should not be"
         for point in observed.points
         if not _is_live(point, observed) or point.text_hash != _text_at(expected, point)
     ]
@@ -105,7 +140,11 @@ def wrong_items(expected: Expected, observed: Observed) -> list[str]:
 
 
 def open_jobs(observed: Observed) -> list[str]:
-    return [f"job {i} is {job.status}" for i, job in observed.jobs.items() if job.status not in TERMINAL_JOBS]
+    return [
+        f"job {i} is {job.status}"
+        for i, job in observed.jobs.items()
+        if job.status not in TERMINAL_JOBS
+    ]
 
 
 def backlog(observed: Observed) -> list[str]:
@@ -119,7 +158,9 @@ def backlog(observed: Observed) -> list[str]:
 def wrong_dead(expected: Expected, observed: Observed) -> list[str]:
     """Dead letters must be exactly the planned ones, each once."""
     found, planned = Counter(observed.dead), Counter(expected.dead)
-    unplanned = [f"{url} is a dead letter that was not planned" for url in (found - planned).elements()]
+    unplanned = [
+        f"{url} is a dead letter that was not planned" for url in (found - planned).elements()
+    ]
     return unplanned + [f"{url} should be a dead letter" for url in (planned - found).elements()]
 
 

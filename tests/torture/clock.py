@@ -1,4 +1,4 @@
-"""A Redis with a clock of its own, which can be set while it runs: libfaketime answers when it asks for the time."""
+"""A Redis with a clock that can be set while it runs: libfaketime returns the time to it."""
 
 import contextlib
 import ctypes
@@ -12,11 +12,12 @@ from local.redis import redis_program
 from local.servers import URL_VARIABLES
 from local.stack import Stack
 
-OWN_CLOCK = "MILLSTREAM_TORTURE_REDIS_CLOCK"  # in a scenario's environment, with any value: its Redis has such a clock
+# In a scenario's environment, with any value: its Redis has such a clock.
+OWN_CLOCK = "MILLSTREAM_TORTURE_REDIS_CLOCK"
 
 
 def find_library() -> Path | None:
-    """The library of the libfaketime wheel; None where that is not installed or is for another kind of machine."""
+    """The library of the libfaketime wheel; None if it is missing or made for another machine."""
     # Found, never imported: the import needs time zones.
     spec = importlib.util.find_spec("libfaketime")
     if spec is None or spec.origin is None:
@@ -43,7 +44,7 @@ class Clock:
         new.replace(self._path)
 
     def environment(self, library: Path) -> dict[str, str]:
-        """What a process needs to go by it. Its monotonic clock, by which servers wait, stays true."""
+        """The variables of a process with this clock. Its monotonic clock stays true."""
         return {
             "LD_PRELOAD": str(library),
             "FAKETIME_TIMESTAMP_FILE": str(self._path),

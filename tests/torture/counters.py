@@ -1,4 +1,4 @@
-"""What a run has caused: counted in the logs, which are complete even of processes that were killed."""
+"""Counts what a run has caused. It reads logs, which are complete even of killed processes."""
 
 import msgspec
 
@@ -14,7 +14,8 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 
     redeliveries: int = 0  # entries that a stage got although somebody had had them before
     refused: int = 0  # hand-overs that returned 0
-    released_again: int = 0  # items that were released although they had been before: Redis lost them
+    # Items that were released although they had been before: Redis lost them.
+    released_again: int = 0
 
 
 def count(logs: Logs) -> Counts:

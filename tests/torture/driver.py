@@ -1,4 +1,4 @@
-"""Sends a scenario's traffic while its fault is done, waits for the end and has it checked."""
+"""Sends a scenario's traffic during its fault, waits for the end and checks it."""
 
 import asyncio
 import contextlib
@@ -33,11 +33,14 @@ class Size(msgspec.Struct, frozen=True):
     documents: int
     seconds: float
     faults: int
-    poison: int = 0  # documents more, which must end as dead letters
+    poison: int = 0  # further documents, which must end as dead letters
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One scenario's line; `seconds` are those from the last fault until the end was clean, or was given up."""
+    """One scenario's line.
+
+    `seconds` are those from the last fault until the end was clean or the wait was given up.
+    """
 
     scenario: int
     seed: int
@@ -54,7 +57,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run:
-    """One scenario under way: its ledger, its traffic and what its faults need."""
+    """One scenario in progress: its ledger, its traffic and what its faults need."""
 
     def __init__(self, rig: Rig, number: int, seed: int, size: Size, traffic: Traffic) -> None:
         self.rig = rig
@@ -72,34 +75,42 @@ class Run:
         self._seed = seed
 
     async def send(self, fault: asyncio.Task[None]) -> None:
-        """Send the whole traffic, spread over the scenario's seconds, each request until it is accepted.
+        """Send the traffic, spread over the scenario's seconds, each request until it is accepted.
 
-        One after another: the order of acceptance decides which text of a page is the last. Unless the traffic ends
-        there, some goes on until the fault is done, so that the fault meets work to its end.
+        One after another: the order of acceptance decides which text of a page is the last. Unless
+        the traffic ends there, more is sent until the fault is done, so that work is in progress
+        throughout the fault.
         """
         good = list(requests(self.site, self.size.documents, self._seed))
         await self.submit(
-            mixed(good, list(poisonous(self.site, self.traffic, self.size.poison)), self._seed), self.size.seconds
+            mixed(good, list(poisonous(self.site, self.traffic, self.size.poison)), self._seed),
+            self.size.seconds,
         )
         for number in itertools.count():
             if fault.done() or self.traffic.ends:
                 return
-            await self.submit(list(requests(f"{self.site}/more-{number}", _MORE, self._seed)), seconds=1.0)
+            await self.submit(
+                list(requests(f"{self.site}/more-{number}", _MORE, self._seed)), seconds=1.0
+            )
 
     async def submit(self, traffic: Sequence[Request], seconds: float = 0.0) -> None:
-        """Send these requests in their order, spread over so many seconds, each until it is accepted."""
+        """Send these requests in order, spread over so many seconds, each until it is accepted."""
         started = time.monotonic()
         async with self.client() as client:
             for number, request in enumerate(traffic):
-                await asyncio.sleep(max(0.0, started + number * seconds / len(traffic) - time.monotonic()))
+                await asyncio.sleep(
+                    max(0.0, started + number * seconds / len(traffic) - time.monotonic())
+                )
                 self.ledger.accept(request, await self.post(client, request))
 
     def client(self) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {self.rig.environment['WEBHOOK_API_SECRET']}"}
-        return httpx.AsyncClient(base_url=self.rig.url, headers=headers, timeout=20.0, trust_env=False)
+        return httpx.AsyncClient(
+            base_url=self.rig.url, headers=headers, timeout=20.0, trust_env=False
+        )
 
     async def post(self, client: httpx.AsyncClient, request: Request) -> str:
-        """Repeat the request until it is accepted, as a sender does, in turns with each ingest; the job id."""
+        """Send the request to each ingest in turns until one accepts it; the job id."""
         deadline = time.monotonic() + _ACCEPT
         urls = itertools.cycle(self.rig.ingest_urls)
         while time.monotonic() < deadline:
@@ -120,11 +131,15 @@ class Run:
             await asyncio.sleep(0.1)
         raise AssertionError(f"not accepted within {_ACCEPT:g} s: {request.key}")
 
-    async def post_once(self, client: httpx.AsyncClient, url: str, request: Request) -> httpx.Response:
-        """Whatever this ingest answers. Raises httpx.TransportError."""
+    async def post_once(
+        self, client: httpx.AsyncClient, url: str, request: Request
+    ) -> httpx.Response:
+        """The response of this ingest. Raises httpx.TransportError."""
         headers = {"Idempotency-Key": request.key}
         if request.delete is not None:
-            return await client.delete(f"{url}/api/documents", params={"url": request.delete}, headers=headers)
+            return await client.delete(
+                f"{url}/api/documents", params={"url": request.delete}, headers=headers
+            )
         body: dict[str, Any] = {"documents": [msgspec.to_builtins(page) for page in request.pages]}
         if lane := request.lane or self.traffic.lane:
             body["lane"] = lane
@@ -137,9 +152,10 @@ Fault = Callable[[Run], Coroutine[Any, Any, None]]
 class Scenario(msgspec.Struct, frozen=True):
     """A fault and how much of it, and what must have come of it; a person reads `title`.
 
-    `clean_within` is in seconds after the last fault. A scenario with settings of its own (`environment`) gets a
-    pipeline of its own. `verify` looks at what the checker does not know of, and returns what is wrong. `owns` names
-    the servers that are killed, frozen or cut off: where they are not the run's own, the scenario is not run.
+    `clean_within` is in seconds after the last fault. A scenario with settings (`environment`) gets
+    a pipeline of its own. `verify` checks what the checker does not know, and returns what is
+    wrong. `owns` names the servers that are killed, frozen or cut off: the scenario is not run if
+    one of them is not the run's own.
     """
 
     title: str
@@ -179,7 +195,8 @@ async def run_scenario(rig: Rig, number: int, scenario: Scenario, seed: int, siz
     counts = count(run.logs)
     run.problems += findings.problems + missing(scenario.minimum, counts)
     result = Result(
-        scenario=number, seed=seed, documents=run.ledger.documents, faults=run.faults, redeliveries=counts.redeliveries,
+        scenario=number, seed=seed, documents=run.ledger.documents, faults=run.faults,
+        redeliveries=counts.redeliveries,
         refused=counts.refused, lost=findings.lost, doubled=findings.doubled, dead=findings.dead,
         clean=not run.problems, seconds=round(seconds, 1), problems=run.problems,
     )  # fmt: skip
@@ -200,15 +217,17 @@ Verify = Callable[[Run, Result], Coroutine[Any, Any, list[str]]]
 
 
 async def settle(run: Run, seconds: float) -> Findings:
-    """Wait until jobs are terminal, streams empty and dead consumers gone, or too long; what is wrong then.
+    """Wait until jobs are terminal, streams empty and dead consumers removed; what is wrong then.
 
-    Points that are left hidden may stay until the scrubber has come by once.
+    At most `seconds`. Hidden points may stay until the scrubber has made one pass.
     """
     deadline = time.monotonic() + seconds
     is_over, left_consumers = False, list[str]()
     while not is_over and time.monotonic() < deadline:
         # A server that was hurt last may still be starting.
-        with contextlib.suppress(RedisError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with contextlib.suppress(
+            RedisError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError
+        ):
             left_consumers = await run.observer.left_consumers()
             is_over = not (left_consumers or await run.observer.is_busy(run.site))
         await asyncio.sleep(0 if is_over else 0.3)
@@ -220,11 +239,13 @@ async def settle(run: Run, seconds: float) -> Findings:
 
 
 async def _scrubbed(run: Run) -> None:
-    """Return after a whole pass of the scrubber that began after the call, or after too long."""
+    """Return after a whole pass of the scrubber that began after the call, or after 20 s."""
     logs = run.rig.logs()
     deadline = time.monotonic() + _SCRUBBED
     while time.monotonic() < deadline:
         # The first one to end may have begun before.
-        if [event.get("event") for event in logs.events("indexer")].count("Collection scrubbed") > 1:
+        if [event.get("event") for event in logs.events("indexer")].count(
+            "Collection scrubbed"
+        ) > 1:
             return
         await asyncio.sleep(0.2)

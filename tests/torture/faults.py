@@ -1,4 +1,4 @@
-"""Faults that several scenarios share, and how they meet work."""
+"""Faults that several scenarios share, and how they are timed to affect work in progress."""
 
 import asyncio
 import contextlib
@@ -14,22 +14,30 @@ _PATIENCE = 30.0  # seconds of looking for work, or of waiting for acceptance lo
 
 
 async def meet_work(run: Run, *stages: StageName) -> None:
-    """Return as soon as one of the stages has entries in work: a fault that finds none shows nothing, and is a problem.
+    """Return as soon as one of the stages has pending entries.
+
+    It is a problem if there are none for long: a fault without work in progress shows nothing.
 
     Any stage will do if none is named.
     """
     streams = {stream for stage in stages or StageName for stream in stage.streams}
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
-        with contextlib.suppress(RedisError, OSError):  # it may still be starting after the last fault
-            if any(pending for stream, (_, pending) in (await run.observer.backlog()).items() if stream in streams):
+        with contextlib.suppress(
+            RedisError, OSError
+        ):  # it may still be starting after the last fault
+            if any(
+                pending
+                for stream, (_, pending) in (await run.observer.backlog()).items()
+                if stream in streams
+            ):
                 return
         await asyncio.sleep(0.02)
-    run.problems.append("nothing was in work when a fault was done")
+    run.problems.append("no entry was in progress when a fault was done")
 
 
 async def pause_between(run: Run) -> None:
-    """Wait so long that the scenario's faults are spread over its traffic, each with some before and after it."""
+    """Sleep so that the scenario's faults are spread over its traffic."""
     await asyncio.sleep(run.size.seconds / (run.size.faults + 1))
 
 

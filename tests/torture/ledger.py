@@ -1,4 +1,4 @@
-"""What ingest accepted with 202, in order, and what must be stored in the end: the harness's own truth."""
+"""What ingest accepted with 202, in order, and what must be stored in the end."""
 
 import hashlib
 
@@ -10,7 +10,7 @@ from tests.torture.traffic import Request
 
 
 class Ledger:
-    """One scenario's. Requests are written in the order in which they were accepted, so that the last one wins."""
+    """One scenario's. Record requests in the order of their acceptance: the last text counts."""
 
     def __init__(self) -> None:
         self._splitter = Splitter(load_tokenizer(None))
@@ -34,7 +34,11 @@ class Ledger:
     def expected(self) -> Expected:
         """What a clean end looks like."""
         dead = frozenset(self._poison)
-        chunks = {url: self._hashes(text) for url, text in self._texts.items() if text is not None and url not in dead}
+        chunks = {
+            url: self._hashes(text)
+            for url, text in self._texts.items()
+            if text is not None and url not in dead
+        }
         return Expected(jobs=self._jobs, chunks=chunks, dead=dead)
 
     def _hashes(self, markdown: str) -> list[str]:

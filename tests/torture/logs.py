@@ -1,4 +1,4 @@
-"""What the services have logged since a moment: it outlives processes that are killed, which their metrics do not."""
+"""What the services have logged since a moment. Logs, unlike metrics, outlive killed processes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ class Logs:
         self._starts = {path: path.stat().st_size for path in directory.glob("*.log")}
 
     def events(self, *services: str) -> Iterator[dict[str, Any]]:
-        """The log lines of all processes of these services; what is not JSON (a traceback at the start) is left out."""
+        """The log lines of these services that are JSON; tracebacks at the start are left out."""
         for service in services:
             for path in sorted(self._directory.glob(f"{service}-*.log")):
                 yield from filter(None, map(_event, self._lines(path)))
@@ -24,7 +24,9 @@ class Logs:
         """What a process logged last, and what it or its interpreter wrote after that."""
         words: list[str] = []
         is_its = False
-        for line in (line for path in sorted(self._directory.glob("*.log")) for line in self._lines(path)):
+        for line in (
+            line for path in sorted(self._directory.glob("*.log")) for line in self._lines(path)
+        ):
             if event := _event(line):
                 is_its = f":{pid}:" in str(event.get("instance"))
                 words = [] if is_its else words

@@ -1,6 +1,7 @@
-"""What the suite must notice: the pipeline with one safeguard switched off, and who goes red for it.
+"""What the suite must notice: each safeguard switched off, and the test that then fails.
 
-`python -m tests.torture.mutants` runs each on a copy of the sources and exits 1 if one of them passes.
+`python -m tests.torture.mutants` runs each on a copy of the sources and exits 1 if one of them
+passes.
 """
 
 import argparse
@@ -22,7 +23,10 @@ _COPY = "tests/integration/test_worker.py::test_a_copy_of_an_item_that_was_relea
 
 
 class Mutant(msgspec.Struct, frozen=True):
-    """A safeguard, the text that is it, and the scenario, or the test by the beginning of its name, that needs it."""
+    """A safeguard, its text in the source, and what fails without it.
+
+    `witness` is a scenario, or a test by the beginning of its name.
+    """
 
     safeguard: str
     path: str
@@ -38,22 +42,26 @@ MUTANTS = (
     ),
     Mutant(
         "XADD before XACK", "shared/runtime/streams/lua/handover.lua",
-        "-- Lua does not roll back. XADD is the first write, so a refused XADD leaves the entry pending.\n",
+        "-- Lua does not roll back. XADD is the first write, "
+        "so a refused XADD leaves the entry pending.\n",
         "redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])\n", 26,
     ),
     Mutant(
         "step (d) of the fence: earlier versions' points are deleted", "indexer/fence.py",
         "        await self._store.delete_older(target, [_stored(c) for c in winners])\n", "",
-        _FENCE_MODEL + "test_no_hidden_point_stays_behind",  # in the torture suite the scrubber comes by soon
+        # In the torture suite the scrubber soon removes such points.
+        _FENCE_MODEL + "test_no_hidden_point_stays_behind",
     ),
     Mutant(
         "step (e) of the fence: the winner looks again", "indexer/fence.py",
-        "        indexed = await self._keep_current(target, winners)\n", "        indexed = winners\n",
+        "        indexed = await self._keep_current(target, winners)\n",
+        "        indexed = winners\n",
         _FENCE_MODEL + "test_a_winner_takes_away",
     ),
     Mutant(
         "the marker check of a release", "shared/runtime/streams/lua/publish.lua",
-        "if marker ~= ARGV[1] or tonumber(ARGV[2]) <= tonumber(marker) then", "if false then", _REPLACED,
+        "if marker ~= ARGV[1] or tonumber(ARGV[2]) <= tonumber(marker) then", "if false then",
+        _REPLACED,
     ),
     Mutant(
         "the check that a copy is of the current release", "shared/jobs/progress.py",
@@ -64,16 +72,22 @@ MUTANTS = (
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture.mutants", description=__doc__)
-    parser.add_argument("--only", type=int, action="append", choices=range(len(MUTANTS)), help="by number, from 0")
+    parser.add_argument(
+        "--only", type=int, action="append", choices=range(len(MUTANTS)), help="by number, from 0"
+    )
     parser.add_argument("--full", action="store_true", help="the full sizes of the scenarios")
     options = parser.parse_args()
     survivors = 0
-    _print("| switched off | who goes red | what it says |\n|---|---|---|")
+    _print("| switched off | what fails | what it reports |\n|---|---|---|")
     for number in options.only or range(len(MUTANTS)):
         mutant = MUTANTS[number]
         finding = _finding(mutant, is_full=options.full)
         survivors += finding is None
-        witness = f"scenario {mutant.witness}" if isinstance(mutant.witness, int) else f"`{mutant.witness}...`"
+        witness = (
+            f"scenario {mutant.witness}"
+            if isinstance(mutant.witness, int)
+            else f"`{mutant.witness}...`"
+        )
         _print(f"| {mutant.safeguard} | {witness} | {finding or 'NOTHING'} |")
     return 1 if survivors else 0
 
@@ -84,7 +98,9 @@ def _finding(mutant: Mutant, *, is_full: bool) -> str | None:
         directory = Path(name)
         directory.chmod(0o711)
         for package in _PACKAGES:
-            shutil.copytree(ROOT / package, directory / package, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                ROOT / package, directory / package, ignore=shutil.ignore_patterns("__pycache__")
+            )
         path = directory / mutant.path
         source = path.read_text()
         if source.count(mutant.text) != 1:
@@ -95,19 +111,43 @@ def _finding(mutant: Mutant, *, is_full: bool) -> str | None:
 
 def _witness(witness: int | str, sources: Path, *, is_full: bool) -> str | None:
     if isinstance(witness, int):
-        argv = ["-m", "tests.torture", "--scenario", str(witness), *([] if is_full else ["--short"])]
+        argv = [
+            "-m",
+            "tests.torture",
+            "--scenario",
+            str(witness),
+            *([] if is_full else ["--short"]),
+        ]
     else:
         path, _, test = witness.partition("::")
-        argv = ["-m", "pytest", "-q", "--no-header", "--import-mode=append", str(ROOT / path), "-k", test]
-    # The sources come before the installed ones; -P, that the working directory does not come before both.
+        argv = [
+            "-m",
+            "pytest",
+            "-q",
+            "--no-header",
+            "--import-mode=append",
+            str(ROOT / path),
+            "-k",
+            test,
+        ]
+    # The sources precede the installed ones; -P: the working directory does not precede both.
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(sources), str(ROOT)])}
     ended = subprocess.run(
-        [sys.executable, "-P", *argv], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+        [sys.executable, "-P", *argv],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if ended.returncode == 0:
         return None
     mark = "   " if isinstance(witness, int) else "E   "
-    told = [line.removeprefix(mark).strip() for line in ended.stdout.splitlines() if line.startswith(mark)]
+    told = [
+        line.removeprefix(mark).strip()
+        for line in ended.stdout.splitlines()
+        if line.startswith(mark)
+    ]
     return told[0] if told else ended.stderr[-300:]
 
 

@@ -1,6 +1,8 @@
-"""Reads what the checker compares: jobs, registry, dead letters (Postgres), streams (Redis), points (Qdrant).
+"""Reads what the checker compares.
 
-It goes past the proxies, and never writes.
+Jobs, registry and dead letters come from Postgres, streams from Redis, points from Qdrant.
+
+It bypasses the proxies, and never writes.
 """
 
 import contextlib
@@ -18,14 +20,20 @@ from shared.service.settings import QdrantSettings, Secret
 from tests.torture.checker import Item, Job, Observed, Point
 from tests.torture.rig import LEASE, Rig
 
-_LEFT = 8 * LEASE  # seconds; a dead consumer is removed after four leases, by one who looks once a lease
+_LEFT = (
+    8 * LEASE
+)  # seconds; a dead consumer is removed after four leases, by one who looks once a lease
 
 _TARGETS = "SELECT target FROM webhook.targets"
 _JOBS = """
-SELECT job_id::text, status, i.position, i.url, i.state FROM webhook.jobs j JOIN webhook.job_items i USING (job_id)
+SELECT job_id::text, status, i.position, i.url, i.state
+FROM webhook.jobs j JOIN webhook.job_items i USING (job_id)
 WHERE job_id IN (SELECT job_id FROM webhook.job_items WHERE domain = $1) ORDER BY job_id, i.position
 """
-_LIVE = "SELECT document_id::text, live_version FROM webhook.documents WHERE domain = $1 AND live_version IS NOT NULL"
+_LIVE = (
+    "SELECT document_id::text, live_version FROM webhook.documents "
+    "WHERE domain = $1 AND live_version IS NOT NULL"
+)
 _DEAD = (
     "SELECT coalesce(url, 'unreadable entry ' || id) AS url FROM webhook.dead_letters "
     "WHERE (url LIKE $1 OR url IS NULL) AND replayed_at IS NULL"
@@ -37,14 +45,17 @@ AND job_id IN (SELECT job_id FROM webhook.job_items WHERE domain = $1)
 
 
 class Observer:
-    """Looks at one pipeline, past its proxies."""
+    """Reads the servers of one pipeline, not through its proxies."""
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
         self._environment = rig.environment
 
     async def is_busy(self, site: str) -> bool:
-        """Whether jobs of the site are open or anything is in the streams. Raises what the servers' clients raise."""
+        """Whether jobs of the site are open or any entry is in the streams.
+
+        Raises what the clients of the servers raise.
+        """
         return bool(await self._open_jobs(site)) or any(map(any, (await self.backlog()).values()))
 
     async def _open_jobs(self, site: str) -> int:
@@ -59,13 +70,18 @@ class Observer:
         connection = await asyncpg.connect(self._environment["WEBHOOK_DATABASE_URL"])
         try:
             jobs = _grouped(await connection.fetch(_JOBS, site))
-            live = {row["document_id"]: row["live_version"] for row in await connection.fetch(_LIVE, site)}
+            live = {
+                row["document_id"]: row["live_version"]
+                for row in await connection.fetch(_LIVE, site)
+            }
             dead = [row["url"] for row in await connection.fetch(_DEAD, f"https://{site}/%")]
             targets = [row["target"] for row in await connection.fetch(_TARGETS)]
         finally:
             await connection.close()
         points = await self._points(site, targets)
-        return Observed(jobs=jobs, points=points, live=live, backlog=await self.backlog(), dead=dead)
+        return Observed(
+            jobs=jobs, points=points, live=live, backlog=await self.backlog(), dead=dead
+        )
 
     async def backlog(self) -> dict[str, tuple[int, int]]:
         """Entries and pending entries of each stream; a stream without a group has none pending."""
@@ -107,7 +123,9 @@ class Observer:
         async with self._qdrant() as client:
             for name in targets:
                 if await client.collection_exists(name):
-                    found, _ = await client.scroll(name, selection, limit=100_000, with_vectors=True)
+                    found, _ = await client.scroll(
+                        name, selection, limit=100_000, with_vectors=True
+                    )
                     for record in found:
                         yield record
 
@@ -134,7 +152,9 @@ class Observer:
 async def _scroll(client: AsyncQdrantClient, collection: str) -> AsyncIterator[Point]:
     offset: Any = None
     while True:
-        found, offset = await client.scroll(collection, limit=1000, offset=offset, with_payload=_FIELDS)
+        found, offset = await client.scroll(
+            collection, limit=1000, offset=offset, with_payload=_FIELDS
+        )
         for record in found:
             if record.payload:
                 yield Point(**record.payload)

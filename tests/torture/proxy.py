@@ -1,4 +1,4 @@
-"""A TCP proxy for one link of the pipeline: loses replies, cuts, delays, or lets nothing through, as networks do."""
+"""A TCP proxy for one link of the pipeline: it loses replies, cuts, delays or blocks the link."""
 
 import asyncio
 import random
@@ -7,7 +7,7 @@ _CHUNK = 64 * 1024
 
 
 class Proxy:
-    """Forwards a free port of 127.0.0.1 to the server at `host`:`port`. All of it runs in one event loop."""
+    """Forwards a free port of 127.0.0.1 to the server at `host`:`port`, in one event loop."""
 
     def __init__(self, host: str, port: int, seed: int) -> None:
         self._server_address = (host, port)
@@ -39,11 +39,11 @@ class Proxy:
         await self.break_links()
 
     def lead_to(self, host: str, port: int) -> None:
-        """Forward new connections to another server; open ones keep theirs, as behind a switched Service."""
+        """Forward new connections to another server; open ones stay, as with a switched Service."""
         self._server_address = (host, port)
 
     async def lose_replies(self, share: float) -> None:
-        """From now on lose this share of the replies: the request was done, its connection breaks unanswered."""
+        """Lose this share of replies: the request is executed, its connection breaks unanswered."""
         self._loss = share
 
     async def cut(self) -> None:
@@ -52,7 +52,7 @@ class Proxy:
         await self.break_links()
 
     async def black_hole(self) -> None:
-        """Let nothing through, not even the end of a connection, until `heal`: then what was held back arrives late.
+        """Forward nothing, not even the end of a connection, until `heal`; then what was held back.
 
         Connections stay open, and new ones are taken and hear nothing.
         """
@@ -90,7 +90,10 @@ class Proxy:
             there, back = await asyncio.open_connection(*self._server_address)
         except OSError:
             return
-        ways = [asyncio.create_task(way) for way in (self._requests(reader, back), self._replies(there, writer))]
+        ways = [
+            asyncio.create_task(way)
+            for way in (self._requests(reader, back), self._replies(there, writer))
+        ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:

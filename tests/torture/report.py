@@ -1,4 +1,4 @@
-"""Results of full runs: kept in a file, and rendered as the table in docs/reliability.md. Only runs write them."""
+"""Results of full runs: kept in a file, and rendered as the table in docs/reliability.md."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +14,8 @@ BEGIN = "<!-- torture results: begin -->"
 END = "<!-- torture results: end -->"
 
 _HEAD = """\
-| # | scenario | seed | documents | faults | redeliveries | hand-overs refused | lost | doubled | seconds to CLEAN |
+| # | scenario | seed | documents | faults | redeliveries | hand-overs refused | lost | doubled \
+| seconds to CLEAN |
 |---|---|---|---|---|---|---|---|---|---|
 """
 
@@ -27,7 +28,7 @@ def line(result: Result) -> str:
 
 
 def record(results: Iterable[Result], path: Path = RESULTS, document: Path = DOCUMENT) -> None:
-    """Add the results to the kept ones, in place of those of the same scenario and seed, and render the table anew."""
+    """Store the results, replacing those of the same scenario and seed, and render the table."""
     kept = msgspec.json.decode(path.read_bytes(), type=list[Result]) if path.exists() else []
     by_run = {(result.scenario, result.seed): result for result in [*kept, *results]}
     rows = [by_run[key] for key in sorted(by_run)]
@@ -40,7 +41,8 @@ def record(results: Iterable[Result], path: Path = RESULTS, document: Path = DOC
 def table(results: Sequence[Result]) -> str:
     """The results as a markdown table."""
     return _HEAD + "".join(
-        f"| {r.scenario} | {SCENARIOS[r.scenario].title} | {r.seed} | {r.documents} | {r.faults} | {r.redeliveries} "
-        f"| {r.refused} | {r.lost} | {r.doubled} | {f'{r.seconds:g}' if r.clean else 'not clean'} |\n"
+        f"| {r.scenario} | {SCENARIOS[r.scenario].title} | {r.seed} | {r.documents} | {r.faults} "
+        f"| {r.redeliveries} | {r.refused} | {r.lost} | {r.doubled} "
+        f"| {f'{r.seconds:g}' if r.clean else 'not clean'} |\n"
         for r in results
     )

@@ -1,4 +1,4 @@
-"""The pipeline under torture: embedded servers, two replicas of every stage, proxies before Redis and Qdrant."""
+"""The pipeline under torture: two replicas of every stage, proxies before Redis and Qdrant."""
 
 import asyncio
 import contextlib
@@ -46,10 +46,15 @@ _PROXIED = {"redis": "WEBHOOK_REDIS_URL", "qdrant": "WEBHOOK_QDRANT_URL"}
 
 
 class Rig:
-    """A running pipeline and the means to hurt it. Everything that dies is started again after half a second."""
+    """A running pipeline and its faults. What dies is started again after half a second."""
 
     def __init__(
-        self, stack: Stack, background: Background, proxies: Mapping[str, Proxy], tei: TeiStandIn, orders: Path
+        self,
+        stack: Stack,
+        background: Background,
+        proxies: Mapping[str, Proxy],
+        tei: TeiStandIn,
+        orders: Path,
     ) -> None:
         self.environment = dict(stack.environment)  # the servers' own URLs
         self.background = background
@@ -76,14 +81,17 @@ class Rig:
         url = self.stage_urls[pid]
         _signal(pid, signal.SIGTERM)
         await wait_until(
-            lambda: pid not in self.stage_urls, timeout=_START_TIMEOUT, description=f"another process than {pid}"
+            lambda: pid not in self.stage_urls,
+            timeout=_START_TIMEOUT,
+            description=f"another process than {pid}",
         )
         await _ready(url)
 
     async def arm(self, service: str, *failpoints: str) -> None:
         """Restart as many processes of the service, each with one of the failpoints for its life.
 
-        Failpoints beyond their number are for those that start next. What was armed before and not taken is void.
+        Failpoints beyond their number are for the processes that start next. Orders that no process
+        has taken are cancelled.
         """
         while take(self._orders, service):
             pass
@@ -144,12 +152,16 @@ async def running_rig(seed: int, settings: Mapping[str, str] | None = None) -> A
         try:
             async with _servers(directory / "data", environ) as (stack, clock):
                 await apply_migrations(stack.environment["WEBHOOK_DATABASE_URL"])
-                proxies = {part: _proxy(stack.environment[name], seed) for part, name in _PROXIED.items()}
+                proxies = {
+                    part: _proxy(stack.environment[name], seed) for part, name in _PROXIED.items()
+                }
                 rig = Rig(stack, background, proxies, tei, orders)
                 rig.clock = clock
                 for part, proxy in proxies.items():
                     background.run(proxy.start())
-                    stack.environment[_PROXIED[part]] = _through(rig.environment[_PROXIED[part]], proxy)
+                    stack.environment[_PROXIED[part]] = _through(
+                        rig.environment[_PROXIED[part]], proxy
+                    )
                 replicas = dict.fromkeys(SERVICES, 2)
                 async with Services(stack, replicas=replicas, command=_command) as services:
                     rig.url = services.url
@@ -161,8 +173,10 @@ async def running_rig(seed: int, settings: Mapping[str, str] | None = None) -> A
 
 
 @contextlib.asynccontextmanager
-async def _servers(directory: Path, environ: Mapping[str, str]) -> AsyncIterator[tuple[Stack, Clock | None]]:
-    """The stack. Its Redis may have a clock of its own, its Qdrant may be run by a given command."""
+async def _servers(
+    directory: Path, environ: Mapping[str, str]
+) -> AsyncIterator[tuple[Stack, Clock | None]]:
+    """The stack; its Redis may have a clock of its own, its Qdrant be run by a given command."""
     library = find_library() if OWN_CLOCK in environ else None
     replaced = {"redis"} if library else set()
     if has_qdrant_command():
@@ -185,7 +199,9 @@ async def _servers(directory: Path, environ: Mapping[str, str]) -> AsyncIterator
 
 
 async def _ready(url: str) -> None:
-    await wait_until(http_probe(f"{url}/readyz"), timeout=_START_TIMEOUT, description=f"{url} is ready")
+    await wait_until(
+        http_probe(f"{url}/readyz"), timeout=_START_TIMEOUT, description=f"{url} is ready"
+    )
 
 
 def _command(service: str) -> tuple[str, ...]:

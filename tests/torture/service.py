@@ -1,7 +1,8 @@
-"""A service under torture: `python -m tests.torture.service NAME` is `python -m NAME`, with what was ordered for it.
+"""A service under torture: `python -m tests.torture.service NAME` runs NAME with an order.
 
-An order is a file in the directory that `MILLSTREAM_ORDERS` names. One start takes it, so that the next start of what
-was killed by it is an ordinary one. And every stage has a weakness here: texts that kill it, or that it fails on once.
+An order is a file in the directory that `MILLSTREAM_ORDERS` names: a failpoint for one start. The
+start that takes it removes it, so that the restart after a kill is an ordinary one. Each stage also
+has a weakness: texts that kill it, or that it fails on once.
 """
 
 import importlib
@@ -20,7 +21,7 @@ ORDERS = "MILLSTREAM_ORDERS"
 REFUSED_TEXT = "The chunker does not take this sentence."
 
 # Where each stage has its texts in hand: one at a time, or those of a batch.
-_WORK = {
+_METHODS = {
     "chunker": ("chunker.splitting.splitter", "Splitter", "split"),
     "embedder": ("embedder.stage", "EmbedStage", "prepare"),
     "indexer": ("indexer.stage", "IndexStage", "prepare"),
@@ -28,12 +29,12 @@ _WORK = {
 
 
 def deadly_text(stage: str) -> str:
-    """What kills the process of this stage that has it in work."""
+    """A text that kills each process of this stage that handles it."""
     return f"This sentence kills the {stage}."
 
 
 def tripping_text(stage: str) -> str:
-    """What a process of this stage fails on when it sees it for the first time."""
+    """A text that each process of this stage fails on the first time."""
     return f"This sentence trips the {stage}."
 
 
@@ -46,7 +47,7 @@ def order(directory: Path, service: str, failpoint: str) -> None:
 
 
 def take(directory: Path, service: str) -> str | None:
-    """The failpoint that this start is to have; nobody else gets it."""
+    """The failpoint that was ordered for this start; no other start gets it."""
     for path in sorted(directory.glob(f"{service}.[0-9]*")):
         taken = path.with_name(f"taken-{os.getpid()}-{path.name}")
         try:
@@ -58,10 +59,10 @@ def take(directory: Path, service: str) -> str | None:
 
 
 def weaken(service: str) -> None:
-    """Let the stage look at its texts before it works on them."""
-    if service not in _WORK:
+    """Let the stage check its texts for the weakness before it handles them."""
+    if service not in _METHODS:
         return
-    module, class_name, method = _WORK[service]
+    module, class_name, method = _METHODS[service]
     owner = getattr(importlib.import_module(module), class_name)
     work, look = getattr(owner, method), _Look(service)
 

@@ -1,4 +1,7 @@
-"""Seeded traffic: small pages, some of which change, change back or go. The same seed gives the same requests."""
+"""Seeded traffic: small pages, some of which change, change back or are deleted.
+
+The same seed gives the same requests.
+"""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -6,8 +9,33 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 WORDS = (
-    *("stream", "entry", "delivery", "consumer", "group", "pending", "claim", "lease", "lag", "attempt", "letter"),
-    *("hand", "over", "drain", "stage", "lane", "batch", "job", "item", "document", "chunk", "embedding", "point"),
+    *(
+        "stream",
+        "entry",
+        "delivery",
+        "consumer",
+        "group",
+        "pending",
+        "claim",
+        "lease",
+        "lag",
+        "attempt",
+        "ledger",
+    ),
+    *(
+        "hand",
+        "over",
+        "drain",
+        "stage",
+        "lane",
+        "batch",
+        "job",
+        "item",
+        "document",
+        "chunk",
+        "embedding",
+        "point",
+    ),
     *("collection", "fusion", "river", "stone", "heron", "walrus", "granite", "harbour", "lantern"),
 )
 
@@ -29,7 +57,9 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
 
     lane: str | None = None  # None: the lane that ingest gives them
     ends: bool = False  # with the scenario's documents, though the fault may take longer
-    poison: tuple[str, ...] = ()  # texts of the documents that must end as dead letters, taken in turns
+    poison: tuple[
+        str, ...
+    ] = ()  # texts of the documents that must end as dead letters, taken in turns
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +81,9 @@ def page(site: str, number: int, revision: int) -> Page:
     url = f"https://{site}/{number}"
     words = random.Random(f"{url} {revision}")
     sections = [
-        f"## Part {part} of {number}\n\n" + " ".join(words.choices(WORDS, k=words.randint(40, 120))) + "."
+        f"## Part {part} of {number}\n\n"
+        + " ".join(words.choices(WORDS, k=words.randint(40, 120)))
+        + "."
         for part in range(words.randint(1, 4))
     ]
     return Page(url, f"# Page {number}, revision {revision}\n\n" + "\n\n".join(sections) + "\n")

@@ -1,4 +1,4 @@
-"""Who is hurt: processes that have work in hand, so that a kill is always in the midst of something."""
+"""Chooses processes that hold entries, so that a kill always interrupts work."""
 
 import asyncio
 import contextlib
@@ -21,14 +21,17 @@ _PATIENCE = 10.0  # seconds of looking for a process with work
 
 
 async def seize(run: Run, services: Sequence[str]) -> int:
-    """Freeze a random process of these services that holds entries, and return its pid; any, if none does for long.
+    """Freeze a random process of these services that holds entries, and return its pid.
 
-    It is frozen first and looked at then: what it held at the look is what it holds.
+    Any of them is frozen if none holds entries for long.
+
+    It is frozen before the check, so that it still holds what the check finds.
     """
     deadline = time.monotonic() + _PATIENCE
     while True:
         pid = run.random.choice(run.rig.pids(*services))
-        is_frozen = run.rig.freeze([pid]) and is_alive(pid)  # what was just killed is listed until it is replaced
+        # A process that was just killed is listed until it is replaced.
+        is_frozen = run.rig.freeze([pid]) and is_alive(pid)
         if is_frozen and (time.monotonic() > deadline or pid in await holders(run)):
             return pid
         run.rig.thaw([pid])
@@ -36,14 +39,16 @@ async def seize(run: Run, services: Sequence[str]) -> int:
 
 
 async def holders(run: Run) -> set[int]:
-    """The processes that have pending entries; none while Redis is away."""
+    """The processes that have pending entries; none while Redis is unavailable."""
     found: set[int] = set()
     with contextlib.suppress(RedisError, OSError):
         async with Redis.from_url(run.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
             for stage in StageName:
                 for stream in stage.streams:
                     consumers: Any = await redis.xinfo_consumers(stream, stage)
-                    found |= {pid_of(consumer["name"]) for consumer in consumers if consumer["pending"]}
+                    found |= {
+                        pid_of(consumer["name"]) for consumer in consumers if consumer["pending"]
+                    }
     return found
 
 

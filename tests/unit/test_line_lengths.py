@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.unit.test_words import ROOT, sources
+from tests.unit.test_words import LOCAL, ROOT, SUPPORT, sources
 
 MAX_COLUMNS = 100
 URL = re.compile(r"https?://\S{20,}|\]\([^)]+\)")
@@ -51,6 +51,9 @@ COVERED = (
     "local/qdrant",
     "shared/jobs",
     "tests/unit/ingest",
+    *LOCAL,
+    *SUPPORT,
+    "tests/torture",
 )
 
 

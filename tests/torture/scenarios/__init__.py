@@ -1,4 +1,4 @@
-"""The scenarios by number: what is done to the pipeline while documents go through it. Numbers are stable."""
+"""The scenarios by number: the faults that the pipeline gets under load. Numbers are stable."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,10 @@ from tests.torture.scenarios import (
 )
 
 _MODULES = (
-    crashes, failpoints, redis_faults, postgres_faults, tei_faults, qdrant_faults, overtaking, requests, load,
+    crashes, failpoints, redis_faults, postgres_faults, tei_faults, qdrant_faults, overtaking,
+    requests, load,
     lanes, soak, staged,
 )  # fmt: skip
-SCENARIOS: Mapping[int, Scenario] = dict(sorted((n, s) for module in _MODULES for n, s in module.SCENARIOS.items()))
+SCENARIOS: Mapping[int, Scenario] = dict(
+    sorted((n, s) for module in _MODULES for n, s in module.SCENARIOS.items())
+)

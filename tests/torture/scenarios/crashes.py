@@ -1,10 +1,11 @@
-"""Stage processes that are killed or frozen in the midst of work, or die of it."""
+"""Stage processes that are killed or frozen while they work, or that a document kills."""
 
 import asyncio
 
 import asyncpg
 
 from shared.pipeline.stages import StageName
+from tests.support.waiting import wait_until
 from tests.torture.counters import STAGES, Counts
 from tests.torture.driver import Result, Run, Scenario, Size
 from tests.torture.rig import LEASE
@@ -14,9 +15,9 @@ from tests.torture.victims import janitors, seize
 
 _FROZEN = 3 * LEASE
 _STOP = "Failpoint reached"
-_COME_BY = 60.0  # seconds until somebody must have come to a failpoint
+_COME_BY = 60.0  # seconds until a process must have reached a failpoint
 _MAX_DELIVERIES = 5
-_TIDY = 40.0  # seconds until dead consumers must be gone
+_TIDY = 40.0  # seconds until dead consumers must be removed
 
 _DEADLIEST = "SELECT coalesce(max(deliveries), 0) FROM webhook.dead_letters WHERE url LIKE $1"
 
@@ -30,7 +31,7 @@ async def kill_stages(run: Run) -> None:
 
 
 async def freeze_workers(run: Run) -> None:
-    """Freeze a worker of each stage for three leases while its work is taken over, then let it go on.
+    """Freeze a worker of each stage for three leases, while others take its entries over.
 
     Every second time it is frozen just before a hand-over, which must then be refused.
     """
@@ -46,9 +47,11 @@ async def _freeze_anywhere(run: Run, stage: str) -> None:
 async def _freeze_at_hand_over(run: Run, stage: str) -> None:
     logs = run.rig.logs()
     await run.rig.arm(stage, f"{stage}.recorded:stop@1")
-    async with asyncio.timeout(_COME_BY):
-        while not (frozen := [event for event in logs.events(stage) if event.get("event") == _STOP]):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    frozen = await wait_until(
+        lambda: [event for event in logs.events(stage) if event.get("event") == _STOP],
+        timeout=_COME_BY,
+        description=f"the {stage} frozen at its failpoint",
+    )
     await _stay_frozen(run, int(frozen[0]["instance"].split(":")[-2]))
 
 
@@ -61,7 +64,7 @@ async def _stay_frozen(run: Run, pid: int) -> None:
 
 
 async def let_poison_kill(run: Run) -> None:
-    """The faults are in the traffic: documents that kill the stage that has them in work, each time."""
+    """The faults are in the traffic: documents that kill each stage process that handles them."""
     run.faults = run.size.poison
 
 
@@ -94,7 +97,7 @@ async def was_unnoticed(run: Run, result: Result) -> list[str]:
 
 
 async def crash_beside_janitors(run: Run) -> None:
-    """kill -9 process after process, while janitors that wait for nothing delete whatever consumer holds nothing."""
+    """kill -9 process after process, while janitors at once delete consumers that hold nothing."""
     async with janitors(run):
         for _ in range(run.size.faults):
             await run.rig.kill(await seize(run, STAGES))
@@ -102,7 +105,7 @@ async def crash_beside_janitors(run: Run) -> None:
 
 
 async def left_few_consumers(run: Run, _: Result) -> list[str]:
-    """Whether dead consumers go away: at most two more than there are processes."""
+    """Whether dead consumers are removed: at most two more are left than there are processes."""
     live = len(run.rig.pids(*STAGES))
     for _second in range(int(_TIDY)):
         consumers = sum([len(await run.observer.consumers(stage)) for stage in StageName])
@@ -122,13 +125,19 @@ SCENARIOS = {
         minimum=Counts(redeliveries=1, refused=1),
     ),
     17: Scenario(
-        "documents that kill their worker", let_poison_kill, Size(30, 3, 0, 2), Size(1980, 60, 0, 20),
-        clean_within=300, traffic=Traffic(poison=tuple(map(deadly_text, STAGES))), verify=was_given_up_in_time,
+        "documents that kill their worker", let_poison_kill,
+        Size(30, 3, 0, 2), Size(1980, 60, 0, 20),
+        clean_within=300, traffic=Traffic(poison=tuple(map(deadly_text, STAGES))),
+        verify=was_given_up_in_time,
     ),
-    22: Scenario("rolling restarts", roll_restarts, Size(100, 20, 1), Size(2000, 120, 5), verify=was_unnoticed),
+    22: Scenario(
+        "rolling restarts", roll_restarts, Size(100, 20, 1), Size(2000, 120, 5),
+        verify=was_unnoticed,
+    ),
     23: Scenario(
         "crashes beside janitors", crash_beside_janitors, Size(60, 6, 6), Size(2000, 100, 100),
-        clean_within=300, environment={"WEBHOOK_MAX_DELIVERIES": "1000"},  # here it is never the document
+        # No document is at fault here.
+        clean_within=300, environment={"WEBHOOK_MAX_DELIVERIES": "1000"},
         minimum=Counts(redeliveries=1), verify=left_few_consumers,
     ),
 }  # fmt: skip

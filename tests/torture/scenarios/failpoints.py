@@ -1,4 +1,4 @@
-"""A process is killed at every failpoint, one after another, with documents on their way that come by there."""
+"""A process is killed at every failpoint in turn, while documents pass it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -9,19 +9,20 @@ from redis.asyncio import Redis
 from shared.pipeline.failpoints import POINTS
 from shared.pipeline.lanes import Lane
 from shared.pipeline.stages import StageName
+from tests.support.waiting import wait_until
 from tests.torture.driver import Run, Scenario, Size, settle
 from tests.torture.service import REFUSED_TEXT, tripping_text
 from tests.torture.traffic import Page, Request, Traffic, page, requests
 
-_HIT = 20.0  # seconds until somebody must have come to a failpoint
-_TRIES = 4  # work may be spread so that none of it comes by there
+_HIT = 20.0  # seconds until a process must have reached a failpoint
+_TRIES = 4  # by chance, no work may reach it
 _CLEAN = 60.0
 _UNREADABLE = 2  # entries
 _ASKS = 20  # times each ingest process
 
 
 async def kill_at_failpoints(run: Run) -> None:
-    """Each failpoint in turn: arm it, send what comes by there, see that it killed somebody and that all ends clean."""
+    """For each failpoint: arm it, send documents that reach it, check the kill and the end."""
     points = list(POINTS)
     run.random.shuffle(points)
     for point in points[: run.size.faults]:
@@ -33,7 +34,7 @@ async def _kill_at(run: Run, point: str) -> None:
     for number in range(_TRIES):
         if await _Case(run, point, number).play():
             return
-    run.problems.append(f"nobody came to {point}")
+    run.problems.append(f"no process reached {point}")
 
 
 class _Case:
@@ -48,13 +49,15 @@ class _Case:
         self._logs = run.logs
 
     async def play(self) -> bool:
-        """Whether somebody came there and died."""
+        """Whether a process reached it and died."""
         run = self._run
         self._logs = run.rig.logs()
         prepare, provoke = _SPECIAL.get(self._moment, (_nothing, _nothing))
         await prepare(self)
         await run.rig.arm(self._service, *self._orders())
-        await run.submit(list(requests(self._site, run.size.documents, seed=run.random.randrange(10**6))))
+        await run.submit(
+            list(requests(self._site, run.size.documents, seed=run.random.randrange(10**6)))
+        )
         await provoke(self)
         was_hit = await self._was_hit()
         await self.settle()
@@ -62,9 +65,16 @@ class _Case:
         return was_hit
 
     def _orders(self) -> list[str]:
-        """Both processes get it; an entry is split or reclaimed by them only after another one died with it."""
+        """Both processes get it.
+
+        An entry is split or reclaimed by them only after another process died with it.
+        """
         here = f"{self._point}:kill@1"
-        return [f"{self._part}.handled:kill@1", here, here] if self._moment in _SECOND_HAND else [here, here]
+        return (
+            [f"{self._part}.handled:kill@1", here, here]
+            if self._moment in _SECOND_HAND
+            else [here, here]
+        )
 
     async def _was_hit(self) -> bool:
         for _ in range(int(_HIT / 0.1)):
@@ -79,9 +89,14 @@ class _Case:
 
     async def send(self, *texts: str, poison: bool = False) -> None:
         """Documents with these texts, one in each request."""
-        pages = [Page(f"https://{self._site}/{number}", text) for number, text in enumerate(texts, 10**6)]
+        pages = [
+            Page(f"https://{self._site}/{number}", text) for number, text in enumerate(texts, 10**6)
+        ]
         await self._run.submit(
-            [Request(key=f"{each.url} {self._moment}", pages=(each,), poison=poison) for each in pages]
+            [
+                Request(key=f"{each.url} {self._moment}", pages=(each,), poison=poison)
+                for each in pages
+            ]
         )
 
     async def send_again(self) -> None:
@@ -89,7 +104,10 @@ class _Case:
         await self.settle()
         numbers = range(10**7, 10**7 + 4)
         for time in ("first", "again"):
-            sent = [Request(key=f"{self._site}-{n}-{time}", pages=(page(self._site, n, 0),)) for n in numbers]
+            sent = [
+                Request(key=f"{self._site}-{n}-{time}", pages=(page(self._site, n, 0),))
+                for n in numbers
+            ]
             await self._run.submit(sent)
             await self.settle()
 
@@ -101,11 +119,13 @@ class _Case:
         await self.settle()
 
     async def replay(self) -> None:
-        """Ask for it until there is an answer: the first process that is asked dies over it."""
+        """Send the replay until it is answered: the first process that gets it dies."""
         async with self._run.client() as client:
             for url in self._run.rig.ingest_urls * _ASKS:
                 try:
-                    answer = await client.post(f"{url}/api/dead-letters/replay", json={"code": "refused"})
+                    answer = await client.post(
+                        f"{url}/api/dead-letters/replay", json={"code": "refused"}
+                    )
                 except httpx.TransportError:
                     await asyncio.sleep(0.5)
                     continue
@@ -113,8 +133,11 @@ class _Case:
                 return
         self._run.problems.append("the replay was never answered")
 
+    async def _is_quiet(self) -> bool:
+        return not any(map(any, (await self._run.observer.backlog()).values()))
+
     async def add_unreadable(self) -> None:
-        """Entries that nobody can read; their raw dead letters are looked at and dropped."""
+        """Unreadable entries; their raw dead letters are counted and dropped."""
         stream = StageName(self._part).stream(Lane.NORMAL)
         async with Redis.from_url(self._run.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
             for number in range(_UNREADABLE):
@@ -122,15 +145,14 @@ class _Case:
         await self._was_hit()
         await self._run.rig.ready()
         async with self._run.client() as client:
-            while any(map(any, (await self._run.observer.backlog()).values())):  # noqa: ASYNC110 - Redis gives no event
-                await asyncio.sleep(0.1)
+            await wait_until(self._is_quiet, timeout=_CLEAN, description="empty streams")
             answer = await client.delete("/api/dead-letters", params={"code": "malformed"})
             if answer.json()["dropped"] != _UNREADABLE:
                 self._run.problems.append(f"{_UNREADABLE} unreadable entries are {answer.text}")
 
 
 async def _nothing(_: _Case) -> None:
-    """Ordinary traffic comes by there."""
+    """Ordinary traffic reaches the failpoint."""
 
 
 _SECOND_HAND = {"splitting", "split", "reclaimed"}

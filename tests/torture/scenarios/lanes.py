@@ -12,21 +12,26 @@ import msgspec
 from tests.torture.driver import Result, Run, Scenario, Size
 from tests.torture.traffic import Request, Traffic, page, requests
 
-_QUEUE = 4  # times the ordinary traffic, all at once before the flood; never less than half of it during the flood
-_SENDERS = 64  # each sends its next document when the one before is indexed: a flood that never stops
+# Times the ordinary traffic: sent at once before the flood, and refilled to half of that.
+_QUEUE = 4
+# Each sends its next document when the one before is indexed: a flood that never stops.
+_SENDERS = 64
 _LOW_SHARE = 0.08  # of what is indexed meanwhile; the weights are 6 : 1
 _SLOWER = 2.0  # times what a high document takes without the queue
 _FEW = 300  # documents; a 95th percentile of fewer is noise
 # By the lane that a job was sent in: its items may have travelled in the one above.
 _INDEXED = """
 SELECT j.lane, count(*) FROM webhook.job_items i JOIN webhook.jobs j USING (job_id)
-WHERE i.domain = $1 AND i.finished_at BETWEEN now() - make_interval(secs => $2) AND now() GROUP BY j.lane
+WHERE i.domain = $1 AND i.finished_at BETWEEN now() - make_interval(secs => $2) AND now()
+GROUP BY j.lane
 """
-_QUEUED_LOW = "SELECT count(*) FROM webhook.job_items WHERE domain = $1 AND lane = 'low' AND state = 'queued'"
+_QUEUED_LOW = (
+    "SELECT count(*) FROM webhook.job_items WHERE domain = $1 AND lane = 'low' AND state = 'queued'"
+)
 
 
 class Flood:
-    """Documents of the high lane, as many at once as there are senders; `seconds` has how long each took."""
+    """Documents of the high lane from all senders; `seconds` has how long each took."""
 
     def __init__(self, run: Run, first: int) -> None:
         self.seconds: list[float] = []
@@ -54,7 +59,7 @@ class Flood:
 
 
 async def flood_high(run: Run) -> None:
-    """Let the low lane fill, flood the high one, and do the same again when the low one is empty."""
+    """Fill the low lane, flood the high one, and flood it again when the low one is empty."""
     await _queue_low(run, 0, _QUEUE * run.size.documents)
     flood, alone = Flood(run, 10**6), Flood(run, 2 * 10**6)
     async with asyncio.TaskGroup() as group:
@@ -68,11 +73,13 @@ async def flood_high(run: Run) -> None:
 
 
 async def _queue_low(run: Run, number: int, documents: int) -> None:
-    await run.submit(list(requests(f"{run.site}/queue-{number}", documents, run.random.randrange(10**6))))
+    await run.submit(
+        list(requests(f"{run.site}/queue-{number}", documents, run.random.randrange(10**6)))
+    )
 
 
 async def _keep_low(run: Run, flood: asyncio.Task[None]) -> None:
-    """Have the low lane's queue refilled as long as the flood lasts, however fast the machine is."""
+    """Refill the low lane's queue as long as the flood lasts, however fast the machine is."""
     connection = await asyncpg.connect(run.rig.environment["WEBHOOK_DATABASE_URL"])
     try:
         number = 0
@@ -93,7 +100,11 @@ async def _low_was_starved(run: Run) -> list[str]:
         await connection.close()
     indexed: dict[str, int] = {row["lane"]: row["count"] for row in rows}
     share = indexed.get("low", 0) / sum(indexed.values())
-    return [f"the low lane had {share:.1%} of what was indexed: {indexed}"] if share < _LOW_SHARE else []
+    return (
+        [f"the low lane had {share:.1%} of what was indexed: {indexed}"]
+        if share < _LOW_SHARE
+        else []
+    )
 
 
 def _high_was_slow(flood: list[float], alone: list[float]) -> list[str]:
@@ -102,12 +113,16 @@ def _high_was_slow(flood: list[float], alone: list[float]) -> list[str]:
     slow, usual = (statistics.quantiles(seconds, n=20)[-1] for seconds in (flood, alone))
     if slow <= _SLOWER * usual:
         return []
-    return [f"95% of the high documents took up to {slow:.2f} s, without the low ones {usual:.2f} s"]
+    return [
+        f"95% of the high documents took up to {slow:.2f} s, without the low ones {usual:.2f} s"
+    ]
 
 
 async def was_accepted_at_once(run: Run, _: Result) -> list[str]:
     """Whether everything was accepted at once."""
-    return [f"ingest answered {status}" for status in run.statuses if status != httpx.codes.ACCEPTED]
+    return [
+        f"ingest answered {status}" for status in run.statuses if status != httpx.codes.ACCEPTED
+    ]
 
 
 SCENARIOS = {

@@ -20,7 +20,10 @@ _PATIENCE = 30.0  # seconds more, on a slow machine, until the streams must have
 
 def _cap() -> int:
     """Bytes that the streams may hold: docs/operations.md. The traffic is all of one lane."""
-    marks = [mark_of(stage, entries=64, size=_STREAM_BYTES) for stage in (StageName.EMBEDDER, StageName.INDEXER)]
+    marks = [
+        mark_of(stage, entries=64, size=_STREAM_BYTES)
+        for stage in (StageName.EMBEDDER, StageName.INDEXER)
+    ]
     own = sum(mark.bytes for mark in marks)
     return own + _WRITERS * (_CONCURRENCY + 4) * _LARGEST_MESSAGE
 
@@ -35,7 +38,10 @@ async def freeze_indexers(run: Run) -> None:
             while time.monotonic() < planned + (0 if shut else _PATIENCE):
                 sizes = [await _size(redis, stage) for stage in StageName]
                 peak = max(peak, sum(sizes))
-                shut = shut or sizes[-1] >= mark_of(StageName.INDEXER, entries=64, size=_STREAM_BYTES).bytes
+                shut = (
+                    shut
+                    or sizes[-1] >= mark_of(StageName.INDEXER, entries=64, size=_STREAM_BYTES).bytes
+                )
                 await asyncio.sleep(_LOOK)
     finally:
         run.rig.thaw(frozen)
@@ -58,8 +64,12 @@ async def _size(redis: Redis, stage: StageName) -> int:
 
 SCENARIOS = {
     20: Scenario(
-        "the indexers frozen at full ingest", freeze_indexers, Size(300, 6, 1), Size(5000, 60, 1), clean_within=300,
-        environment={"WEBHOOK_STREAM_BYTES": str(_STREAM_BYTES), "WEBHOOK_STAGE_CONCURRENCY": str(_CONCURRENCY)},
+        "the indexers frozen at full ingest", freeze_indexers,
+        Size(300, 6, 1), Size(5000, 60, 1), clean_within=300,
+        environment={
+            "WEBHOOK_STREAM_BYTES": str(_STREAM_BYTES),
+            "WEBHOOK_STAGE_CONCURRENCY": str(_CONCURRENCY),
+        },
         verify=was_always_accepted,
     ),
 }  # fmt: skip

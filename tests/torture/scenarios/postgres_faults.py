@@ -1,4 +1,4 @@
-"""Postgres frozen and killed under many senders: what was accepted is indexed, the rest was refused in time."""
+"""Postgres frozen and killed under many senders: requests are accepted or refused in time."""
 
 import asyncio
 import uuid
@@ -18,7 +18,7 @@ _OWNS = frozenset({"postgres"})
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What somebody got who asked while Postgres was frozen."""
+    """A response while Postgres was frozen."""
 
     what: str
     status: int
@@ -27,7 +27,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Watch:
-    """Times answers until Postgres goes on, at `thaw` by the event loop's clock; later ones count if they are late."""
+    """Times responses until `thaw`, by the event loop's clock; later ones count only if late."""
 
     def __init__(self, client: httpx.AsyncClient, thaw: float) -> None:
         self.client = client
@@ -41,15 +41,19 @@ class Watch:
         response = await request
         seconds = loop.time() - asked
         if loop.time() < self.thaw or seconds > _REFUSED_WITHIN:
-            self.answers.append(Answer(what, response.status_code, seconds, "Retry-After" in response.headers))
+            self.answers.append(
+                Answer(what, response.status_code, seconds, "Retry-After" in response.headers)
+            )
         return response
 
 
 async def freeze_postgres(run: Run) -> None:
-    """Freeze Postgres with all its processes for half of the time, and note how long each answer takes meanwhile."""
+    """Freeze all processes of Postgres for half of the time, and time every response meanwhile."""
     await asyncio.sleep(run.size.seconds / 4)
     await meet_work(run)
-    async with run.client() as client:  # one for all: to make twenty takes a second, which would count
+    async with (
+        run.client() as client
+    ):  # one for all: to make twenty takes a second, which would count
         frozen = run.rig.freeze(run.rig.postgres_processes())
         thaw = asyncio.get_running_loop().call_later(run.size.seconds / 2, run.rig.thaw, frozen)
         watch = Watch(client, thaw.when())
@@ -66,7 +70,7 @@ async def freeze_postgres(run: Run) -> None:
 
 
 async def kill_postgres(run: Run) -> None:
-    """kill -9 Postgres while many requests are under way, each of which is repeated until it is accepted."""
+    """kill -9 Postgres during many requests, each of which is repeated until it is accepted."""
     for number in range(run.size.faults):
         await pause_between(run)
         async with run.client() as client, asyncio.TaskGroup() as group:
@@ -78,8 +82,10 @@ async def kill_postgres(run: Run) -> None:
 
 
 async def refused(run: Run, _: Result) -> list[str]:
-    """Neither was accepted what could not be committed, nor kept waiting."""
-    return [] if httpx.codes.SERVICE_UNAVAILABLE in run.statuses else ["ingest refused nothing while Postgres was away"]
+    """Whether ingest refused requests that it could not commit."""
+    if httpx.codes.SERVICE_UNAVAILABLE in run.statuses:
+        return []
+    return ["ingest refused nothing while Postgres was unavailable"]
 
 
 async def _insist(run: Run, watch: Watch, number: int) -> None:
@@ -87,7 +93,9 @@ async def _insist(run: Run, watch: Watch, number: int) -> None:
     request = Request(key=f"{run.site}-insist-{number}", pages=(page(run.site, 10**6 + number, 0),))
     url = run.rig.ingest_urls[number % len(run.rig.ingest_urls)]
     while True:
-        response = await watch.note("POST /api/index/batch", run.post_once(watch.client, url, request))
+        response = await watch.note(
+            "POST /api/index/batch", run.post_once(watch.client, url, request)
+        )
         if response.status_code == httpx.codes.ACCEPTED:
             run.ledger.accept(request, response.json()["job_id"])
             return
@@ -102,16 +110,21 @@ async def _read(watch: Watch, path: str) -> None:
 
 
 def _too_late(answers: Sequence[Answer]) -> list[str]:
-    """Every answer of a frozen Postgres is a 503 with Retry-After, and in time."""
+    """Every response while Postgres is frozen must be a 503 with Retry-After, in time."""
     problems = [
-        f"{a.what} was answered with {a.status}{'' if a.has_retry_after else ' without Retry-After'}"
+        f"{a.what} was answered with {a.status}"
+        f"{'' if a.has_retry_after else ' without Retry-After'}"
         f" after {a.seconds:.2f} s while Postgres was frozen"
         for a in answers
-        if a.status != httpx.codes.SERVICE_UNAVAILABLE or not a.has_retry_after or a.seconds > _REFUSED_WITHIN
+        if a.status != httpx.codes.SERVICE_UNAVAILABLE
+        or not a.has_retry_after
+        or a.seconds > _REFUSED_WITHIN
     ]
     asked = {answer.what for answer in answers}
     wanted = {"POST /api/index/batch", *(f"GET {path}" for path in _READS)}
-    return problems + [f"{what} was not answered while Postgres was frozen" for what in sorted(wanted - asked)]
+    return problems + [
+        f"{what} was not answered while Postgres was frozen" for what in sorted(wanted - asked)
+    ]
 
 
 def _burst(run: Run, number: int) -> list[Request]:
@@ -129,7 +142,8 @@ async def _send(run: Run, client: httpx.AsyncClient, request: Request) -> None:
 
 SCENARIOS = {
     11: Scenario(
-        "Postgres frozen", freeze_postgres, Size(100, 9, 1), Size(1000, 40, 1), verify=refused, owns=_OWNS
+        "Postgres frozen", freeze_postgres,
+        Size(100, 9, 1), Size(1000, 40, 1), verify=refused, owns=_OWNS,
     ),
     12: Scenario(
         "kill -9 of Postgres", kill_postgres, Size(120, 6, 1), Size(1000, 50, 10), owns=_OWNS

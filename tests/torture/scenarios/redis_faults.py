@@ -1,4 +1,4 @@
-"""Redis killed, emptied, short of memory, unreachable and losing replies. Ingest accepts through all of it."""
+"""Redis killed, emptied, short of memory, unreachable, losing replies. Ingest always accepts."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ async def kill_redis(run: Run) -> None:
 
 
 async def lose_redis_tail(run: Run) -> None:
-    """kill -9 Redis and cut the end off its log before it is started again, as a power loss does."""
+    """kill -9 Redis and cut the end off its log before it restarts, as a power loss does."""
     for _ in range(run.size.faults):
         await pause_between(run)
         await meet_work(run)
@@ -57,7 +57,7 @@ async def flush_redis(run: Run) -> None:
 
 
 async def destroy_groups_and_streams(run: Run) -> None:
-    """Destroy a stage's groups, or delete its streams, under the workers: each stage in turns, in both ways."""
+    """Destroy a stage's groups, or delete its streams, under the workers; each stage in turns."""
     async with _redis(run) as redis:
         for number in range(run.size.faults):
             await pause_between(run)
@@ -73,11 +73,13 @@ async def destroy_groups_and_streams(run: Run) -> None:
 
 
 async def starve_redis(run: Run) -> None:
-    """Leave Redis less memory than it uses for half of the time, with entries before the chunker and the embedder."""
+    """Limit Redis to less memory than it uses, with entries before the chunker and the embedder."""
     await asyncio.sleep(run.size.seconds / 4)
     async with _redis(run) as redis:
         async with _dammed_up(run):
-            run.problems += [f"nothing was before the {s}" for s, n in (await _entries(run)).items() if not n]
+            run.problems += [
+                f"nothing was before the {s}" for s, n in (await _entries(run)).items() if not n
+            ]
             await redis.config_set("maxmemory", _MEMORY)
         logs = run.rig.logs()
         try:
@@ -85,14 +87,18 @@ async def starve_redis(run: Run) -> None:
             if not await _is_starved(redis):
                 run.problems.append("Redis took a write although it had no memory")
             handed_over = _handled(logs)
-            run.problems += [f"the {s} handed nothing over for want of memory" for s in STAGES if not handed_over[s]]
+            run.problems += [
+                f"the {s} handed nothing over for want of memory"
+                for s in STAGES
+                if not handed_over[s]
+            ]
         finally:
             await redis.config_set("maxmemory", 0)
     run.faults += 1
 
 
 async def black_hole_redis(run: Run) -> None:
-    """Let nothing through to Redis and back for half of the time; then every stage must be back at once."""
+    """Block the link to Redis for half of the time; afterwards every stage must go on at once."""
     proxy = run.rig.proxies["redis"]
     await asyncio.sleep(run.size.seconds / 4)
     await meet_work(run)
@@ -112,9 +118,11 @@ async def lose_redis_replies(run: Run) -> None:
 
 
 async def jump_clock(run: Run) -> None:
-    """Set Redis' clock ten minutes ahead, right, ten minutes back and right again, in turns, while entries are in work.
+    """Set Redis' clock ten minutes ahead, right, ten minutes back and right again, in turns.
 
-    Ahead, all that anybody holds looks abandoned until it is renewed; back again, what is left looks fresh for ten
+    Entries are pending at each change. Ahead, every entry looks abandoned until it is renewed. Set
+    right again, what is left looks fresh for ten minutes. There are few jumps ahead, because each
+    may count a delivery against an entry.
     minutes. Few jumps ahead: each may count a delivery against an entry.
     """
     assert run.rig.clock is not None
@@ -135,8 +143,10 @@ async def never_refused(run: Run, _: Result) -> list[str]:
 
 
 async def with_few_errors(run: Run, result: Result) -> list[str]:
-    """Nor does a loss that heals fill the logs with what a person should look at."""
-    errors = {stage: [e for e in run.logs.events(stage) if e.get("level") == "error"] for stage in STAGES}
+    """Nor may a loss that heals fill the logs with errors."""
+    errors = {
+        stage: [e for e in run.logs.events(stage) if e.get("level") == "error"] for stage in STAGES
+    }
     return await never_refused(run, result) + [
         f"{len(lines)} error lines of the {stage}: {Counter(line['event'] for line in lines)}"
         for stage, lines in errors.items()
@@ -171,7 +181,10 @@ async def _not_back(logs: Logs) -> list[str]:
     deadline = time.monotonic() + _BACK_WITHIN
     while missing := set(STAGES) - _handled(logs).keys():
         if time.monotonic() > deadline:
-            return [f"the {stage} handed nothing over within {_BACK_WITHIN:g} s of healing" for stage in missing]
+            return [
+                f"the {stage} handed nothing over within {_BACK_WITHIN:g} s of healing"
+                for stage in missing
+            ]
         await asyncio.sleep(0.05)
     return []
 
@@ -197,12 +210,15 @@ async def _entries(run: Run) -> dict[str, int]:
 
 def _handled(logs: Logs) -> Counter[str]:
     """Entries that each stage has handed over."""
-    return Counter(event["stage"] for event in logs.events(*STAGES) if event.get("event") == "Batch handled")
+    return Counter(
+        event["stage"] for event in logs.events(*STAGES) if event.get("event") == "Batch handled"
+    )
 
 
 SCENARIOS = {
     4: Scenario(
-        "kill -9 of Redis", kill_redis, Size(150, 8, 2), Size(1500, 50, 10), verify=never_refused, owns=_OWNS
+        "kill -9 of Redis", kill_redis, Size(150, 8, 2), Size(1500, 50, 10),
+        verify=never_refused, owns=_OWNS,
     ),
     5: Scenario(
         "Redis loses the end of its log", lose_redis_tail, Size(150, 6, 1), Size(1500, 50, 10),
@@ -213,18 +229,21 @@ SCENARIOS = {
         clean_within=30, minimum=Counts(released_again=1), verify=never_refused, owns=_OWNS,
     ),
     7: Scenario(
-        "groups destroyed, streams deleted", destroy_groups_and_streams, Size(200, 9, 6), Size(2000, 60, 24),
+        "groups destroyed, streams deleted", destroy_groups_and_streams,
+        Size(200, 9, 6), Size(2000, 60, 24),
         minimum=Counts(released_again=1), verify=with_few_errors, owns=_OWNS,
     ),
     8: Scenario(
-        "Redis short of memory", starve_redis, Size(150, 12, 1), Size(1500, 40, 1), verify=never_refused, owns=_OWNS
+        "Redis short of memory", starve_redis, Size(150, 12, 1), Size(1500, 40, 1),
+        verify=never_refused, owns=_OWNS,
     ),
     9: Scenario(
         "Redis in a black hole", black_hole_redis, Size(150, 12, 1), Size(1500, 40, 1),
         verify=never_refused, owns=_OWNS,
     ),
     10: Scenario(
-        "5% of Redis' replies lost", lose_redis_replies, Size(150, 6, 0), Size(1500, 60, 0), verify=never_refused
+        "5% of Redis' replies lost", lose_redis_replies, Size(150, 6, 0), Size(1500, 60, 0),
+        verify=never_refused,
     ),
     24: Scenario(
         "Redis' clock ten minutes ahead and back", jump_clock, Size(150, 8, 6), Size(1500, 60, 12),

@@ -1,4 +1,4 @@
-"""What senders do: repeats, and nonsense; and nonsense in the streams."""
+"""Repeated requests, unreadable requests and unreadable entries."""
 
 import asyncio
 import functools
@@ -26,10 +26,12 @@ _Send = Callable[[], Awaitable[str]]
 
 
 async def repeat_requests(run: Run) -> None:
-    """Send requests and webhooks five times at once, and once more when they are through: always the same job."""
+    """Send requests and webhooks five times at once, and again later: always the same job."""
     async with run.client() as client:
         for number in range(run.size.faults):
-            request = Request(key=f"{run.site}-same-{number}", pages=(page(run.site, 10**6 + number, 0),))
+            request = Request(
+                key=f"{run.site}-same-{number}", pages=(page(run.site, 10**6 + number, 0),)
+            )
             webhook = page(run.site, 2 * 10**6 + number, 0)
             event = _crawl_page(run, webhook)
             await _repeat(run, client, request, functools.partial(run.post, client, request))
@@ -54,7 +56,10 @@ async def _repeat(run: Run, client: httpx.AsyncClient, request: Request, send: _
 
 async def _points(run: Run, request: Request) -> list[Point]:
     observed = await run.observer.observe(run.site)
-    return sorted((p for p in observed.points if p.url in request.urls), key=lambda p: (p.version, p.chunk_index))
+    return sorted(
+        (p for p in observed.points if p.url in request.urls),
+        key=lambda p: (p.version, p.chunk_index),
+    )
 
 
 def _crawl_page(run: Run, sent: Page) -> Event:
@@ -70,9 +75,12 @@ async def _post_webhook(client: httpx.AsyncClient, event: Event) -> str:
 
 
 async def send_nonsense(run: Run) -> None:
-    """Put unreadable entries into all streams and send unreadable bodies: nobody dies, and each one is answered."""
+    """Add unreadable entries and send unreadable bodies: no process ends, each is answered."""
     processes = set(run.rig.stage_urls)
-    async with run.client() as client, Redis.from_url(run.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
+    async with (
+        run.client() as client,
+        Redis.from_url(run.rig.environment["WEBHOOK_REDIS_URL"]) as redis,
+    ):
         newer = [await _add_newer(redis, stage) for stage in StageName]
         for number in range(run.size.faults):
             await asyncio.sleep(run.size.seconds / run.size.faults / 2)
@@ -80,7 +88,7 @@ async def send_nonsense(run: Run) -> None:
             await redis.xadd(stream, _unreadable(run, number))
             await _post_nonsense(run, client)
             run.faults += 1
-        await _drop_letters(run, client)
+        await _drop_dead_letters(run, client)
         for stage, stream, entry_id in newer:
             if not await redis.xrange(stream, entry_id, entry_id):
                 run.problems.append(f"an entry of a newer version is gone from {stream}")
@@ -104,7 +112,10 @@ def _unreadable(run: Run, number: int) -> dict[Any, Any]:
     if number % 250 == 0:
         return {"h": b"\xff" + bytes(_HUGE), "b": b""}
     good = {"target": "t", "lane": "normal", "documents": [], "schema": SCHEMA_VERSION}
-    wrong = {**good, draw.choice(["lane", "documents", "target", "schema"]): draw.choice([None, {}, [[]], "x"])}
+    wrong = {
+        **good,
+        draw.choice(["lane", "documents", "target", "schema"]): draw.choice([None, {}, [[]], "x"]),
+    }
     return draw.choice(
         [
             {"h": b"\xff" + noise, "b": noise},
@@ -121,36 +132,46 @@ def _unreadable(run: Run, number: int) -> dict[Any, Any]:
 async def _post_nonsense(run: Run, client: httpx.AsyncClient) -> None:
     draw = run.random
     url = f"https://nonsense.{run.site}/{draw.random()}"
-    good = msgspec.json.encode({"url": url, "markdown": "# Nonsense", "documents": [{"url": url}], "query": "heron"})
+    good = msgspec.json.encode(
+        {"url": url, "markdown": "# Nonsense", "documents": [{"url": url}], "query": "heron"}
+    )
     at = draw.randrange(len(good))
     bodies: Sequence[bytes] = [
         draw.randbytes(draw.randint(0, 500)),
         b"[" * draw.randint(1, 100_000),
         good[:at],
         good[:at] + draw.randbytes(3) + good[at:],
-        msgspec.json.encode(draw.choice([None, 7, [], {}, {"documents": 1}, {"url": 1}, {"data": [[]], "type": 3}])),
+        msgspec.json.encode(
+            draw.choice([None, 7, [], {}, {"documents": 1}, {"url": 1}, {"data": [[]], "type": 3}])
+        ),
     ]
     route = draw.choice(_ROUTES)
-    answer = await client.post(route, content=draw.choice(bodies), headers={"Content-Type": "application/json"})
+    answer = await client.post(
+        route, content=draw.choice(bodies), headers={"Content-Type": "application/json"}
+    )
     if answer.status_code >= 500:
         run.problems.append(f"{route} answered {answer.status_code}: {answer.text[:200]}")
 
 
-async def _drop_letters(run: Run, client: httpx.AsyncClient) -> None:
-    """Every unreadable entry must be a dead letter with a reason; they are looked at and dropped."""
+async def _drop_dead_letters(run: Run, client: httpx.AsyncClient) -> None:
+    """Every unreadable entry must be a dead letter with a reason; they are counted and dropped."""
     dropped = 0
+    malformed = {"code": "malformed"}
     async with asyncio.timeout(_SEEN_BY):
         while dropped < run.size.faults:
             await asyncio.sleep(0.2)
-            letters = (await client.get("/api/dead-letters", params={"code": "malformed"})).json()["dead_letters"]
-            if not all(letter["error"] for letter in letters):
+            found = await client.get("/api/dead-letters", params=malformed)
+            if not all(each["error"] for each in found.json()["dead_letters"]):
                 run.problems.append("a dead letter has no reason")
-            dropped += (await client.delete("/api/dead-letters", params={"code": "malformed"})).json()["dropped"]
+            answer = await client.delete("/api/dead-letters", params=malformed)
+            dropped += answer.json()["dropped"]
     if dropped != run.size.faults:
         run.problems.append(f"{run.size.faults} unreadable entries became {dropped} dead letters")
 
 
 SCENARIOS = {
-    18: Scenario("nonsense in streams and requests", send_nonsense, Size(40, 5, 60), Size(500, 60, 1000)),
+    18: Scenario(
+        "nonsense in streams and requests", send_nonsense, Size(40, 5, 60), Size(500, 60, 1000)
+    ),
     19: Scenario("every request five times", repeat_requests, Size(60, 5, 4), Size(500, 60, 50)),
 }

@@ -1,4 +1,4 @@
-"""A long time of faults of all kinds, one after another, drawn by the seed; and whether memory grows over it."""
+"""Faults of all kinds for long, one after another, drawn by the seed; and growth of memory."""
 
 import asyncio
 import statistics
@@ -22,7 +22,7 @@ _Fault = Callable[["_Soak"], Awaitable[None]]
 
 
 class _Soak:
-    """The faults and whom they spare: a process of each service, whose memory is looked at."""
+    """The faults. They spare one process of each service, whose memory is watched."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -30,7 +30,9 @@ class _Soak:
         self.spared = [run.rig.pids(service)[0] for service in (*STAGES, "ingest")]
 
     def victim(self) -> int:
-        return self.run.random.choice([pid for pid in self.rig.pids(*STAGES, "ingest") if pid not in self.spared])
+        return self.run.random.choice(
+            [pid for pid in self.rig.pids(*STAGES, "ingest") if pid not in self.spared]
+        )
 
     async def kill_service(self) -> None:
         await self.rig.kill(self.victim())
@@ -52,7 +54,10 @@ class _Soak:
 
     async def disturb_a_link(self) -> None:
         proxy = self.run.random.choice(list(self.rig.proxies.values()))
-        for disturbance in (proxy.lose_replies(0.1), self.run.random.choice([proxy.cut, proxy.black_hole])()):
+        for disturbance in (
+            proxy.lose_replies(0.1),
+            self.run.random.choice([proxy.cut, proxy.black_hole])(),
+        ):
             self.rig.background.run(disturbance)
             await asyncio.sleep(_LASTS)
         self.rig.background.run(proxy.heal())
@@ -65,7 +70,8 @@ class _Soak:
 
 _SPOILT = (Fault.OVERLOADED, Fault.UNAVAILABLE, Fault.NULL, Fault.CUT)
 _FAULTS: Sequence[_Fault] = (
-    _Soak.kill_service, _Soak.freeze_service, _Soak.restart_service, _Soak.kill_server, _Soak.empty_redis,
+    _Soak.kill_service, _Soak.freeze_service, _Soak.restart_service, _Soak.kill_server,
+    _Soak.empty_redis,
     _Soak.disturb_a_link, _Soak.spoil_tei,
 )  # fmt: skip
 
@@ -100,11 +106,13 @@ async def _look_at(memory: Mapping[int, list[float]]) -> None:
 
 
 def grown(memory: Mapping[int, Sequence[float]]) -> list[str]:
-    """The processes whose memory (MB, by pid, in looks of equal distance) grows and grows, in words."""
+    """The processes whose memory (MB, by pid, at equal distances) keeps growing, in words."""
     problems = []
     for pid, looks in memory.items():
         quarter = len(looks) // 4
-        early, late = (statistics.median(looks[n * quarter : (n + 1) * quarter] or [0.0]) for n in (1, 3))
+        early, late = (
+            statistics.median(looks[n * quarter : (n + 1) * quarter] or [0.0]) for n in (1, 3)
+        )
         if len(looks) >= _FEW and late > _GROWTH * early:
             problems.append(f"process {pid} grew from {early:.0f} to {late:.0f} MB")
     return problems

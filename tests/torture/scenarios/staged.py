@@ -1,4 +1,4 @@
-"""A rare meeting, staged: what random faults would hardly ever come to."""
+"""A rare coincidence, provoked: random faults would hardly ever cause it."""
 
 import asyncio
 import time
@@ -14,8 +14,10 @@ _REFUSAL = 1.0  # seconds
 
 
 async def refuse_messages(run: Run) -> None:
-    """Let the streams between the stages refuse messages for a while: whoever hands over must keep what it has."""
-    streams = [stream for stage in (StageName.EMBEDDER, StageName.INDEXER) for stream in stage.streams]
+    """Let the streams between the stages refuse messages: a hand-over must keep its entry."""
+    streams = [
+        stream for stage in (StageName.EMBEDDER, StageName.INDEXER) for stream in stage.streams
+    ]
     async with Redis.from_url(run.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
         set_id = redis.register_script("return redis.call('XSETID', KEYS[1], ARGV[1])")
         for _ in range(run.size.faults):

@@ -1,4 +1,4 @@
-"""TEI that refuses, hangs, goes away, or answers with vectors that are none."""
+"""TEI that refuses, hangs, is unavailable, or answers with unusable vectors."""
 
 import asyncio
 import itertools
@@ -21,18 +21,29 @@ _LOOK = 0.1  # seconds
 _BURST = 60  # requests of several pages at once: more than the embedders have in hand
 _PAGES = 4  # in each of them
 
-_GARBAGE = (Fault.NULL, Fault.NAN, Fault.ZERO, Fault.MISSING, Fault.RAGGED, Fault.WRONG_DIMENSION, Fault.CUT)
+_GARBAGE = (
+    Fault.NULL,
+    Fault.NAN,
+    Fault.ZERO,
+    Fault.MISSING,
+    Fault.RAGGED,
+    Fault.WRONG_DIMENSION,
+    Fault.CUT,
+)
 _SHARE = 0.1
 _PATIENCE = 30.0  # seconds until an answer must have been spoilt
 
 
 async def fail_in_many_ways(run: Run) -> None:
-    """Let TEI refuse, answer 503 or hang for a while, and see that it is not stormed when it is well again.
+    """Let TEI refuse, answer 503 or hang for a while; its recovery must not cause a storm.
 
     Its highest rate of inputs with much to do and nothing wrong is what it is compared with.
     """
     tei = run.rig.tei
-    before, failed = await _peak_rate(run, _burst(run, 0)), tei.counts.failed + tei.counts.overloaded
+    before, failed = (
+        await _peak_rate(run, _burst(run, 0)),
+        tei.counts.failed + tei.counts.overloaded,
+    )
     tei.fail_always(*_OUTAGE, share=_OUTAGE_SHARE)
     try:
         await run.submit(_burst(run, 1), run.size.seconds)
@@ -41,7 +52,9 @@ async def fail_in_many_ways(run: Run) -> None:
         tei.heal()
     after = await _peak_rate(run, _burst(run, 2))
     if after > _STORM * before:
-        run.problems.append(f"{after:.0f} inputs a second when TEI was well again, {before:.0f} are normal")
+        run.problems.append(
+            f"{after:.0f} inputs a second when TEI was well again, {before:.0f} are normal"
+        )
 
 
 def _burst(run: Run, number: int) -> list[Request]:
@@ -60,7 +73,10 @@ async def _peak_rate(run: Run, traffic: list[Request]) -> float:
         await asyncio.sleep(_LOOK)
     await sending
     span = int(_WINDOW / _LOOK)
-    rates = [(there - here) / (then - now) for (now, here), (then, there) in zip(looks, looks[span:], strict=False)]
+    rates = [
+        (there - here) / (then - now)
+        for (now, here), (then, there) in zip(looks, looks[span:], strict=False)
+    ]
     return max(rates, default=0.0)
 
 
@@ -88,7 +104,10 @@ async def stored_no_garbage(run: Run, _: Result) -> list[str]:
         vector = record.vector.get(DENSE) if isinstance(record.vector, dict) else None
         values = np.array(vector if vector is not None else [], dtype=float)
         if values.shape != (dimension,) or not np.isclose(np.linalg.norm(values), 1.0, atol=1e-3):
-            wrong.append(f"point {record.id} has a vector of shape {values.shape} and length {np.linalg.norm(values)}")
+            wrong.append(
+                f"point {record.id} has a vector of shape {values.shape} "
+                f"and length {np.linalg.norm(values)}"
+            )
     return wrong
 
 
@@ -98,6 +117,7 @@ SCENARIOS = {
         environment={"WEBHOOK_TEI_TIMEOUT": _TIMEOUT}, traffic=Traffic(ends=True),
     ),
     14: Scenario(
-        "garbage from TEI", answer_garbage, Size(60, 6, 0), Size(500, 60, 0), verify=stored_no_garbage,
+        "garbage from TEI", answer_garbage, Size(60, 6, 0), Size(500, 60, 0),
+        verify=stored_no_garbage,
     ),
 }  # fmt: skip

@@ -179,7 +179,7 @@ async def test_without_postgres_the_newest_version_answers_and_says_so(client: M
     registry = FakeRegistry(TARGET, {A: 1})
     search = engine(client, registry)
     assert texts_of(await search.search(SearchRequest(query="fox"))) == ["an old fox"]
-    registry.is_away = True
+    registry.is_unavailable = True
     response = await search.search(SearchRequest(query="fox"))
     assert texts_of(response) == ["a new fox"]
     assert response.degraded
@@ -187,7 +187,7 @@ async def test_without_postgres_the_newest_version_answers_and_says_so(client: M
 
 async def test_without_postgres_a_collection_never_seen_before_cannot_be_searched(client: MemoryQdrant) -> None:
     registry = FakeRegistry(TARGET)
-    registry.is_away = True
+    registry.is_unavailable = True
     with pytest.raises(DependencyError, match="postgres"):
         await engine(client, registry).search(SearchRequest(query="fox"))
 
