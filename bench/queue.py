@@ -17,7 +17,7 @@ import msgspec
 from matplotlib.axes import Axes
 
 from bench import report
-from bench.pages import Page
+from bench.pages import BARE_CHUNKS, Page
 from bench.report import Report, rounded
 from bench.rig import Pipeline, StandIn, running_pipeline, stand_in
 
@@ -92,11 +92,8 @@ def pages(count: int) -> Iterator[Page]:
 
 @contextlib.asynccontextmanager
 async def _running(mode: str, embedders: int) -> AsyncIterator[tuple[StandIn, Pipeline]]:
-    async with stand_in("tei", "--mode", mode) as tei, stand_in("qdrant") as qdrant:
-        settings = {
-            "WEBHOOK_TEI_URL": tei.url, "WEBHOOK_QDRANT_URL": qdrant.url, "WEBHOOK_MAX_CHUNK_TOKENS": "80",
-            "WEBHOOK_CHUNK_OVERLAP_TOKENS": "0", "WEBHOOK_CHUNK_PREFIX_TOKENS": "0",
-        }  # fmt: skip
+    async with stand_in("tei", "--mode", mode) as tei:
+        settings = {"WEBHOOK_TEI_URL": tei.url, "WEBHOOK_MAX_CHUNK_TOKENS": "80", **BARE_CHUNKS}
         async with running_pipeline(settings, {"embedder": embedders}) as pipeline:
             await pipeline.keep_no_embeddings()
             yield tei, pipeline
