@@ -1,7 +1,8 @@
 """How TEI's queue is shared: `make bench NAME=queue`.
 
-A TEI of 8 inputs/s with one queue and batches of four; 60 documents of 8 chunks, a new question every half second; one
-embedder, then four. Then a TEI of 40 inputs/s that slows down to a third, recovers, and gets two more embedders.
+A TEI of 8 inputs/s with one queue and batches of four; 60 documents of 8 chunks, a new question
+every half second; one embedder, then four. Then a TEI of 40 inputs/s that slows down to a third,
+recovers, and gets two more embedders.
 """
 
 import asyncio

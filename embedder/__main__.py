@@ -40,7 +40,8 @@ _UNLIMITED = Seconds(7 * 86400)
 
 async def serve(process: Process, settings: Settings) -> None:
     await process.listen(web.Application(), settings.process.host, Port(50110, settings.embedder.embedder_port))
-    # Not bounded by connections: the permits of each server are the bound, and /health must not wait behind them.
+    # Not bounded by connections: the permits of each server are the bound, and /health must not
+    # wait behind them.
     session = await process.stack.enter_async_context(
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=UNCOMPRESSED)
     )
@@ -57,7 +58,8 @@ async def serve(process: Process, settings: Settings) -> None:
     )  # fmt: skip
     draining = asyncio.create_task(opened.drain(), name="tei-drain")
     process.stack.callback(draining.cancel)
-    # A batch may take as long as TEI needs: the time limit of each document counts while nothing is answered.
+    # A batch may take as long as TEI needs: the time limit of each document counts while nothing is
+    # answered.
     runtime = msgspec.structs.replace(settings.runtime, indexing_job_timeout=_UNLIMITED)
     await run_stage(process, stage, runtime, {"tei": opened.first.probe})
 

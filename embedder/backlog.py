@@ -6,7 +6,9 @@ from embedder.submission import Submission, Wanted
 
 
 class Backlog:
-    """Documents with texts that are not yet sent; it copies none, so waiting costs one entry a document."""
+    """Documents with texts that are not yet sent; it copies none, so waiting costs one entry a
+    document.
+    """
 
     def __init__(self) -> None:
         self._documents: deque[Submission] = deque()

@@ -1,8 +1,8 @@
-"""Embeds the texts of all documents in hand together, so that small documents share requests.
+"""Embeds the texts of all documents in flight together, so that small documents share requests.
 
-Sits in the service pool; each document's handler awaits `embed`. It decides when a text is sent and with which others
-of its lane; `sending` decides how many go to which server, and which text is at fault when a request fails. Equal texts
-that are wanted at the same time are sent once.
+Sits in the service pool; each document's handler awaits `embed`. It decides when a text is sent and
+with which others of its lane; `sending` decides how many go to which server, and which text is at
+fault when a request fails. Equal texts that are wanted at the same time are sent once.
 """
 
 import asyncio
@@ -28,12 +28,16 @@ DRAIN_S = 4.0  # for what is in flight when the process is told to stop
 
 
 class EmbeddingBatcher:
-    """An async context manager; `embed` works inside it. It owns a task for each lane and for each request."""
+    """An async context manager; `embed` works inside it. It owns a task for each lane and for each
+    request.
+    """
 
     def __init__(
         self, servers: Servers, *, keep: Callable[[str, Vectors], None] = lambda *_: None, linger_s: float = LINGER_S
     ) -> None:
-        """`keep` is given each text and its vector, `float32[dimension]`, as it arrives; it must not raise."""
+        """`keep` is given each text and its vector, `float32[dimension]`, as it arrives; it must
+        not raise.
+        """
         self._servers = servers
         self._keep = keep
         self._linger_s = linger_s
@@ -64,10 +68,11 @@ class EmbeddingBatcher:
     ) -> Vectors:
         """Embed one document's texts: `float32[len(inputs), dimension]`, in order.
 
-        `limit` stands still while the document waits and starts anew with each answer: a slow TEI is no fault of
-        the document. Raises RejectedError("tei_rejected") if TEI refuses one of the texts, DependencyError if TEI
-        does not do its part, DrainingError once the process drains; other documents are not touched. Cancelling it
-        withdraws the texts that are not yet sent, and the requests that hold no other document's texts.
+        `limit` stands still while the document waits and starts anew with each answer: a slow TEI
+        is no fault of the document. Raises RejectedError("tei_rejected") if TEI refuses one of the
+        texts, DependencyError if TEI does not do its part, DrainingError once the process drains;
+        other documents are not touched. Cancelling it withdraws the texts that are not yet sent,
+        and the requests that hold no other document's texts.
         """
         if not inputs:
             return np.empty((0, self.dimension), dtype=np.float32)
@@ -97,7 +102,9 @@ class EmbeddingBatcher:
         return submission
 
     def _withdraw(self, submission: Submission) -> None:
-        """Forget a submission, its texts that no other one wants, and the requests that hold only such texts."""
+        """Forget a submission, its texts that no other one wants, and the requests that hold only
+        such texts.
+        """
         self._open.discard(submission)
         for wanted in submission.texts:
             wanted.withdraw(submission)
@@ -113,7 +120,9 @@ class EmbeddingBatcher:
             del self._wanted[wanted.input.text]
 
     def drain(self) -> None:
-        """Fail all documents with texts that are not yet sent, at once; those in flight get some seconds to end."""
+        """Fail all documents with texts that are not yet sent, at once; those in flight get some
+        seconds to end.
+        """
         self._is_draining = True
         for submission in [each for each in self._open if not each.is_sent]:
             submission.fail(DrainingError())
@@ -138,7 +147,9 @@ class EmbeddingBatcher:
                 submission.fail(DependencyError("tei", "the batcher stopped"))
 
     async def _send(self, tasks: asyncio.TaskGroup, lane: Lane) -> None:
-        """Send the texts of one lane; each lane waits for permits by itself, and they are given in turns."""
+        """Send the texts of one lane; each lane waits for permits by itself, and they are given in
+        turns.
+        """
         while True:
             await self._gather(lane)
             texts = self._take(lane)
@@ -159,7 +170,9 @@ class EmbeddingBatcher:
         return [texts[index] for index in in_sending_order([wanted.input for wanted in texts])]
 
     async def _send_request(self, tasks: asyncio.TaskGroup, texts: list[Wanted], lane: Lane) -> list[Wanted]:
-        """Wait for a server with room and send it the first texts that are still wanted; returns the others."""
+        """Wait for a server with room and send it the first texts that are still wanted; returns
+        the others.
+        """
         try:
             admission, limits = await self._servers.admit(len(texts), lane)
         except DependencyError as error:

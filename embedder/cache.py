@@ -1,7 +1,9 @@
-"""Embeddings that were made before, in Postgres: a text that comes again, in whatever document, costs TEI nothing.
+"""Embeddings that were made before, in Postgres: a text that comes again, in whatever document,
+costs TEI nothing.
 
-A reader waits for it only briefly and takes every failure for a miss. Writing happens off the path of the documents:
-what does not fit into the queue, or cannot be written, is embedded again another time.
+A reader waits for it only briefly and takes every failure for a miss. Writing happens off the path
+of the documents: what does not fit into the queue, or cannot be written, is embedded again another
+time.
 """
 
 import asyncio
@@ -33,7 +35,8 @@ _READ = """
 SELECT key, vector, last_used < current_date - 7 AS is_stale FROM webhook.embedding_cache WHERE key = ANY ($1)
 """
 
-# Rows are locked in the order of their keys by all writers, so that none waits for another in a circle.
+# Rows are locked in the order of their keys by all writers, so that none waits for another in a
+# circle.
 _WRITE = """
 INSERT INTO webhook.embedding_cache (key, vector)
 SELECT key, vector FROM unnest($1::bytea[], $2::bytea[]) AS n(key, vector) ORDER BY key
@@ -104,7 +107,9 @@ class EmbeddingCache:
         return found
 
     def put(self, text: str, vector: Vectors) -> None:
-        """Keep the vector of a text, `float32[dimension]`. Never blocks; dropped if too many wait already."""
+        """Keep the vector of a text, `float32[dimension]`. Never blocks; dropped if too many wait
+        already.
+        """
         if len(self._new) < self._max_queued:
             self._new[self.key(text)] = vector.astype("<f4", copy=False).tobytes()
             self._arrived.set()

@@ -8,19 +8,24 @@ from shared.jobs.targets import Target
 from shared.service.errors import ConfigurationError
 from shared.tei.client import TeiClient, TeiInfo
 
-# Two tokenizers that agree on case, accents, numbers, punctuation and other scripts agree on what matters here.
+# Two tokenizers that agree on case, accents, numbers, punctuation and other scripts agree on what
+# matters here.
 PROBE = "Tokenizers Differ: naïve café, 3.14159 e-mails/day, snake_case(x) 你好 Привет antidisestablishmentarianism"
 
 
 class ChunkShape(msgspec.Struct, frozen=True, kw_only=True):
-    """What the chunker makes: how long its chunks are, and the ids that its tokenizer has for PROBE."""
+    """What the chunker makes: how long its chunks are, and the ids that its tokenizer has for
+    PROBE.
+    """
 
     max_tokens: int
     probe_ids: tuple[int, ...]
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server says of itself, the dimension of its vectors, and the ids that it has for PROBE."""
+    """What a server says of itself, the dimension of its vectors, and the ids that it has for
+    PROBE.
+    """
 
     info: TeiInfo
     dimension: int
@@ -35,7 +40,9 @@ async def handshake(client: TeiClient) -> Served:
 
 
 def check_compatible(served: Served, shape: ChunkShape) -> None:
-    """Raise ConfigurationError if chunks may be too long for TEI, or were measured with another tokenizer."""
+    """Raise ConfigurationError if chunks may be too long for TEI, or were measured with another
+    tokenizer.
+    """
     if served.info.max_input_length < shape.max_tokens:
         raise ConfigurationError(
             f"TEI takes {served.info.max_input_length} tokens a text, chunks have up to {shape.max_tokens}: "
@@ -59,7 +66,9 @@ def check_same(first: Served, other: Served) -> None:
 
 
 def check_targets(targets: Sequence[Target], served: Served) -> None:
-    """Raise ConfigurationError if a collection holds vectors that are not of the model that is served."""
+    """Raise ConfigurationError if a collection holds vectors that are not of the model that is
+    served.
+    """
     for target in targets:
         if (target.model, target.dimension) != (served.info.model_id, served.dimension):
             remedy = (

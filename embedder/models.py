@@ -1,7 +1,8 @@
-"""The models that an embedder works with: that of WEBHOOK_TEI_URL, and those of targets with a server of their own.
+"""The models of an embedder: that of WEBHOOK_TEI_URL, and those of targets with servers of their
+own.
 
-Targets on the same servers share them, with their permits, cache and batcher. What a target's chunks want of a server
-is checked when the target is first met, and again whenever the server is met anew.
+Targets on the same servers share them, with their permits, cache and batcher. Whether the chunks of
+a target fit a server is checked when the target is first used, and with every handshake.
 """
 
 import asyncio
@@ -38,7 +39,9 @@ class Models:
     """Opens models as they are needed, and keeps them."""
 
     def __init__(self, open_model: Open, tei: TeiSettings, chunker: ChunkerSettings) -> None:
-        """`open_model` raises DependencyError, or ConfigurationError for chunks that are not for that model."""
+        """`open_model` raises DependencyError, or ConfigurationError for chunks that are not for
+        that model.
+        """
         self._open = open_model
         self._tei = tei
         self._chunker = chunker
@@ -51,7 +54,9 @@ class Models:
         return await self._opened(self._tei, await self._shape(self._chunker))
 
     async def of(self, target: Target) -> Model:
-        """The model of a target. Raises DependencyError if its servers are away, or do not fit its chunks."""
+        """The model of a target. Raises DependencyError if its servers are unavailable or do not
+        fit its chunks.
+        """
         tei = self._tei if target.tei_url is None else msgspec.structs.replace(self._tei, tei_url=target.tei_url)
         try:
             shape = await self._shape(target.chunking(self._chunker))

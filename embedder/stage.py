@@ -24,7 +24,9 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EmbedStage(Stage[Prepared, Never]):
-    """Turns chunks into vectors. The batcher of a model packs the texts of all documents in flight, across batches."""
+    """Turns chunks into vectors. The batcher of a model packs the texts of all documents in flight,
+    across batches.
+    """
 
     name = StageName.EMBEDDER
 
@@ -46,7 +48,9 @@ class EmbedStage(Stage[Prepared, Never]):
         return Emit(embedded, len(document.body.chunks), cached)
 
     async def _settle(self, target: Target, model: Model) -> None:
-        """Ensure that all vectors of a target are of one model. Raises DependencyError if they would not be."""
+        """Ensure that all vectors of a target are of one model. Raises DependencyError if they
+        would not be.
+        """
         made = (model.served.info.model_id, model.served.dimension)
         if (target.model, target.dimension) == made:
             return

@@ -67,9 +67,11 @@ class Wanted:
 
 
 class Submission:
-    """One document's texts: hands them out in order; `result` is done when all vectors are in or one text failed.
+    """One document's texts: hands them out in order; `result` is done when all vectors are in or
+    one text failed.
 
-    Its time limit stands still while none of its texts is in flight, and starts anew when a text returns.
+    Its time limit stands still while none of its texts is in flight, and starts anew when a text
+    returns.
     """
 
     def __init__(self, count: int, dimension: int, limit: TimeLimit | None = None) -> None:

@@ -1,9 +1,9 @@
 """A TEI with a given speed: `python -m bench.stand_ins.tei --mode tei --port 8080`.
 
-It answers /embed after `base + per_input x inputs`, or at once with 429 when as many requests are in
-flight as may be. A mode with a queue computes batches one after the other, as TEI on a CPU does. Vectors
-are made up: encoded once, chosen by the text. GET /counts says what happened, POST /reset begins anew,
-POST /slowness?factor=3 makes batches slower.
+It answers /embed after `base + per_input x inputs`, or at once with 429 when as many requests are
+in flight as may be. A mode with a queue computes batches one after the other, as TEI on a CPU does.
+Vectors are made up: encoded once, chosen by the text. GET /counts says what happened, POST /reset
+begins anew, POST /slowness?factor=3 makes batches slower.
 """
 
 import argparse
@@ -29,7 +29,8 @@ _MAX_BODY_BYTES = 2_000_000
 class Mode(msgspec.Struct, frozen=True):
     """How long a request takes, in seconds, and how many may be in flight.
 
-    With `batch_inputs`, base and per_input are those of a batch of so many inputs, and requests queue.
+    With `batch_inputs`, base and per_input are those of a batch of so many inputs, and requests
+    queue.
     """
 
     base: float

@@ -1,7 +1,8 @@
 """TEI's queue, for stand-ins: one first-in-first-out queue of inputs, batches one after the other.
 
-As TEI 1.9 does, it computes the queued inputs of all requests in batches, answers a request when its
-last input is done, and drops the queued inputs of a request whose client has gone when their turn comes.
+As TEI 1.9 does, it computes the queued inputs of all requests in batches, answers a request when
+its last input is done, and drops the queued inputs of a request whose client has gone when their
+turn comes.
 """
 
 import asyncio
@@ -98,7 +99,9 @@ class BatchQueue:
             await asyncio.wait([self._task])
 
     async def compute(self, inputs: int) -> Timing:
-        """Wait until so many inputs have been computed. If cancelled, those that still wait will be dropped."""
+        """Wait until so many inputs have been computed. If cancelled, those that still wait will be
+        dropped.
+        """
         request = _Queued(inputs)
         self._received += inputs
         self._queue.append(request)
@@ -111,7 +114,7 @@ class BatchQueue:
         return Timing(queue_s=request.queue_s / inputs, inference_s=request.inference_s / inputs)
 
     def metrics(self) -> str:
-        """What TEI would say of itself on /metrics, as far as anybody here reads it."""
+        """The metrics of TEI's /metrics that benches and tests read."""
         return "\n".join(
             [
                 f"te_queue_size {self.size}",

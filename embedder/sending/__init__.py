@@ -1,1 +1,3 @@
-"""Requests to TEI servers: how large, how many, to which server, and which text is at fault when one fails."""
+"""Requests to TEI servers: how large, how many, to which server, and which text is at fault when
+one fails.
+"""

@@ -1,4 +1,6 @@
-"""Many requests in flight at once, or one exclusive request: if TEI breaks on that one, its text is at fault."""
+"""Many requests in flight at once, or one exclusive request: if TEI breaks on that one, its text is
+at fault.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,8 +1,8 @@
 """Carries one request to TEI and finds out which of its texts is at fault when it fails.
 
 TEI refuses a text: then the request is split until the text is alone. Or TEI breaks on the request:
-it fails, crashes, or answers vectors that are no numbers. That may be caused by one of the texts or by
-TEI itself. A text counts as the cause only if its request was the only one in flight and TEI is
+it fails, crashes, or answers vectors that are no numbers. That may be caused by one of the texts or
+by TEI itself. A text counts as the cause only if its request was the only one in flight and TEI is
 healthy again; `quarantine` brings it to that point, also over several restarts of TEI.
 """
 
@@ -51,7 +51,9 @@ class EmbeddingCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SendingRules(msgspec.Struct, frozen=True, kw_only=True):
-    """How requests are sent. Several servers of one model share them, and so the texts in quarantine."""
+    """How requests are sent. Several servers of one model share them, and so the texts in
+    quarantine.
+    """
 
     dimension: int
     backoff: Backoff = msgspec.field(default_factory=Backoff)
@@ -70,7 +72,9 @@ class IsolatingEmbedder:
         observe: Callable[[EmbeddingCall], None],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`observe` is called once for each request that ended, cancelled ones apart; it must not raise."""
+        """`observe` is called once for each request that ended, cancelled ones apart; it must not
+        raise.
+        """
         self._client = client
         self._dimension = rules.dimension
         self._backoff = rules.backoff
@@ -81,10 +85,11 @@ class IsolatingEmbedder:
         self.silence = SilenceLimit(rules.silence_s, client.health)
 
     async def embed(self, inputs: Sequence[TextInput]) -> list[Vectors | MillstreamError]:
-        """Return for each text, in order, its vector (`float32[dimension]`) or the error that is its own.
+        """Return for each text, in order, its vector (`float32[dimension]`) or the error that is
+        its own.
 
-        DependencyError leaves it when TEI is at fault: then nothing is known about any of the texts.
-        One request is in flight at a time.
+        DependencyError leaves it when TEI is at fault: then nothing is known about any of the
+        texts. One request is in flight at a time.
         """
         outcomes: dict[int, Vectors | MillstreamError] = {}
         for group in self._quarantine.groups([text.text for text in inputs]):

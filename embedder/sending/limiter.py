@@ -17,7 +17,9 @@ class Permits:
     """
 
     def __init__(self, limit: int, requests: int, request_inputs: int = _UNLIMITED) -> None:
-        """At most `limit` inputs at once, in at most so many requests of at most `request_inputs` inputs."""
+        """At most `limit` inputs at once, in at most so many requests of at most `request_inputs`
+        inputs.
+        """
         self._limit = limit
         self.requests_limit = requests
         self.request_inputs = request_inputs
@@ -50,7 +52,8 @@ class Permits:
     def room(self, weight: int) -> int:
         """How many of `weight` inputs may be sent now in one request; 0 if it has to wait.
 
-        One request may be in flight whatever the limit: a limit that was lowered must not block for ever.
+        One request may be in flight whatever the limit: a limit that was lowered must not block for
+        ever.
         """
         weight = min(weight, self.request_inputs)
         fits = not self.in_use or self.in_use + weight <= self.limit
@@ -100,7 +103,8 @@ class Admission:
 
 
 class Limiter:
-    """Admits requests, each at the least loaded place that has room for it: in turns between the lanes, by inputs.
+    """Admits requests, each at the least loaded place that has room for it: in turns between the
+    lanes, by inputs.
 
     First come, first served within a lane.
     """
@@ -117,10 +121,11 @@ class Limiter:
         return len(self._queue)
 
     async def acquire(self, weight: int, lane: Lane = Lane.NORMAL) -> Admission:
-        """Wait until a request of up to `weight` inputs is admitted: as many as the place takes in one request.
+        """Wait until a request of up to `weight` inputs is admitted: as many as the place takes in
+        one request.
 
-        The caller must call `release`, unless the wait was cancelled. Raises DependencyError as soon as all
-        places are closed.
+        The caller must call `release`, unless the wait was cancelled. Raises DependencyError as
+        soon as all places are closed.
         """
         turn: asyncio.Future[Admission] = asyncio.get_running_loop().create_future()
         self._queue.add(lane, (turn, weight))

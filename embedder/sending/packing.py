@@ -62,8 +62,8 @@ def capacity_of(info: TeiInfo, max_requests: int) -> Capacity:
 def in_sending_order(inputs: Sequence[TextInput]) -> list[int]:
     """Indexes into `inputs`, longest texts first.
 
-    Neighbours in length share a request, because a CPU backend pads to the longest of a batch (1.9 times the
-    throughput), and the longest start first, because they finish last.
+    Neighbours in length share a request, because a CPU backend pads to the longest of a batch (1.9
+    times the throughput), and the longest start first, because they finish last.
     """
     return sorted(range(len(inputs)), key=lambda index: -inputs[index].tokens)
 
@@ -80,6 +80,8 @@ def fitting(inputs: Sequence[TextInput], limits: RequestLimits) -> int:
 
 
 def middle(inputs: Sequence[TextInput]) -> int:
-    """Where to cut 2 or more texts: both parts have about the same number of bytes, and neither is empty."""
+    """Where to cut 2 or more texts: both parts have about the same number of bytes, and neither is
+    empty.
+    """
     ends = list(accumulate(text.encoded_bytes for text in inputs))
     return min(range(1, len(inputs)), key=lambda cut: abs(2 * ends[cut - 1] - ends[-1]))

@@ -1,7 +1,9 @@
-"""Texts that were in a request on which TEI broke: they are sent in ever smaller groups, in the end alone. Pure.
+"""Texts that were in a request on which TEI broke: they are sent in ever smaller groups, in the end
+alone. Pure.
 
-The process remembers them, because TEI takes a while to restart, and the documents come back later, in other batches.
-So the text that breaks TEI is alone after a few crashes, and the others are released.
+The process remembers them, because TEI takes a while to restart, and the documents come back later,
+in other batches. So the text that breaks TEI is alone after a few crashes, and the others are
+released.
 """
 
 from collections.abc import Sequence
@@ -10,7 +12,9 @@ MAX_REMEMBERED = 10_000  # the oldest are forgotten first: 1 MB
 
 
 class Quarantine:
-    """The texts of one model in quarantine, and how many texts the next request with one of them may hold."""
+    """The texts of one model in quarantine, and how many texts the next request with one of them
+    may hold.
+    """
 
     def __init__(self) -> None:
         # By hash of a text. 0: TEI broke on it alone.

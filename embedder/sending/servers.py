@@ -1,7 +1,9 @@
-"""The TEI servers of an embedder: which one gets the next request, and which are left out while they are unavailable.
+"""The TEI servers of an embedder: which one gets the next request, and which are left out while
+they are unavailable.
 
-Each has permits, a window and a breaker of its own. A request goes to the least loaded server that has room; if that
-server turns out to be unavailable, the request is sent to another one. Only if all are unavailable is TEI unavailable.
+Each has permits, a window and a breaker of its own. A request goes to the least loaded server that
+has room; if that server turns out to be unavailable, the request is sent to another one. Only if
+all are unavailable is TEI unavailable.
 """
 
 import asyncio
@@ -70,7 +72,9 @@ class Server:
     """One TEI server as this process sees it. Nothing is sent to it before the first handshake."""
 
     def __init__(self, name: str, client: Embeds, handshake: Handshake, shared: Shared) -> None:
-        """`handshake` asks what the server can take, and raises if it is unavailable or serves another model."""
+        """`handshake` asks what the server can take, and raises if it is unavailable or serves
+        another model.
+        """
         self.permits = Permits(limit=1, requests=1, request_inputs=1)
         self.breaker = Breaker(f"tei {name}", self._canary, shared.metrics, self._open_or_close, shared.pauses)
         self.embedder = IsolatingEmbedder(client, shared.rules, observe=self._observe)
@@ -100,7 +104,9 @@ class Server:
         self._apply_window()
 
     async def _canary(self) -> None:
-        """Return if it is available. A busy server may answer other requests before this one: that is enough."""
+        """Return if it is available. A busy server may answer other requests before this one: that
+        is enough.
+        """
         handshake = asyncio.create_task(self.shake_hands())
         heard = asyncio.create_task(self.embedder.silence.wait_heard())
         try:
@@ -142,7 +148,9 @@ class Server:
 
 
 class Servers:
-    """All TEI servers; an async context manager that asks unavailable ones until they are available again."""
+    """All TEI servers; an async context manager that asks unavailable ones until they are available
+    again.
+    """
 
     def __init__(self, servers: Sequence[Server], dimension: int) -> None:
         """`dimension` of their vectors."""
@@ -187,7 +195,8 @@ class Servers:
         return max(permits.request_inputs for permits in self._by_permits)
 
     async def admit(self, weight: int, lane: Lane) -> tuple[Admission, RequestLimits]:
-        """Wait until a server has room for a request of up to so many inputs, and return what it may hold.
+        """Wait until a server has room for a request of up to so many inputs, and return what it
+        may hold.
 
         Raises DependencyError as soon as all servers are unavailable.
         """
@@ -199,8 +208,8 @@ class Servers:
     async def embed(self, admission: Admission, inputs: Sequence[TextInput]) -> list[Vectors | MillstreamError]:
         """Send an admitted request; the admission is used up.
 
-        Returns for each text, in order, its vector (`float32[dimension]`) or its error. Raises DependencyError if
-        no server did its part.
+        Returns for each text, in order, its vector (`float32[dimension]`) or its error. Raises
+        DependencyError if no server did its part.
         """
         tried: set[Permits] = set()
         outcomes: list[Vectors | MillstreamError] = []
@@ -223,7 +232,9 @@ class Servers:
                 raise DependencyError("tei", "servers are flapping: the request failed on each of them")
 
     async def probe(self) -> None:
-        """Return if at least one server is available: the canary of all. Recovered ones are used again."""
+        """Return if at least one server is available: the canary of all. Recovered ones are used
+        again.
+        """
 
         async def ask(server: Server) -> None:
             if not await server.breaker.is_well():
@@ -233,7 +244,8 @@ class Servers:
 
     async def _may_go_elsewhere(self, permits: Permits, error: DependencyError) -> bool:
         is_unavailable = await self._by_permits[permits].breaker.is_unavailable()
-        # A text of this request may have brought the server down: it must not go through all of them.
+        # A text of this request may have brought the server down: it must not go through all of
+        # them.
         return is_unavailable and not isinstance(error, TeiBackendError | TeiBreakdownError)
 
 

@@ -1,4 +1,6 @@
-"""A time limit that counts a server's silence, so that a request behind a long queue is not given up."""
+"""A time limit that counts a server's silence, so that a request behind a long queue is not given
+up.
+"""
 
 import asyncio
 import contextlib
@@ -12,7 +14,8 @@ _ASK_S = 5.0  # for the answer to `ask`
 class SilenceLimit:
     """Ends requests to one server once nothing has been heard of it for some time.
 
-    An answer to any request is a sign of life. If there was none, the server is asked before a request is ended.
+    An answer to any request is a sign of life. If there was none, the server is asked before a
+    request is ended.
     """
 
     def __init__(self, limit_s: float, ask: Callable[[], Awaitable[None]]) -> None:
@@ -34,7 +37,9 @@ class SilenceLimit:
 
     @contextlib.asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
-        """Watch the server during one request. Raises DependencyError when it has been silent for too long."""
+        """Watch the server during one request. Raises DependencyError when it has been silent for
+        too long.
+        """
         try:
             async with asyncio.timeout(None) as timeout:
                 with _Watch(self, timeout):

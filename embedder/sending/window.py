@@ -1,8 +1,10 @@
-"""How many inputs one process keeps in flight at one TEI server, and how many a request holds. Pure: no clock, no I/O.
+"""How many inputs one process keeps in flight at one TEI server, and how many a request holds.
+Pure: no clock, no I/O.
 
-A delay-based congestion window after TCP Vegas, FAST and Swift (docs/scaling.md). TEI has one queue for all clients and
-says how long a request's inputs waited in it. The window follows that delay to a short target, so that the queue never
-runs empty and never grows long. Processes that know nothing of each other see the same delay and reach equal windows.
+A delay-based congestion window after TCP Vegas, FAST and Swift (docs/scaling.md). TEI has one queue
+for all clients and says how long a request's inputs waited in it. The window follows that delay to
+a short target, so that the queue never runs empty and never grows long. Processes that know nothing
+of each other see the same delay and reach equal windows.
 """
 
 import math
@@ -17,16 +19,19 @@ GAIN = 0.5  # share of the way to the target that one round trip goes
 
 EMPTY = 0.1  # of scale and service time: with less delay there is no queue, and the window doubles in a round trip
 
-# The target delay grows with the square root of the latency: a fixed time would idle slow servers and flood fast ones.
+# The target delay grows with the square root of the latency: a fixed time would idle slow servers
+# and flood fast ones.
 SHORTEST_DELAY_S = 0.1
 SCALE_S = 0.13
-# Larger windows have lower targets (Swift's flow scaling): at the same delay they shrink while smaller ones grow.
+# Larger windows have lower targets (Swift's flow scaling): at the same delay they shrink while
+# smaller ones grow.
 TARGET_FACTOR = 1.2
 LOWEST_FACTOR = 0.35
 LESS_PER_E_FOLD = 0.15
 MORE_BELOW_ONE = 0.3
 GAIN_BELOW_ONE = 0.175  # there a single answer is a whole round trip
-# A request that is sent after a pause finds one input more in the queue than one that replaces an answered request.
+# A request that is sent after a pause finds one input more in the queue than one that replaces an
+# answered request.
 PAUSED_ALLOWANCE = 1.5
 
 STEPS = 3  # requests in a window: the queue is refilled before it is empty
@@ -55,7 +60,9 @@ class Window:
     """The window of one process at one server."""
 
     def __init__(self, *, largest_request: int, ceiling: int, batch_inputs: int | None = None) -> None:
-        """`ceiling` bounds the inputs in flight; the server computes `batch_inputs` at once, None if unknown."""
+        """`ceiling` bounds the inputs in flight; the server computes `batch_inputs` at once, None
+        if unknown.
+        """
         self._largest_request = largest_request
         self._ceiling = float(max(1, ceiling))
         self._size = min(START, self._ceiling)
@@ -81,7 +88,8 @@ class Window:
         """Seconds between an answer and the next request: 0, unless the window is below one input."""
         if self._size >= 1:
             return 0.0
-        # The latency that is aimed at, where the queue is still long: that of a start must not last.
+        # The latency that is aimed at, where the queue is still long: that of a start must not
+        # last.
         latency_s = min(self._delay.latency_s, 2 * (self._target_s() + 2 * self._delay.service_s))
         return latency_s * (1 / self._size - 1)
 
@@ -96,7 +104,9 @@ class Window:
         self._adjust(answer, share)
 
     def refused(self, now: float, duration_s: float) -> None:
-        """TEI had no room (429): shrink, once for all requests of one round trip, and grow again with care."""
+        """TEI had no room (429): shrink, once for all requests of one round trip, and grow again
+        with care.
+        """
         if self._cut(REFUSED_FACTOR, now, duration_s):
             self._proven = self._size
 
@@ -158,7 +168,9 @@ class Window:
             self._request = min(self._request * 2**share, fitting, float(self._largest_request))
 
     def _is_resting(self, answer: Answer, share: float) -> bool:
-        """Whether the window is kept small for a moment, to see the latency without a queue (LEDBAT++)."""
+        """Whether the window is kept small for a moment, to see the latency without a queue
+        (LEDBAT++).
+        """
         if self._rests:
             self._rests -= answer.in_flight <= self.request_inputs
             return True
@@ -191,16 +203,19 @@ class _Delay:
         self.latency_s += weight * (latency - self.latency_s)
 
     def _with_timing(self, answer: Answer, timing: ServerTiming, share: float) -> tuple[float, float]:
-        # The header is a mean over the request's inputs, and those of one request wait behind each other.
+        # The header is a mean over the request's inputs, and those of one request wait behind each
+        # other.
         batches = answer.inputs / self._batch_inputs if self._batch_inputs else 0.0
         waited = max(0.0, timing.queue_s - timing.inference_s * max(0.0, batches - 1) / 2)
         self.service_s = self._shortest_of(answer.tokens // answer.inputs, timing.inference_s, share)
         # All that is in the queue once the request has joined it, whatever the size of the request.
         joined = waited + timing.inference_s * batches
         latency = joined + timing.inference_s
-        # A server that computes requests side by side has no queue, however long a large request takes.
+        # A server that computes requests side by side has no queue, however long a large request
+        # takes.
         has_queue = waited > EMPTY * timing.inference_s or timing.inference_s > REQUEST_S
-        # Embedders that joined late know only full batches: short ones must make no difference between them.
+        # Embedders that joined late know only full batches: short ones must make no difference
+        # between them.
         computing_s = max(0.0, timing.inference_s - max(self.service_s, SHORTEST_DELAY_S))
         self.seconds = joined + computing_s if has_queue else 0.0
         self.is_unavoidable = waited < 0.3 * timing.inference_s
@@ -213,7 +228,9 @@ class _Delay:
         return self.seconds, answer.duration_s
 
     def _shortest_of(self, tokens: int, seconds: float, share: float) -> float:
-        """The shortest time that requests of so many tokens took; a larger size takes at most its multiple."""
+        """The shortest time that requests of so many tokens took; a larger size takes at most its
+        multiple.
+        """
         size = tokens.bit_length()
         known, of_tokens = self._shortest.get(size, (math.inf, tokens))
         aged = known * (1 + _FORGET * share)

@@ -1,6 +1,8 @@
-"""`python -m local.tei --port N --cache-dir D`: run the embedded TEI until SIGTERM or SIGINT, then exit 0.
+"""`python -m local.tei --port N --cache-dir D`: run the embedded TEI until SIGTERM or SIGINT, then
+exit 0.
 
-The port opens only when the model has answered once, so "connection refused" means "still starting".
+The port opens only when the model has answered once, so "connection refused" means "still
+starting".
 """
 
 import argparse
@@ -23,7 +25,7 @@ from shared.service.errors import ConfigurationError
 from shared.tei.tokenizer import load_tokenizer
 
 DRAIN_SECONDS = 10.0
-KEEP_ALIVE_SECONDS = 3600.0  # as TEI: closing idle connections early makes clients meet dead ones
+KEEP_ALIVE_SECONDS = 3600.0  # as TEI: closing idle connections early leaves clients with dead ones
 
 log = structlog.get_logger()
 

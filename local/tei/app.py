@@ -20,7 +20,9 @@ T = TypeVar("T")
 
 
 def build_app(engine: Engine, info: Info, limits: Limits, api_key: str | None = None) -> web.Application:
-    """The application; run it with `handler_cancellation`, so that who goes away frees his permits."""
+    """The application; run it with `handler_cancellation`, so that a closed connection frees its
+    permits.
+    """
     service = _Service(engine, info, limits)
     middlewares: list[Middleware] = [_authentication(api_key)] if api_key else []
     middlewares.append(service.answer_errors)

@@ -10,8 +10,9 @@ from local.tei.contract import invalid
 Vectors = npt.NDArray[np.float32]
 
 DIMENSION = 384
-# What one run of the model takes. Larger runs are no faster on a CPU, their intermediate results only fall out
-# of its cache; with 2,048 tokens a query waited up to 0.6 s for a thread, and the process took 100 MB more.
+# What one run of the model takes. Larger runs are no faster on a CPU, their intermediate results
+# only fall out of its cache; with 2,048 tokens a query waited up to 0.6 s for a thread, and the
+# process took 100 MB more.
 MAX_INPUTS = 8
 MAX_TOKENS = 512
 
@@ -19,7 +20,8 @@ MAX_TOKENS = 512
 def pack(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     """Group inputs of similar length, longest first: indexes into `lengths`, each exactly once.
 
-    A group has at most 8 inputs and at most `max_tokens` padded tokens; an input longer than that is alone.
+    A group has at most 8 inputs and at most `max_tokens` padded tokens; an input longer than that
+    is alone.
     """
     groups: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -50,7 +52,9 @@ def check_dimensions(dimensions: int | None, available: int) -> None:
 
 
 def finish(vectors: Vectors, dimensions: int | None, *, normalize: bool) -> Vectors:
-    """The first `dimensions` of each vector, scaled to length 1 if asked (norm in float64, as TEI has it)."""
+    """The first `dimensions` of each vector, scaled to length 1 if asked (norm in float64, as TEI
+    has it).
+    """
     kept = vectors[:, :dimensions]
     if not normalize:
         return kept
@@ -62,8 +66,8 @@ def finish(vectors: Vectors, dimensions: int | None, *, normalize: bool) -> Vect
 def short_floats(vectors: Vectors) -> list[list[float]]:
     """Floats whose shortest JSON text has 9 digits, which is enough to give back the same float32.
 
-    Without this a float32 is written with the 17 digits of a float64: 257 instead of 166 KB for 32 vectors,
-    and 0.69 instead of 0.41 ms for the client to decode; it costs 0.1 ms.
+    Without this a float32 is written with the 17 digits of a float64: 257 instead of 166 KB for 32
+    vectors, and 0.69 instead of 0.41 ms for the client to decode; it costs 0.1 ms.
     """
     wide = vectors.astype(np.float64)
     scale = 10.0 ** (8 - np.floor(np.log10(np.maximum(np.abs(wide), 1e-14))))

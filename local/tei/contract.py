@@ -1,6 +1,7 @@
 """What TEI 1.9 says on the wire: requests, answers, errors and the limits behind them. No I/O.
 
-Taken from TEI's router/src/http and core/src. Left out: inputs of token ids, and routes nobody here calls.
+Taken from TEI's router/src/http and core/src. Left out: inputs of token ids, and routes nobody here
+calls.
 """
 
 import enum

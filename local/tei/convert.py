@@ -1,8 +1,8 @@
 """Weights of all-MiniLM-L6-v2 (safetensors) to an ONNX graph; run once, as a process of its own.
 
-A process of its own, because onnx takes 0.6 s to import and the conversion 300 MB that the server would keep.
-The graph maps `ids` int64[batch, length], padded on the right, and `lengths` int32[batch] to `vectors`
-float32[batch, 384]: the mean of the token states, not normalised.
+A process of its own, because onnx takes 0.6 s to import and the conversion 300 MB that the server
+would keep. The graph maps `ids` int64[batch, length], padded on the right, and `lengths`
+int32[batch] to `vectors` float32[batch, 384]: the mean of the token states, not normalised.
 """
 
 import fcntl
@@ -27,7 +27,9 @@ Weights = Mapping[str, npt.NDArray[np.float32]]
 
 
 class _Graph:
-    """Nodes and constants as they are added; names come from the order, so equal input gives equal bytes."""
+    """Nodes and constants as they are added; names come from the order, so equal input gives equal
+    bytes.
+    """
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
@@ -112,10 +114,11 @@ def _mean_pool(graph: _Graph, state: str, length: str) -> None:
 
 
 def convert(weights: Path, target: Path) -> None:
-    """Write the ONNX model to `target`, unless it is there; safe against kills and other converters.
+    """Write the ONNX model to `target`, unless it is there; safe against kills and other
+    converters.
 
-    Only a complete file, synced to disk, ever gets the name. The lock dies with its process, and a partial
-    file that a killed converter left behind is overwritten by the next.
+    Only a complete file, synced to disk, ever gets the name. The lock dies with its process, and a
+    partial file that a killed converter left behind is overwritten by the next.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_suffix(".lock").open("w") as lock:

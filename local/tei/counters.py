@@ -1,4 +1,6 @@
-"""What the embedded server counts, under TEI's names (with prometheus-client's `_total`), and its permits."""
+"""What the embedded server counts, under TEI's names (with prometheus-client's `_total`), and its
+permits.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +35,7 @@ class Counters:
 
 
 class Permits:
-    """One permit for each input in work; taken all or none, never waited for (TEI 1.9)."""
+    """One permit for each input in flight; taken all or none, without waiting (TEI 1.9)."""
 
     def __init__(self, total: int, counters: Counters) -> None:
         self._free = total

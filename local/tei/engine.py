@@ -1,4 +1,5 @@
-"""Texts to vectors off the event loop: tokenise, group, run the model, put the rows back in input order.
+"""Texts to vectors off the event loop: tokenise, group, run the model, put the rows back in input
+order.
 
 All requests in flight share the threads, one group at a time; turns.py says whose group is next.
 """
@@ -20,14 +21,17 @@ from local.tei.batch import Vectors
 from local.tei.contract import ErrorType, Limits, Side, TeiError, Token
 from local.tei.turns import Turns
 
-# ids int64[n, length] padded on the right, lengths int32[n] -> float32[n, dimension], not normalised; blocks.
+# ids int64[n, length] padded on the right, lengths int32[n] -> float32[n, dimension], not
+# normalised; blocks.
 Backend = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int32]], Vectors]
 
 log = structlog.get_logger()
 
 
 class Embeddings(msgspec.Struct, frozen=True, kw_only=True):
-    """`vectors` float32[n, dimension], not normalised, in input order; `tokens` is what the model saw."""
+    """`vectors` float32[n, dimension], not normalised, in input order; `tokens` is what the model
+    saw.
+    """
 
     vectors: Vectors
     tokens: int
@@ -44,7 +48,8 @@ class Engine:
         self._backend = backend
         self._limits = limits
         self._threads = threads
-        # Tokenising has its own threads: a short query would otherwise wait for a long run of the model.
+        # Tokenising has its own threads: a short query would otherwise wait for a long run of the
+        # model.
         self._tokenizing = ThreadPoolExecutor(threads, "tokenize")
         self._inferring = ThreadPoolExecutor(threads, "infer")
         self._turns = Turns(threads)
@@ -55,7 +60,9 @@ class Engine:
         self._inferring.shutdown(cancel_futures=True)
 
     async def embed(self, texts: Sequence[str], truncation: Side | None) -> Embeddings:
-        """Raises TeiError: Empty, Validation or Tokenizer for the first bad input, Backend for the model."""
+        """Raises TeiError: Empty, Validation or Tokenizer for the first bad input, Backend for the
+        model.
+        """
         loop = asyncio.get_running_loop()
         started = time.monotonic()
         rows = await loop.run_in_executor(
@@ -65,7 +72,8 @@ class Engine:
             return await self._infer(rows, time.monotonic() - started)
         except ExceptionGroup as group:
             error = group.exceptions[0]
-            # No traceback: it ends inside onnxruntime, and drawing one takes 100 ms of the event loop.
+            # No traceback: it ends inside onnxruntime, and drawing one takes 100 ms of the event
+            # loop.
             log.error("Embedding backend failed", error=repr(error))
             raise TeiError(ErrorType.BACKEND, f"Backend error: {error}") from error
 

@@ -21,7 +21,8 @@ GRAPH_VERSION = 1  # of what convert.py builds: one more makes every cache conve
 def cached_model(cache_dir: Path) -> Path:
     """The ONNX model in `cache_dir`, converted first if it is not there (about 2 s); blocks.
 
-    Raises ConfigurationError if the weights are missing or not the expected ones, or the conversion fails.
+    Raises ConfigurationError if the weights are missing or not the expected ones, or the conversion
+    fails.
     """
     target = cache_dir / f"all-minilm-l6-v2-{WEIGHTS_SHA256[:16]}-{GRAPH_VERSION}.onnx"
     if not target.exists():
@@ -42,12 +43,14 @@ def _convert(weights: Path, target: Path) -> None:
 
 
 def open_backend(model: Path) -> Backend:
-    """Load the ONNX model (about 0.2 s, 190 MB); the backend may be called from several threads at once.
+    """Load the ONNX model (about 0.2 s, 190 MB); the backend may be called from several threads at
+    once.
 
     Raises ConfigurationError if the file is not the model that convert.py writes.
     """
     options = onnxruntime.SessionOptions()
-    # Each call computes in its caller's thread: two calls on two threads beat one call that uses both.
+    # Each call computes in its caller's thread: two calls on two threads beat one call that uses
+    # both.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -1,4 +1,6 @@
-"""Texts to token ids within the model's window, with TEI's checks. Pure, but CPU-heavy: for a thread."""
+"""Texts to token ids within the model's window, with TEI's checks. Pure, but CPU-heavy: for a
+thread.
+"""
 
 from collections.abc import Sequence
 
@@ -10,8 +12,8 @@ from local.tei.contract import ErrorType, Limits, Side, TeiError, Token, empty_i
 def encode(tokenizer: Tokenizer, texts: Sequence[str], limits: Limits, truncation: Side | None) -> list[list[int]]:
     """Token ids of each text, special tokens included, in input order.
 
-    `truncation` says which side of a text that is too long is lost; None makes it an error. Raises TeiError
-    (Empty, Validation, Tokenizer) for the first text that cannot be embedded.
+    `truncation` says which side of a text that is too long is lost; None makes it an error. Raises
+    TeiError (Empty, Validation, Tokenizer) for the first text that cannot be embedded.
     """
     bounded = [_bounded(text, limits.max_input_characters, truncation) for text in texts]
     try:
@@ -22,7 +24,9 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], limits: Limits, truncatio
 
 
 def describe(tokenizer: Tokenizer, texts: Sequence[str], limits: Limits, *, special: bool) -> list[list[Token]]:
-    """The tokens of each text with their offsets, never truncated; raises TeiError as `encode` does."""
+    """The tokens of each text with their offsets, never truncated; raises TeiError as `encode`
+    does.
+    """
     bounded = [_bounded(text, limits.max_input_characters, None) for text in texts]
     return [_tokens(tokenizer, text, special=special) for text in bounded]
 

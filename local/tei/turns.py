@@ -1,4 +1,4 @@
-"""Who runs next when more wants the model than there are threads: small requests first, none starved."""
+"""Which request runs next when there are more than threads: small ones first, none starved."""
 
 import asyncio
 import heapq
@@ -6,15 +6,18 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-# A full server holds 512 inputs, 16 requests of 32: below 16 a query would wait for the oldest of them.
+# A full server holds 512 inputs, 16 requests of 32: below 16 a query would wait for the oldest of
+# them.
 PATIENCE = 16
 
 
 class Turns:
-    """Slots given to the waiter with the earliest deadline; time is counted in work, not in seconds.
+    """Slots given to the waiter with the earliest deadline; time is counted in work, not in
+    seconds.
 
-    A request may be overtaken by smaller ones until 16 times its own work has begun since it came. So a query
-    waits for one group and not for 32 long texts, and equal requests are finished one after the other.
+    A request may be overtaken by smaller ones until 16 times its own work has begun since it came.
+    So a query waits for one group and not for 32 long texts, and equal requests are finished one
+    after the other.
     """
 
     def __init__(self, slots: int) -> None:

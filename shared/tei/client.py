@@ -1,10 +1,10 @@
-"""Client of Text Embeddings Inference: one HTTP request a call, answers checked, errors by who must act.
+"""Client of Text Embeddings Inference: one HTTP request a call, answers checked, errors by what must happen next.
 
 DependencyError("tei")    TEI or the way to it: wait
 ├── TeiOverloadedError    429, back-pressure: ask again after a pause
 ├── TeiBackendError       424, the model failed on this batch: a few more tries
 ├── TeiBreakdownError     the connection broke, or a vector is none: TEI's own trouble, or one of the texts
-└── BreakingTextError     TEI is well, but for this text, which breaks it
+└── BreakingTextError     TEI is available, but breaks on this text
 InputRejectedError        a text of the request is at fault (a RejectedError): split until it is alone
 """
 
@@ -54,7 +54,7 @@ class TeiBackendError(DependencyError):
 
 
 class TeiBreakdownError(DependencyError):
-    """TEI went away in the midst of the request, or answered vectors that are no numbers.
+    """The connection to TEI broke during the request, or its vectors are no numbers.
 
     It may have been stopped just then, or one of the texts makes it crash.
     """
@@ -95,13 +95,17 @@ class TeiInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def counts_inputs(self) -> bool:
-        """Whether a permit is for an input (from 1.9 on) or a request; unknown means the lower limit."""
+        """Whether a permit is for an input (from 1.9 on) or a request; unknown means the lower
+        limit.
+        """
         version = re.match(r"v?(\d+)\.(\d+)", self.version)
         return version is None or (int(version[1]), int(version[2])) >= (1, 9)
 
 
 class ServerTiming(msgspec.Struct, frozen=True, kw_only=True):
-    """What TEI says of its own time in the headers of an answer: means over the inputs of the request."""
+    """What TEI says of its own time in the headers of an answer: means over the inputs of the
+    request.
+    """
 
     queue_s: float  # waiting in the queue of all clients
     inference_s: float  # computing the batch that the input was part of
@@ -115,7 +119,8 @@ class Embedded(msgspec.Struct, frozen=True):
 
 
 class Backoff(msgspec.Struct, frozen=True):
-    """Tries again what may pass by itself, with full jitter (Exponential Backoff And Jitter, AWS, 2015).
+    """Tries again what may pass by itself, with full jitter (Exponential Backoff And Jitter, AWS,
+    2015).
 
     Ten tries with these defaults wait 10 s on average and at most 21 s.
     """
@@ -130,7 +135,9 @@ class Backoff(msgspec.Struct, frozen=True):
         return self.jitter(0.0, min(self.cap_s, self.initial_s * 2 ** (failures - 1)))
 
     async def run(self, send: Callable[[], Awaitable[T]]) -> T:
-        """Await `send()` until it succeeds, its error allows no more tries, or it raises any other error."""
+        """Await `send()` until it succeeds, its error allows no more tries, or it raises any other
+        error.
+        """
         failures = 0
         while True:
             try:
@@ -145,8 +152,8 @@ class Backoff(msgspec.Struct, frozen=True):
 class TeiClient:
     """One TEI server over a session that the caller owns and closes.
 
-    The session's connector must allow as many connections as requests are in flight: waiting for one
-    counts against `timeout_s`.
+    The session's connector must allow as many connections as requests are in flight: waiting for
+    one counts against `timeout_s`.
     """
 
     def __init__(
@@ -158,7 +165,9 @@ class TeiClient:
         timeout_s: float = 30.0,
         embed_timeout_s: float | None = None,
     ) -> None:
-        """`embed_timeout_s` is the time limit of requests to /embed; the same as `timeout_s` if not given."""
+        """`embed_timeout_s` is the time limit of requests to /embed; the same as `timeout_s` if not
+        given.
+        """
         self._session = session
         self._url = url.rstrip("/")
         self._timeout_s = timeout_s
@@ -190,7 +199,9 @@ class TeiClient:
         return (await self._exchange("GET", "/metrics")).body.decode(errors="replace")
 
     async def probe(self) -> int:
-        """Embed one fixed word and return the model's dimension; DependencyError if not even that works."""
+        """Embed one fixed word and return the model's dimension; DependencyError if not even that
+        works.
+        """
         try:
             return int((await self.embed([CANARY])).shape[1])
         except InputRejectedError as error:
@@ -205,10 +216,12 @@ class TeiClient:
             raise DependencyError("tei", f"/tokenize is not TEI's: {error}") from error
 
     async def embed(self, texts: Sequence[str], dimension: int | None = None) -> Vectors:
-        """Embed 1 or more texts in one request: `float32[len(texts), dimension]`, in order, never truncated.
+        """Embed 1 or more texts in one request: `float32[len(texts), dimension]`, in order, never
+        truncated.
 
-        Raises InputRejectedError, TeiOverloadedError, TeiBackendError, TeiBreakdownError, and DependencyError for
-        all else, among it an answer with vectors that are missing or not of `dimension`.
+        Raises InputRejectedError, TeiOverloadedError, TeiBackendError, TeiBreakdownError, and
+        DependencyError for all else, among it an answer with vectors that are missing or not of
+        `dimension`.
         """
         return (await self.embed_timed(texts, dimension)).vectors
 
@@ -217,7 +230,9 @@ class TeiClient:
         return await self._embed(texts, dimension, is_cut=False)
 
     async def embed_query(self, text: str) -> Vectors:
-        """Embed one text: `float32[dimension]`; what is beyond the model's window is left out. Raises as `embed`."""
+        """Embed one text: `float32[dimension]`; what is beyond the model's window is left out.
+        Raises as `embed`.
+        """
         vectors: Vectors = (await self._embed([text], None, is_cut=True)).vectors[0]
         return vectors
 
@@ -256,7 +271,9 @@ class _Response(msgspec.Struct, frozen=True):
 
 
 def timing_of(headers: Mapping[str, str]) -> ServerTiming | None:
-    """Read the headers by which TEI says what its time went into; None if a proxy or another server left them out."""
+    """Read the headers by which TEI says what its time went into; None if a proxy or another server
+    left them out.
+    """
     try:
         milliseconds = [float(headers[name]) for name in ("x-queue-time", "x-inference-time")]
     except (KeyError, ValueError):
@@ -267,10 +284,11 @@ def timing_of(headers: Mapping[str, str]) -> ServerTiming | None:
 def decode_vectors(answer: bytes, count: int, dimension: int | None = None) -> Vectors:
     """Read the answer to /embed as `float32[count, dimension]`.
 
-    TeiBreakdownError if a vector is no direction: null (so TEI writes NaN), infinite or zero. DependencyError if the
-    answer is anything else.
+    TeiBreakdownError if a vector is no direction: null (so TEI writes NaN), infinite or zero.
+    DependencyError if the answer is anything else.
 
-    0.6 ms for 32 x 384. OpenAI's route with base64 would take 0.06 ms but knows no `truncate: false`.
+    0.6 ms for 32 x 384. OpenAI's route with base64 would take 0.06 ms but knows no `truncate:
+    false`.
     """
     try:
         with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused below
@@ -295,7 +313,8 @@ def error_of(status: int, body: bytes) -> MillstreamError:
         return TeiOverloadedError(reason)
     if status == HTTPStatus.FAILED_DEPENDENCY:
         return TeiBackendError(reason)
-    # A 4xx that is not TEI's own may come from a proxy or from a wrong URL: that must not condemn documents.
+    # A 4xx that is not TEI's own may come from a proxy or from a wrong URL: that must not condemn
+    # documents.
     if status in _STATUSES_OF_INPUT and kind in _FAULTS_OF_INPUT:
         return InputRejectedError(text)
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:

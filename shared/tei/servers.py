@@ -1,4 +1,6 @@
-"""The TEI servers that `WEBHOOK_TEI_URL` names: a client for each, and whether any of them is available."""
+"""The TEI servers that `WEBHOOK_TEI_URL` names: a client for each, and whether any of them is
+available.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

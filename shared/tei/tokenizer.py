@@ -1,6 +1,7 @@
 """The tokenizer of the embedding model, and where the bundled model's files are.
 
-The chunker counts tokens with it and the embedded TEI server tokenises with it, so both see the same limits.
+The chunker counts tokens with it and the embedded TEI server tokenises with it, so both see the
+same limits.
 """
 
 import hashlib
@@ -17,9 +18,11 @@ TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f41157
 
 
 def load_tokenizer(path: str | None) -> Tokenizer:
-    """Load the tokenizer.json at `path`, by default the bundled model's; it never truncates and never pads.
+    """Load the tokenizer.json at `path`, by default the bundled model's; it never truncates and
+    never pads.
 
-    Raises ConfigurationError if the file is missing, unreadable or (bundled only) not the expected one.
+    Raises ConfigurationError if the file is missing, unreadable or (bundled only) not the expected
+    one.
     """
     source = Path(path) if path else bundled_file("tokenizer.json", TOKENIZER_SHA256)
     try:
@@ -37,7 +40,8 @@ def load_tokenizer(path: str | None) -> Tokenizer:
 
 
 def bundled_file(name: str, sha256: str, package: str = MODEL_PACKAGE) -> Path:
-    """Find a file of the installed model package and check its sha256 (hex); the package is never imported.
+    """Find a file of the installed model package and check its sha256 (hex); the package is never
+    imported.
 
     Raises ConfigurationError if the package is not installed or the file is not the expected one.
     """

@@ -1,4 +1,6 @@
-"""What the embedder relies on in a TEI server: the stand-in and the embedded server must both give it."""
+"""What the embedder relies on in a TEI server: the stand-in and the embedded server must both give
+it.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -134,7 +136,7 @@ async def test_odd_characters_are_embedded(client: TeiClient, text: str) -> None
 
 
 @pytest.mark.own_server("tei")
-async def test_a_wrong_key_is_nobodys_document(server: Server) -> None:
+async def test_a_wrong_key_is_a_dependency_fault(server: Server) -> None:
     with pytest.raises(DependencyError, match="401"):
         await server.client("wrong").embed(["text"])
     with pytest.raises(DependencyError, match="401"):

@@ -1,4 +1,6 @@
-"""Everything that can go wrong between the embedder and TEI, played by the stand-in over a real connection."""
+"""Everything that can go wrong between the embedder and TEI, played by the stand-in over a real
+connection.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -135,7 +137,7 @@ async def test_one_bad_text_fails_its_document_and_no_other(fault: Fault, versio
 @pytest.mark.parametrize(
     "fault", [Fault.UNAVAILABLE, Fault.RESET, Fault.NULL, Fault.WRONG_DIMENSION], ids=lambda fault: fault.name
 )
-async def test_an_outage_fails_documents_without_blame_and_ends_with_it(rig: Rig, fault: Fault) -> None:
+async def test_an_outage_costs_documents_no_attempt_and_ends_with_it(rig: Rig, fault: Fault) -> None:
     documents = pages(count=3, chunks=4)
     rig.tei.fail_always(fault)
     for result in await rig.embed(*documents):
@@ -193,7 +195,7 @@ async def test_a_payload_limit_below_ours_is_met_by_splitting() -> None:
     assert "413" in too_big.reason
 
 
-async def test_small_documents_travel_together(rig: Rig) -> None:
+async def test_small_documents_share_a_request(rig: Rig) -> None:
     documents = pages(count=30, chunks=1)
     for result, texts in zip(await rig.embed(*documents), documents, strict=True):
         check(result, texts)
@@ -202,7 +204,7 @@ async def test_small_documents_travel_together(rig: Rig) -> None:
     assert 0 < rig.calls[0].duration_s < 5
 
 
-async def test_a_cancelled_document_lets_go_of_the_server_and_of_nobody_elses_vectors(rig: Rig) -> None:
+async def test_a_cancelled_document_frees_the_server_and_leaves_other_vectors_alone(rig: Rig) -> None:
     rig.tei.hold()
     big, small = pages(count=2, chunks=64)
     async with rig.batcher() as batcher:

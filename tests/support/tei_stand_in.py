@@ -1,8 +1,9 @@
-"""A stand-in for Text Embeddings Inference at its HTTP border: true limits and errors, made-up vectors.
+"""A stand-in for Text Embeddings Inference at its HTTP border: true limits and errors, made-up
+vectors.
 
-A text's vector depends on the text alone (`vector_of`), so a test can tell whose vector it got. Faults
-are ordered with `fail`, `break_on` and `hold`; `counts` says what happened. tests/contract/ runs one suite
-against it and against the embedded server.
+A text's vector depends on the text alone (`vector_of`), so a test can tell whose vector it got.
+Faults are ordered with `fail`, `break_on` and `hold`; `counts` says what happened. tests/contract/
+runs one suite against it and against the embedded server.
 """
 
 import asyncio
@@ -65,7 +66,9 @@ class StandInSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Counts(msgspec.Struct):
-    """What a stand-in has seen on /embed. `embedded` counts each text that it returned a vector for."""
+    """What a stand-in has seen on /embed. `embedded` counts each text that it returned a vector
+    for.
+    """
 
     requests: int = 0
     inputs: int = 0
@@ -108,7 +111,8 @@ def vectors_of(texts: list[str], dimension: int = 384) -> NDArray[np.float32]:
 class TeiStandIn:
     """An async context manager that serves on a free port of 127.0.0.1, or on `port`.
 
-    Stopped and started again with the same object, it keeps its port, so that an outage can be played.
+    Stopped and started again with the same object, it keeps its port, so that an outage can be
+    played.
     """
 
     def __init__(self, settings: StandInSettings | None = None, *, port: int = 0, seed: int = 0) -> None:
@@ -179,7 +183,9 @@ class TeiStandIn:
         self._ordered.append((fault, times))
 
     def fail_always(self, *faults: Fault, share: float = 1.0) -> None:
-        """Let this share of requests fail, each with one of the faults, picked at random by the seed, until `heal`."""
+        """Let this share of requests fail, each with one of the faults, picked at random by the
+        seed, until `heal`.
+        """
         self._standing = (faults, share)
 
     def break_on(self, is_bad: Callable[[str], bool], fault: Fault = Fault.REJECTED) -> None:
@@ -187,7 +193,9 @@ class TeiStandIn:
         self._breaks.append((is_bad, fault))
 
     def hold(self, *passing: str) -> None:
-        """Keep requests in flight, with their permits, until `release`; but for those with only `passing` texts."""
+        """Keep requests in flight, with their permits, until `release`; but for those with only
+        `passing` texts.
+        """
         self._passing = frozenset(passing)
         self._open_gate.clear()
 
@@ -220,7 +228,9 @@ class TeiStandIn:
         return web.json_response(model | answer | {"auto_truncate": self.settings.is_modern})
 
     async def _tokenize(self, request: web.Request) -> web.Response:
-        """The ids by the bundled model's tokenizer, which services compare with their own at the start."""
+        """The ids by the bundled model's tokenizer, which services compare with their own at the
+        start.
+        """
         inputs = (await request.json())["inputs"]
         encoded = load_tokenizer(None).encode_batch([inputs] if isinstance(inputs, str) else inputs)
         return web.json_response([[{"id": number} for number in encoding.ids] for encoding in encoded])

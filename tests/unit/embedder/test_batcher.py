@@ -69,7 +69,7 @@ async def test_documents_share_a_request_and_each_gets_its_own_vectors(rig: Rig)
     assert len(rig.tei.batches) == 1
 
 
-async def test_a_document_that_comes_within_the_linger_travels_along() -> None:
+async def test_a_document_that_comes_within_the_linger_shares_the_request() -> None:
     async with running(linger_s=0.2) as rig:
         first = rig.start("a")
         await wait_until(lambda: len(rig.batcher._backlogs[Lane.NORMAL]) == 1, description="the first document waits")
@@ -204,7 +204,7 @@ async def test_cancelling_a_document_withdraws_requests_that_are_its_own_and_tex
 
 @pytest.mark.parametrize(("lane", "overtaken_by"), [(Lane.HIGH, 1), (Lane.LOW, SORTED_REQUESTS)])
 async def test_a_small_document_overtakes_a_big_one(rig: Rig, lane: Lane, overtaken_by: int) -> None:
-    """In its lane what is not planned yet; in a lower one all that is not under way."""
+    """In its lane what is not sorted yet; in a lower one all that is not in flight."""
     rig.tei.gate.clear()
     bulk = rig.start(*(f"bulk {index}" for index in range(400)), lane=Lane.LOW)
     await rig.started(2)
@@ -228,7 +228,7 @@ async def test_a_flood_of_the_high_lane_leaves_some_to_the_low_one() -> None:
         await asyncio.gather(*floods)
 
 
-async def test_leaving_the_context_fails_who_still_waits_and_cancels_requests() -> None:
+async def test_leaving_the_context_fails_waiting_documents_and_cancels_requests() -> None:
     rig = Rig()
     rig.tei.gate.clear()
     async with rig.servers, rig.batcher:
@@ -319,7 +319,7 @@ async def test_a_text_that_is_in_flight_already_is_not_sent_again(rig: Rig) -> N
 
 
 @pytest.mark.parametrize("is_sent", [True, False])
-async def test_a_document_that_leaves_takes_no_text_from_those_who_stay(rig: Rig, is_sent: bool) -> None:
+async def test_a_document_that_leaves_takes_no_text_from_the_others(rig: Rig, is_sent: bool) -> None:
     rig.tei.gate.clear()
     busy = rig.start(*(f"busy {index}" for index in range(4)))
     await rig.started(1)
@@ -337,7 +337,7 @@ async def test_a_document_that_leaves_takes_no_text_from_those_who_stay(rig: Rig
     await busy
 
 
-async def test_a_text_comes_again_after_all_who_wanted_it_have_left(rig: Rig) -> None:
+async def test_a_text_can_be_sent_again_after_all_documents_that_wanted_it_have_left(rig: Rig) -> None:
     rig.tei.gate.clear()
     leaving = rig.start("menu")
     await rig.started(1)

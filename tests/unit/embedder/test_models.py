@@ -18,17 +18,17 @@ PROBE_IDS = tuple(load_tokenizer(None).encode(PROBE).ids)
 
 
 class Rig:
-    """Servers that answer, but for those that are away."""
+    """Servers that answer, except the unavailable ones."""
 
     def __init__(self) -> None:
         self.opened: list[str] = []
-        self.away: set[str] = set()
+        self.unavailable: set[str] = set()
         self.models = Models(self._open, TeiSettings(tei_url="http://default:80"), ChunkerSettings())
 
     async def _open(self, tei: TeiSettings, shape: ChunkShape) -> Model:
         await asyncio.sleep(0)  # so that two may come at once
-        if tei.tei_url in self.away:
-            raise DependencyError("tei", "away")
+        if tei.tei_url in self.unavailable:
+            raise DependencyError("tei", "unavailable")
         self.opened.append(tei.tei_url)
         info = TeiInfo(
             model_id=tei.tei_url, version="1.9.0", max_input_length=512, max_batch_tokens=1, max_client_batch_size=1,
@@ -64,8 +64,8 @@ async def test_chunks_that_are_too_long_for_a_model_wait_and_others_do_not() -> 
 
 async def test_servers_that_were_away_are_opened_when_they_are_back() -> None:
     rig = Rig()
-    rig.away.add("http://own:80")
+    rig.unavailable.add("http://own:80")
     with pytest.raises(DependencyError):
         await rig.models.of(target("http://own:80"))
-    rig.away.clear()
+    rig.unavailable.clear()
     assert (await rig.models.of(target("http://own:80"))).served.info.model_id == "http://own:80"

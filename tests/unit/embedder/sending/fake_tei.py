@@ -18,7 +18,9 @@ DIMENSION = 4
 
 
 class FakeTei:
-    """Refuses texts that hold `bad`, fails (424) on texts that hold `poison`, crashes on texts that hold `crash`."""
+    """Refuses texts that hold `bad`, fails (424) on texts that hold `poison`, crashes on texts that
+    hold `crash`.
+    """
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []

@@ -1,4 +1,4 @@
-"""One request: retries, the right text blamed, every try reported."""
+"""One request: retries, the right text at fault, every try reported."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -60,7 +60,7 @@ async def test_texts_come_back_as_vectors_in_order(rig: Rig) -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["good", "bad", "poison", "crash"]), min_size=1, max_size=32))
-async def test_exactly_the_texts_at_fault_are_blamed(kinds: list[str]) -> None:
+async def test_exactly_the_texts_at_fault_fail(kinds: list[str]) -> None:
     rig = Rig()
     broken = "BreakingTextError"
     names = {"good": "ok", "bad": "InputRejectedError", "poison": broken, "crash": broken}
@@ -127,7 +127,7 @@ async def test_a_text_that_crashes_tei_is_found_over_restarts_and_its_neighbours
     assert rig.tei.crashes == 6
 
 
-async def test_a_text_that_was_blamed_is_sent_again_alone_when_it_comes_again(rig: Rig) -> None:
+async def test_a_text_at_fault_is_sent_alone_when_it_comes_again(rig: Rig) -> None:
     assert await rig.outcomes("a", "a crash") == ["ok", "BreakingTextError"]
     rig.tei.batches.clear()
     assert await rig.outcomes("b", "a crash", "c") == ["ok", "BreakingTextError", "ok"]
@@ -135,7 +135,7 @@ async def test_a_text_that_was_blamed_is_sent_again_alone_when_it_comes_again(ri
 
 
 @pytest.mark.parametrize("texts", [["a"], ["a", "b", "c"]])
-async def test_a_restart_that_hits_healthy_texts_is_blamed_on_none_of_them(rig: Rig, texts: list[str]) -> None:
+async def test_a_restart_costs_healthy_texts_nothing(rig: Rig, texts: list[str]) -> None:
     rig.tei.error = TeiBreakdownError("connection reset")
     with pytest.raises(TeiBreakdownError) as caught:
         await rig.outcomes(*texts)
@@ -144,30 +144,30 @@ async def test_a_restart_that_hits_healthy_texts_is_blamed_on_none_of_them(rig: 
     assert await rig.outcomes(*texts) == ["ok"] * len(texts)
     rig.tei.batches.clear()
     assert await rig.outcomes(*texts) == ["ok"] * len(texts)
-    assert rig.tei.batches == [texts], "nobody is suspected any more"
+    assert rig.tei.batches == [texts], "no text is in quarantine any more"
 
 
-async def test_who_is_under_suspicion_travels_alone(rig: Rig) -> None:
+async def test_a_text_in_quarantine_has_an_exclusive_request(rig: Rig) -> None:
     rig.tei.error = TeiBreakdownError("connection reset")
     with pytest.raises(TeiBreakdownError):
-        await rig.outcomes("suspect")
+        await rig.outcomes("quarantined")
     rig.tei.restart()
     rig.tei.gate.clear()
     others = [asyncio.create_task(rig.outcomes(f"text {n}")) for n in range(3)]
-    await wait_until(lambda: len(rig.tei.in_flight) == 3, description="three requests under way")
-    suspect = asyncio.create_task(rig.outcomes("suspect"))
+    await wait_until(lambda: len(rig.tei.in_flight) == 3, description="three requests in flight")
+    quarantined = asyncio.create_task(rig.outcomes("quarantined"))
     late = asyncio.create_task(rig.outcomes("late"))
     await asyncio.sleep(0.01)  # room for them to be seen beside the others
     assert len(rig.tei.in_flight) == 3
     rig.tei.gate.set()
-    assert await asyncio.gather(suspect, late, *others) == [["ok"]] * 5
+    assert await asyncio.gather(quarantined, late, *others) == [["ok"]] * 5
     assert rig.tei.peak_requests == 3
 
 
-async def test_what_breaks_beside_others_is_not_blamed_before_it_broke_alone(rig: Rig) -> None:
+async def test_a_text_that_breaks_beside_others_is_at_fault_only_once_it_broke_alone(rig: Rig) -> None:
     rig.tei.gate.clear()
     both = [asyncio.create_task(rig.outcomes("a healthy one")), asyncio.create_task(rig.outcomes("a crash"))]
-    await wait_until(lambda: len(rig.tei.in_flight) == 2, description="both under way")
+    await wait_until(lambda: len(rig.tei.in_flight) == 2, description="both in flight")
     rig.tei.error = TeiBreakdownError("connection reset")
     rig.tei.gate.set()
     results = await asyncio.gather(*both, return_exceptions=True)

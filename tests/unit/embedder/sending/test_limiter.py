@@ -1,4 +1,6 @@
-"""The weighted limiter: never over its limit, first come first served in a lane, nothing lost to cancellation."""
+"""The weighted limiter: never over its limit, first come first served in a lane, nothing lost to
+cancellation.
+"""
 
 import asyncio
 from collections.abc import Iterable
@@ -237,7 +239,7 @@ class LimiterMachine(RuleBasedStateMachine):
         assert self.limiter.waiting == len(self.queue)
 
     @invariant()
-    def nobody_waits_without_need(self) -> None:
+    def no_caller_waits_without_need(self) -> None:
         if self.queue:
             assert self.held
             assert self.weight_held + self.queue[0][1] > self.permits.limit

@@ -1,4 +1,4 @@
-"""Several servers: work goes to those that are well, and one that is away comes back by itself."""
+"""Several servers: work goes to available ones, and one that recovers is used again."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -133,7 +133,7 @@ async def test_a_server_of_another_model_stops_the_start_and_is_left_out_later()
     async with running(rig):
         asked = len(rig.teis[1].batches)
         rig.teis[1].restart()
-        await wait_until(lambda: len(rig.teis[1].batches) > asked + 1, description="it was asked who it is")
+        await wait_until(lambda: len(rig.teis[1].batches) > asked + 1, description="the handshake")
         await rig.embed(TEXTS)
         assert rig.embedded(1) == 0
 

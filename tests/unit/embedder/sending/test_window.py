@@ -39,9 +39,11 @@ def longest_queue_s(speed: Speed, phase: Phase) -> float:
 def test_tei_is_busy_and_its_queue_short_at_any_speed(name: str, embedders: int) -> None:
     speed = NAMES[name]
     phase = settled(speed, embedders)
-    # 64 embedders at one input a second have a turn a minute: what one of them sees is old when it sees the next.
+    # 64 embedders at one input a second have a turn a minute: what one of them sees is old when it
+    # sees the next.
     assert phase.busy >= (0.95 if embedders / speed.inputs_per_s < 60 else 0.85)
-    # More embedders than inputs in a second pause between requests, and meet at the server by chance.
+    # More embedders than inputs in a second pause between requests, and arrive at the server at
+    # random.
     slack = 1.3 if embedders < 64 else 2.0 if embedders / speed.inputs_per_s < 60 else 5.0
     assert phase.queue_p95_s <= slack * longest_queue_s(speed, phase)
 
@@ -49,7 +51,8 @@ def test_tei_is_busy_and_its_queue_short_at_any_speed(name: str, embedders: int)
 @pytest.mark.parametrize("embedders", [4, 16, 64])
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in {"20/s unlimited", "1/s"}])
 def test_embedders_share_fairly(name: str, embedders: int) -> None:
-    # Rare turns measure little; at the highest speed the permits end before the queue is long enough to say anything.
+    # Rare turns measure little; at the highest speed the permits end before the queue is long
+    # enough to say anything.
     is_hard = embedders / NAMES[name].inputs_per_s > 4 or (name == "20,000/s" and embedders == 64)
     floor = 0.65 if is_hard else 0.85
     assert settled(NAMES[name], embedders).fairness >= floor
