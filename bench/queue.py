@@ -131,15 +131,15 @@ async def _changing() -> list[Sample]:
     samples: list[Sample] = []
     async with _running("quick-cpu", 1) as (tei, pipeline), contextlib.AsyncExitStack() as joined:
         await pipeline.index(list(pages(1)))
-        work = list(pages(400))
+        work = list(pages(600))
         await pipeline.send(work)
         embedders = [row.url for row in pipeline.rows("embedder")]
         sampling = asyncio.create_task(_sample(tei, embedders, samples))
         for phase, slowness in zip(_PHASES, (1, 3, 1, 1), strict=True):
             await tei.slow_down(slowness)
             if phase == _PHASES[-1]:
-                another = [await joined.enter_async_context(pipeline.another("embedder", {})) for _ in range(2)]
-                embedders += another
+                joining = (joined.enter_async_context(pipeline.another("embedder", {})) for _ in range(2))
+                embedders += await asyncio.gather(*joining)
             await asyncio.sleep(_PHASE_S)
         sampling.cancel()
     return samples
