@@ -18,6 +18,7 @@ from shared.runtime.stage import Batch, Document, Stage
 from shared.service.errors import DependencyError, RejectedError
 from shared.service.metrics import Metrics
 from shared.service.settings import RuntimeSettings, Seconds
+from tests.support.virtual_time import in_virtual_time
 from tests.unit.shared.runtime.fakes import header_of, ref
 
 TARGET = Target(target="docs_1", collection="docs", generation="g")
@@ -179,13 +180,14 @@ async def test_a_document_over_its_time_fails_alone() -> None:
     assert quick == INDEXED
 
 
+@in_virtual_time
 async def test_time_that_a_document_waits_for_its_turn_does_not_count() -> None:
     async def waits(document: Document) -> Outcome:
         with document.limit.held():
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(60)
         return INDEXED
 
-    assert await run(ScriptedStage(waits), document_timeout=Seconds(0.01)) == [INDEXED]
+    assert await run(ScriptedStage(waits), document_timeout=Seconds(1)) == [INDEXED]
 
 
 async def test_a_batch_over_its_time_fails_as_a_whole() -> None:
