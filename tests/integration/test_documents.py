@@ -134,7 +134,7 @@ def test_a_crawl_without_a_completed_event_prunes_only_with_assume_completed(pip
     crawl(pipeline, new, page(site, "seen"))
     wanted = {"crawl_id": new, "dry_run": True}
     early = pipeline.http.post("/api/prune", json=wanted)
-    assert (early.status_code, "has not said yet" in early.json()["detail"]) == (409, True)
+    assert (early.status_code, "has not reported its completion" in early.json()["detail"]) == (409, True)
     pipeline.end_crawl(new, "crawl.cancelled")
     cancelled = pipeline.http.post("/api/prune", json=wanted)
     assert (cancelled.status_code, "crawl.cancelled" in cancelled.json()["detail"]) == (409, True)

@@ -39,7 +39,7 @@ async def refusal(servers: Servers, module: str = "chunker", **settings: str) ->
 @contextlib.asynccontextmanager
 async def old_redis(version: str) -> AsyncIterator[str]:
     """A server that says it is an old Redis, whatever it is asked; its URL."""
-    info = f"redis_version:{version}\r\nmaxmemory_policy:noeviction\r\n".encode()
+    info = f"redis_version:{version}\r\nrole:master\r\nmaxmemory_policy:noeviction\r\n".encode()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
