@@ -1,4 +1,4 @@
-"""What makes a document the same as the one that is stored: pure, used by the chunker to skip unchanged pages."""
+"""What makes a document the same as the stored one. Pure; tells unchanged pages."""
 
 import hashlib
 
@@ -14,13 +14,14 @@ PIPELINE_VERSION = 1
 def content_hash(url: str, page: Page, markdown: str) -> bytes:
     """sha256 over all that is stored of a document, except crawl_id and indexed_at.
 
-    `markdown` is the cleaned one. The order of metadata's keys does not matter, nor do fields at their defaults.
+    `markdown` is the cleaned one. The order of metadata's keys does not matter, nor do fields at
+    their defaults.
     """
     return hashlib.sha256(msgspec.json.encode([url, page, markdown], order="sorted")).digest()
 
 
 def fingerprint(settings: ChunkerSettings, tokenizer_hash: str, generation: str) -> bytes:
-    """sha256 over how documents are processed and where they are stored: `generation` of the target."""
+    """sha256 over how documents are processed, and the `generation` of their target."""
     bounds = (
         settings.max_chunk_tokens,
         settings.chunk_overlap_tokens,

@@ -1,4 +1,4 @@
-"""How the documents of each target are split: by its own settings, and by the chunker's where it has none."""
+"""How each target's documents are split: by its settings, or by the chunker's where it has none."""
 
 import asyncio
 import hashlib
@@ -34,7 +34,10 @@ class TargetSplitters:
         self._splitters = {default: _make(default)}
 
     async def of(self, target: Target) -> TargetSplitter:
-        """Return the splitter of a target. Raises DependencyError if its settings leave no room for text."""
+        """Return the splitter of a target.
+
+        Raises DependencyError if its settings leave no room for text.
+        """
         settings = target.chunking(self._default)
         if settings not in self._splitters:
             try:

@@ -40,7 +40,10 @@ class Texts:
 
 
 class BatchTexts:
-    """The texts of one batch. Work on a text waits for a thread; that time does not count against its limit."""
+    """The texts of one batch.
+
+    Work on a text waits for a thread; that time does not count against its limit.
+    """
 
     def __init__(
         self, batch: Batch, stored: Mapping[int, StoredDocument], splitter: TargetSplitter, threads: Threads

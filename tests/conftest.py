@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.support.outside import PARTS, Outside, outside
 from tests.support.pipeline import Pipeline, replicated_pipeline
@@ -17,6 +18,8 @@ _LEFT_OUT = pytest.StashKey[dict[str, int]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    settings.register_profile("millstream", deadline=None)  # no wall clock decides a test
+    settings.load_profile("millstream")
     cleanup = contextlib.ExitStack()
     cleanup.enter_context(guarded_run())
     config.add_cleanup(cleanup.close)

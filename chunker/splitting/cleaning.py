@@ -50,7 +50,8 @@ _EXCESS_MARKS = re.compile(rf"{_MARK}{_MARK}{{{MAX_MARKS},}}")
 def _normalize(text: str) -> str:
     if text.isascii():
         return text
-    # NFC is quadratic in a run of marks (200,000: 22 s). A few marks are decomposed to two by it, hence again.
+    # NFC is quadratic in a run of marks (200,000: 22 s). A few marks are decomposed to two by it,
+    # hence again.
     return _cap_marks(unicodedata.normalize("NFC", _cap_marks(text)))
 
 

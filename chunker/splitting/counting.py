@@ -1,8 +1,8 @@
 """Counts tokens as the embedding model does, several times faster than encoding each text.
 
-Text repeats its words. BERT's kind of tokenizer never looks across whitespace, punctuation and ideographs, so a
-text has as many tokens as the words between them together, and a word is encoded once per process. Other
-tokenizers encode each text whole.
+Text repeats its words. BERT's kind of tokenizer never looks across whitespace, punctuation and
+ideographs, so a text has as many tokens as the words between them together, and a word is encoded
+once per process. Other tokenizers encode each text whole.
 """
 
 import re
@@ -23,7 +23,10 @@ _IDEOGRAPHS = "\u3400-\u4dbf\u4e00-\u9fff"
 
 
 class TokenCounter:
-    """Exact token counts, special tokens included. Thread-safe; blocks for the CPU time it takes."""
+    """Exact token counts, special tokens included.
+
+    Thread-safe; blocks for the CPU time it takes.
+    """
 
     def __init__(self, tokenizer: Tokenizer, max_known: int = MAX_KNOWN) -> None:
         self._tokenizer = tokenizer
@@ -41,7 +44,10 @@ class TokenCounter:
         self._max_known = max_known
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, in order. Texts must be cleaned: control characters would join words."""
+        """Tokens of each text, in order.
+
+        Texts must be cleaned: control characters would join words.
+        """
         if not self._is_by_word:
             return [len(encoding) for encoding in self._tokenizer.encode_batch_fast(list(texts))]
         # A full table is left to the threads that may be reading it, and never shrunk.

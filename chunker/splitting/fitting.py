@@ -34,7 +34,10 @@ class Fitted(NamedTuple):
 
 
 class PageFitter:
-    """Fits the spans of one page. Every count is of a whole text as TEI sees it, so none is an estimate."""
+    """Fits the spans of one page.
+
+    Every count is of a whole text as TEI sees it, so none is an estimate.
+    """
 
     def __init__(self, markdown: str, title: str, counter: TokenCounter, limits: Limits) -> None:
         self._markdown = markdown

@@ -1,6 +1,7 @@
 """Where a page's headings stand, and which of them are in force at a given place.
 
-Reads ATX (`## x`) and setext (underlined) headings line by line; fenced code and front matter have none.
+Reads ATX (`## x`) and setext (underlined) headings line by line; fenced code and front matter have
+none.
 """
 
 import re
@@ -26,7 +27,10 @@ _ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")
 
 
 class Heading(NamedTuple):
-    """One heading. `end` is exclusive and after an underline; `parent` is an index, -1 at the top."""
+    """One heading.
+
+    `end` is exclusive and after an underline; `parent` is an index, -1 at the top.
+    """
 
     start: int
     end: int
@@ -59,7 +63,10 @@ class Outline:
         return self.starts[index] if index >= 0 else 0
 
     def body_start(self, markdown: str, start: int, end: int) -> int:
-        """Where text other than headings begins in `markdown[start:end]`; `end` if there is none."""
+        """Where text other than headings begins in `markdown[start:end]`.
+
+        `end` if there is none.
+        """
         index = bisect_right(self.starts, start) - 1
         while 0 <= index < len(self.starts) and self.starts[index] == start:
             start = self.headings[index].end
@@ -105,7 +112,10 @@ def _scan(markdown: str) -> Iterator[tuple[int, int, int, str]]:
 
 
 def _fence_after(line: str, fence: str) -> str:
-    """The fence that is open after `line`; empty for none. Lists indent fences, so any indent counts."""
+    """The fence that is open after `line`; empty for none.
+
+    Lists indent fences, so any indent counts.
+    """
     match = _FENCE.match(line)
     if not match:
         return fence

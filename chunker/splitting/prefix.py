@@ -13,7 +13,10 @@ SEPARATOR = "\n\n"
 
 
 class Prefix(NamedTuple):
-    """`text` ends with the separator, or is empty; `tokens` counts it alone, special tokens included."""
+    """`text` ends with the separator, or is empty.
+
+    `tokens` counts it alone, special tokens included.
+    """
 
     text: str
     tokens: int

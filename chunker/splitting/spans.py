@@ -8,7 +8,8 @@ from semantic_text_splitter import MarkdownSplitter
 
 from chunker.splitting.outline import Outline
 
-# MarkdownSplitter is quadratic in what it is given (1 MB of short lines 6 s, of CJK 7 s); so it gets pieces.
+# MarkdownSplitter is quadratic in what it is given (1 MB of short lines 6 s, of CJK 7 s); so it
+# gets pieces.
 SEGMENT_CHARACTERS = 5000
 MIN_OVERLAP_CHARACTERS = 10
 
@@ -18,7 +19,10 @@ _WORD = re.compile(r"\w")
 
 
 class Span(NamedTuple):
-    """`markdown[start:end]`; `body` is where text other than leading headings begins (`end`: nowhere)."""
+    """`markdown[start:end]`.
+
+    `body` is where text other than leading headings begins (`end`: nowhere).
+    """
 
     start: int
     body: int
@@ -81,7 +85,10 @@ def overlap_start(markdown: str, start: int, floor: int, fits: Callable[[int], b
 
 
 def _boundary(markdown: str, low: int, high: int) -> int:
-    """The first good place to begin in the first half of `markdown[low:high]`; `low` if there is none."""
+    """The first good place to begin in the first half of `markdown[low:high]`.
+
+    `low` if there is none.
+    """
     if low == 0 or markdown[low - 1] == "\n":
         return low
     middle = low + (high - low) // 2

@@ -1,7 +1,8 @@
 """Splits a cleaned page into chunks that fit the embedding model, each with its headings and place.
 
-Two stages: by characters at the markdown's own boundaries (fast), then tokens are counted and only what is too
-long is cut again. What stands between chunks of one section is repeated in the later one, where there is room.
+Two stages: by characters at the markdown's own boundaries (fast), then tokens are counted and only
+what is too long is cut again. What stands between chunks of one section is repeated in the later
+one, where there is room.
 """
 
 from itertools import islice
@@ -23,7 +24,10 @@ GROUP = 256  # spans in progress at once: words are still known when they are co
 
 
 class Splitter:
-    """Built once per process; `split` is deterministic, thread-safe and blocks for the CPU time it takes."""
+    """Built once per process.
+
+    `split` is deterministic, thread-safe and blocks for the CPU time it takes.
+    """
 
     def __init__(
         self,
@@ -50,8 +54,8 @@ class Splitter:
     def split(self, markdown: str, title: str) -> tuple[Chunk, ...]:
         """Split `markdown`, as `clean` returned it, into chunks in order; empty for blank text.
 
-        `markdown[chunk.start:chunk.end] == chunk.text`, and the chunks cover all of it but whitespace.
-        Raises RejectedError ("too_many_chunks").
+        `markdown[chunk.start:chunk.end] == chunk.text`, and the chunks cover all of it but
+        whitespace. Raises RejectedError ("too_many_chunks").
         """
         page = PageFitter(markdown, _line(title), self._counter, self._limits)
         capacity = min(self._limits.characters, self._limits.fresh_tokens * CHARACTERS_PER_TOKEN)

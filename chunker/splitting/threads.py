@@ -1,6 +1,9 @@
-"""The threads that clean and split texts. A text that takes forever blocks one of them and no other text.
+"""The threads that clean and split texts.
 
-A thread cannot be stopped. When all are stuck, waiting callers fail with DependencyError and the process must end.
+A text that takes forever blocks one of them and no other text.
+
+A thread cannot be stopped. When all are stuck, waiting callers fail with DependencyError and the
+process must end.
 """
 
 import asyncio
@@ -22,7 +25,10 @@ T = TypeVar("T")
 
 
 class Threads:
-    """At most `count` threads. One that works longer than `patience` seconds on one text is stuck."""
+    """At most `count` threads.
+
+    One that works longer than `patience` seconds on one text is stuck.
+    """
 
     def __init__(self, count: int, patience: float, on_stuck: Callable[[], None]) -> None:
         """`on_stuck` is called once, when the last thread gets stuck."""

@@ -1,1 +1,4 @@
-"""The language of the pipeline: messages, stages, lanes, entries, outcomes. Types and pure functions, no servers."""
+"""The language of the pipeline: messages, stages, lanes, entries, outcomes.
+
+Types and pure functions, no servers.
+"""

@@ -31,7 +31,10 @@ class Consumer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def entry_of(stage: StageName, lane: Lane, entry_id: str, fields: Mapping[bytes, bytes], deliveries: int) -> Entry:
-    """Make an entry of what Redis returned. `deliveries` of its id are added to those that its header carries."""
+    """Make an entry of what Redis returned.
+
+    `deliveries` of its id are added to those that its header carries.
+    """
     header = fields.get(b"h")
     summary = summarize_header(header)
     return Entry(

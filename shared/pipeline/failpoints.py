@@ -1,7 +1,8 @@
-"""Failpoints: named moments at which a process dies or freezes, so that tests can show what survives.
+"""Failpoints: named moments at which a process dies or freezes, for tests.
 
-`WEBHOOK_FAILPOINT=indexer.committed:kill@3` kills an indexer with SIGKILL when it reaches that moment for the third
-time; `stop` freezes it with SIGSTOP instead. Outside test mode the process refuses to start.
+`WEBHOOK_FAILPOINT=indexer.committed:kill@3` kills an indexer with SIGKILL when it reaches that
+moment for the third time; `stop` freezes it with SIGSTOP instead. Outside test mode the process
+refuses to start.
 """
 
 import os
@@ -55,7 +56,10 @@ _armed: dict[str, _Armed] = {}
 
 
 def arm(setting: str, *, test_mode: bool) -> None:
-    """Read `WEBHOOK_FAILPOINT`; empty = none. Raises ConfigurationError outside test mode and for what does not fit."""
+    """Read `WEBHOOK_FAILPOINT`; empty = none.
+
+    Raises ConfigurationError outside test mode and for what does not fit.
+    """
     if not setting:
         return
     if not test_mode:

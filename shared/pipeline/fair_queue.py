@@ -1,4 +1,4 @@
-"""Fair queues: a document of one lane does not wait for all of another lane, and no lane starves."""
+"""Fair queues: no lane waits for all documents of another, and none starves."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,10 @@ class FairQueue(Generic[T]):
         return (order[0], self._waiting[order[0]][0]) if order else None
 
     def serve(self, lane: Lane, weight: int) -> None:
-        """Remove the first item of a lane. The heavier it is, the longer until the lane's next turn."""
+        """Remove the first item of a lane.
+
+        The heavier it is, the longer until the lane's next turn.
+        """
         self._waiting[lane].popleft()
         self._fair.served(lane, weight)
 

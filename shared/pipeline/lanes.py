@@ -20,7 +20,7 @@ class LaneRow(msgspec.Struct, frozen=True, kw_only=True):
     weight: int  # share of a stage's reading, by documents, and of requests to TEI and Qdrant
     reserved_slots: int = 0  # of a process, beside WEBHOOK_STAGE_CONCURRENCY
     reserved_requests: int = 0  # to Qdrant at once, beside those that all lanes share
-    mark_share: float = 1.0  # how full its streams may be, relative to WEBHOOK_STREAM_ENTRIES and _BYTES
+    mark_share: float = 1.0  # of WEBHOOK_STREAM_ENTRIES and WEBHOOK_STREAM_BYTES
 
 
 LANES: Mapping[Lane, LaneRow] = {
@@ -34,12 +34,12 @@ LANES: Mapping[Lane, LaneRow] = {
     Lane.LOW: LaneRow(weight=1),  # a tenth, so that it does not starve
 }
 
-# A stream that reached its mark takes no more entries until it is down to this share of the mark. What is left keeps
-# the next stage busy until more entries come.
+# A stream that reached its mark takes no more entries until it is down to this share of the mark.
+# What is left keeps the next stage busy until more entries come.
 LOW_WATER = 0.75
 
-# Small sources travel one lane higher while their own lane is congested and the one above is sparse (messages in all
-# stages). A process works on about 16 messages at once, and 4 delay others little.
+# Small sources travel one lane higher while their own lane is congested and the one above is sparse
+# (messages in all stages). A process works on about 16 messages at once, and 4 delay others little.
 CONGESTED_MESSAGES = 16
 SPARSE_MESSAGES = 4
 SMALL_SOURCE = 8  # a source with fewer documents due is small
@@ -48,7 +48,7 @@ RESERVED_REQUESTS = {lane: row.reserved_requests for lane, row in LANES.items()}
 
 
 class FairLanes:
-    """Weighted fair queuing over the lanes: the next lane is the one with the least service for its weight."""
+    """Weighted fair queuing: the next lane is the one with the least service for its weight."""
 
     def __init__(self) -> None:
         self._finish = dict.fromkeys(Lane, 0.0)  # virtual finish time of each lane

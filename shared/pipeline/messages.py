@@ -1,8 +1,9 @@
 """The messages between the stages. They are encoded and decoded only here.
 
-A stream entry has two fields. `h` is the header as JSON: the identity of the documents, readable with redis-cli,
-enough to inspect, split or dead-letter an entry. `b` is the body as msgpack: chunk texts and vectors,
-decoded only by the stage that works on them. Header and body list the same documents in the same order.
+A stream entry has two fields. `h` is the header as JSON: the identity of the documents, readable
+with redis-cli, enough to inspect, split or dead-letter an entry. `b` is the body as msgpack: chunk
+texts and vectors, decoded only by the stage that works on them. Header and body list the same
+documents in the same order.
 """
 
 import enum
@@ -27,7 +28,10 @@ class Action(enum.StrEnum):
 
 
 class DocumentRef(msgspec.Struct, frozen=True, kw_only=True):
-    """One document of a batch message: `(job_id, position, release)` is the key of every write about it."""
+    """One document of a batch message.
+
+    `(job_id, position, release)` is the key of every write about it.
+    """
 
     job_id: str
     position: int
@@ -53,7 +57,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a document's author says of it. Ingest reads it, every chunk's payload and every search result has it.
+    """What a document's author says of it.
+
+    Ingest reads it, every chunk's payload and every search result has it.
 
     The names are those of the payload; a field that is added has a default.
     """

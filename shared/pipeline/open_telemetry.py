@@ -31,7 +31,10 @@ _propagator = TraceContextTextMapPropagator()
 
 
 def exporting_provider(service: str, instance: str, environ: Mapping[str, str]) -> TracerProvider:
-    """Spans of this process, sent to the collector. OpenTelemetry reads its variables, sampling too, by itself."""
+    """Spans of this process, sent to the collector.
+
+    OpenTelemetry reads its variables, sampling too, by itself.
+    """
     attributes = {"service.version": version("millstream"), "service.instance.id": instance}
     if not environ.get("OTEL_SERVICE_NAME") and "service.name=" not in environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
         attributes["service.name"] = f"millstream-{service}"
@@ -83,7 +86,8 @@ class OpenTelemetry(Tracing):
             with contextlib.suppress(RuntimeError):  # the loop has ended, too
                 loop.call_soon_threadsafe(sent.set)
 
-        # Not in one of the loop's threads: those are waited for at the end, and a collector may hang.
+        # Not in one of the loop's threads: those are waited for at the end, and a collector may
+        # hang.
         threading.Thread(target=send, name="last spans", daemon=True).start()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._patience):

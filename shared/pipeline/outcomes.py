@@ -35,7 +35,7 @@ class Emit(msgspec.Struct, frozen=True, tag=True):
 
     body: Any
     chunks: int
-    cached: int | None = None  # of the chunks: vectors that were known already; None in stages that make none
+    cached: int | None = None  # chunks whose vectors were known; None in stages that make none
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -46,7 +46,10 @@ class Done(msgspec.Struct, frozen=True, tag=True):
 
 
 class Retry(msgspec.Struct, frozen=True, tag=True):
-    """Try the document again after `delay` seconds; `attempts` is 1 if the document is at fault, else 0."""
+    """Try the document again after `delay` seconds.
+
+    `attempts` is 1 if the document is at fault, else 0.
+    """
 
     reason: str
     delay: float
@@ -61,7 +64,7 @@ class Dead(msgspec.Struct, frozen=True, tag=True):
     code: str
     error: str
     attempts: int = 0
-    dependency: str | None = None  # the one that finds the document at fault, if it is not the stage itself
+    dependency: str | None = None  # that finds the document at fault; None: the stage does
 
 
 Outcome = Emit | Done | Retry | Dead

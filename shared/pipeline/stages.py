@@ -1,4 +1,7 @@
-"""The table of stages. Adding a stage is a package of its name, a member of `StageName` and a row of `STAGES`."""
+"""The table of stages.
+
+Adding a stage is a package of its name, a member of `StageName` and a row of `STAGES`.
+"""
 
 import enum
 from collections.abc import Mapping
@@ -10,7 +13,10 @@ from shared.pipeline.messages import Action, ChunkedDocument, EmbeddedDocument
 
 
 class StageName(enum.StrEnum):
-    """A stage: the name of its package, of its service and of its consumer group. In pipeline order."""
+    """A stage: the name of its package, of its service and of its consumer group.
+
+    In pipeline order.
+    """
 
     CHUNKER = "chunker"
     EMBEDDER = "embedder"

@@ -1,7 +1,7 @@
 """Traces: one for each request that brings a job, from there through all stages to the index.
 
-Off unless the variables of OpenTelemetry say so; its SDK is not imported then. What is on is in `open_telemetry.py`.
-A trace crosses the streams as `traceparent` (W3C) of every document.
+Off unless the variables of OpenTelemetry say so; its SDK is not imported then. What is on is in
+`open_telemetry.py`. A trace crosses the streams as `traceparent` (W3C) of every document.
 """
 
 import contextlib
@@ -48,7 +48,10 @@ OFF = Tracing()
 
 
 def is_on(environ: Mapping[str, str]) -> bool:
-    """Whether OpenTelemetry's own variables ask for traces. Raises ConfigurationError for what cannot be done."""
+    """Whether OpenTelemetry's own variables ask for traces.
+
+    Raises ConfigurationError for what cannot be done.
+    """
     exporter = environ.get("OTEL_TRACES_EXPORTER", "").lower()
     endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     is_wanted = exporter == "otlp" or any(environ.get(name) for name in endpoints)

@@ -13,8 +13,8 @@ R = TypeVar("R")
 class BatchWorker(Generic[D, R]):
     """Runs `handle_document` over a batch: at most `limit` at once, results in input order.
 
-    One failure stops no other: `on_error` turns what a document raised into its result. A document that takes
-    longer than `timeout` seconds fails with TimeoutError.
+    One failure stops no other: `on_error` turns what a document raised into its result. A document
+    that takes longer than `timeout` seconds fails with TimeoutError.
     """
 
     def __init__(

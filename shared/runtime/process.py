@@ -1,7 +1,7 @@
 """A service process: settings, logs, clients, HTTP port and signals.
 
-A service's `__main__` calls `run_process` with its name, its settings type and a `serve` coroutine; `serve` builds
-what it needs from the `Process` and returns when `stop` is set.
+A service's `__main__` calls `run_process` with its name, its settings type and a `serve` coroutine;
+`serve` builds what it needs from the `Process` and returns when `stop` is set.
 """
 
 import asyncio
@@ -140,7 +140,9 @@ class Process(msgspec.Struct, kw_only=True):
 
 
 def run_process(service: str, settings_type: type[S], serve: Callable[[Process, S], Awaitable[None]]) -> None:
-    """The main function of a service. Ends the process: 0 after a drain, 78 for a setting that must be changed.
+    """The main function of a service.
+
+    Ends the process: 0 after a drain, 78 for a setting that must be changed.
 
     70: it gave up, and must be started again.
     """
@@ -160,7 +162,8 @@ def run_process(service: str, settings_type: type[S], serve: Callable[[Process, 
     except ConfigurationError as error:
         log.error("Cannot start", error=str(error))
         sys.exit(EXIT_CONFIGURATION)
-    # All is written and closed. A thread that is stuck in a document must not hold the process back.
+    # All is written and closed. A thread that is stuck in a document must not hold the process
+    # back.
     sys.stdout.flush()
     os._exit(status)
 
@@ -214,7 +217,10 @@ def _report_waits(process: Process, stage: StageName) -> None:
 
 
 def open_tracing(service: str, instance: str, environ: Mapping[str, str]) -> Tracing:
-    """Return the traces that the environment asks for. Raises ConfigurationError for what cannot be done."""
+    """Return the traces that the environment asks for.
+
+    Raises ConfigurationError for what cannot be done.
+    """
     if not is_on(environ):
         return OFF
     # Imported only if traces are on: the SDK costs memory and start-up time.

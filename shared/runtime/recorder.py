@@ -19,12 +19,16 @@ from shared.service.metrics import Metrics
 
 log = structlog.get_logger()
 
-# While Postgres is unavailable, keep the entry and its slot, and repeat until it works or the lease is lost.
+# While Postgres is unavailable, keep the entry and its slot, and repeat until it works or the lease
+# is lost.
 patiently = stamina.retry(on=is_postgres_unavailable, attempts=None, timeout=None, wait_initial=0.1, wait_max=2.0)
 
 
 class Recorder:
-    """Records the work of one stage. Every method waits while Postgres is unavailable, and may be repeated."""
+    """Records the work of one stage.
+
+    Every method waits while Postgres is unavailable, and may be repeated.
+    """
 
     def __init__(self, progress: Progress, operations: OperationLog, metrics: Metrics, stage: StageName) -> None:
         self._progress = progress
@@ -36,8 +40,8 @@ class Recorder:
     async def begin(self, entry: Entry, header: Header) -> list[Document]:
         """Note that the work starts, and return the documents that are current.
 
-        A document that a later release has replaced is left out. Raises MalformedMessageError if the body does not
-        fit the header.
+        A document that a later release has replaced is left out. Raises MalformedMessageError if
+        the body does not fit the header.
         """
         failpoint(self._stage, "taken")
         parts = body_parts(entry.body, len(header.documents))
@@ -57,7 +61,7 @@ class Recorder:
         header: Header,
         deliveries: int,
     ) -> EncodedMessage | None:
-        """Write all outcomes; return the message for the next stage, or None if no document goes on."""
+        """Write all outcomes; return the message for the next stage, None if nothing goes on."""
         failpoint(self._stage, "handled")
         pairs = list(zip((document.ref for document in documents), outcomes, strict=True))
         ended = [_ended(ref, o) for ref, o in pairs if isinstance(o, Done | Dead)]

@@ -1,4 +1,4 @@
-"""Runs a stage on the documents of one batch message: target, bodies, time limits, isolation, errors to outcomes."""
+"""Runs a stage on one batch message: target, bodies, time limits, isolation, errors to outcomes."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -25,7 +25,10 @@ class TargetLookup(Protocol):
 
 
 class StageRunner:
-    """Runs one stage. Every error becomes an outcome; only cancellation and DrainingError leave `run`."""
+    """Runs one stage.
+
+    Every error becomes an outcome; only cancellation and DrainingError leave `run`.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The concurrency slots of one consumer: entries in flight, and waiting for some or all of them to end."""
+"""The concurrency slots of one consumer: entries in flight, and waiting for their end."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from shared.pipeline.lanes import LANES, Lane
 
 
 class Slots:
-    """Runs at most `limit` entries at once, and more of a lane with reserved slots, as tasks of a TaskGroup."""
+    """Runs at most `limit` entries at once, and more of a lane with reserved slots."""
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
@@ -27,7 +27,10 @@ class Slots:
 
     @property
     def quiet_since(self) -> float | None:
-        """When the last piece of work ended, or the first one began (seconds of the clock); None while idle."""
+        """When the last piece of work ended, or the first one began (seconds of the clock).
+
+        None while idle.
+        """
         return self._quiet_since if self._tasks else None
 
     def start(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -69,7 +72,7 @@ class Slots:
         self._changed.set()
 
     async def cancel(self, timeout: float) -> None:
-        """Cancel all work and wait at most `timeout` seconds for its end; a frozen server may hold a task longer."""
+        """Cancel all work and wait at most `timeout` seconds: a frozen server may hold a task longer."""
         tasks = set(self._tasks)
         for task in tasks:
             task.cancel()

@@ -1,7 +1,10 @@
-"""What a stage is: work on one document, with an optional step before and after. The runtime does everything else.
+"""What a stage is: work on one document, with an optional step before and after.
 
-The runtime reads, looks up the target, decodes bodies, limits time, isolates documents from each other, maps errors
-to outcomes, records them and hands over. A stage has no Redis, no retries and no signals.
+The runtime does everything else.
+
+The runtime reads, looks up the target, decodes bodies, limits time, isolates documents from each
+other, maps errors to outcomes, records them and hands over. A stage has no Redis, no retries and no
+signals.
 """
 
 import abc
@@ -25,9 +28,9 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     """One document of a batch message."""
 
     ref: DocumentRef
-    body: Any = None  # of the type that the table of stages names; None where the stream carries none
+    body: Any = None  # of the type in the table of stages; None where the stream carries none
     attempts: int = 0  # errors so far that were the document's fault, in all stages
-    limit: TimeLimit = msgspec.field(default_factory=lambda: TimeLimit(None))  # of `handle_document`; may be held
+    limit: TimeLimit = msgspec.field(default_factory=lambda: TimeLimit(None))  # may be held
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,9 +43,12 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stage(abc.ABC, Generic[Prepared, Unfinished]):
-    """One stage. Any step may raise: the error becomes the outcome of the documents that it was about.
+    """One stage.
 
-    DependencyError costs a document nothing, RejectedError is a dead letter, anything else counts as an attempt.
+    Any step may raise: the error becomes the outcome of the documents that it was about.
+
+    DependencyError costs a document nothing, RejectedError is a dead letter, anything else counts
+    as an attempt.
     """
 
     name: ClassVar[StageName]
@@ -59,5 +65,5 @@ class Stage(abc.ABC, Generic[Prepared, Unfinished]):
         """
 
     async def finish(self, prepared: Prepared, unfinished: Sequence[Unfinished]) -> Sequence[Outcome]:
-        """Return one outcome for each result of `handle_document` that is none yet, in their order."""
+        """Return one outcome for each unfinished result of `handle_document`, in their order."""
         raise NotImplementedError(f"{type(self).__name__} returns results that are no outcomes, and has no `finish`")

@@ -1,4 +1,4 @@
-"""A time limit that can be paused: while a document waits for its turn, or a dependency is unavailable."""
+"""A time limit that can be held, while a document waits or a dependency is unavailable."""
 
 import asyncio
 import contextlib
@@ -8,9 +8,10 @@ from typing import Self
 
 
 class TimeLimit:
-    """An async context manager: cancels its block after `seconds` and raises TimeoutError, as asyncio.timeout does.
+    """An async context manager that cancels its block after `seconds` and raises TimeoutError.
 
-    Its time stands still while there are more calls of `hold` than of `go_on`. Without seconds there is no limit.
+    Its time stands still while there are more calls of `hold` than of `go_on`. Without seconds
+    there is no limit.
     """
 
     def __init__(self, seconds: float | None) -> None:

@@ -1,8 +1,8 @@
 """The heart of every stage: read -> decode -> handle -> record -> hand over.
 
-`_read` takes entries for free slots, `work` and `_process` are the way of one entry. Entries come from
-streams/intake.py, runner.py runs the stage on them, recorder.py writes the outcomes, and streams/handover.py has the
-atomic last step.
+`_read` takes entries for free slots, `work` and `_process` are the way of one entry. Entries come
+from streams/intake.py, runner.py runs the stage on them, recorder.py writes the outcomes, and
+streams/handover.py has the atomic last step.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ class Worker:
     tracing: Tracing = OFF
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then drain: finish what is in flight, give back what takes too long."""
+        """Work until `stop` is set, then drain: finish what is in flight, give back the rest in time."""
         async with asyncio.TaskGroup() as group:
             keepers = [
                 group.create_task(self.leases.keep(), name="leases"),
@@ -113,7 +113,8 @@ class Worker:
             for entry in entries:
                 if entry not in quarantined:
                     self.slots.start(group, self._guard(entry), name=entry.id)
-            # One at a time: an entry that crashes this process must not add a delivery to the others.
+            # One at a time: an entry that crashes this process must not add a delivery to the
+            # others.
             for entry in quarantined[1:]:
                 await self.leases.release(entry)
             for entry in quarantined[:1]:
@@ -128,7 +129,7 @@ class Worker:
                 await self._guard(entry)
 
     async def _guard(self, entry: Entry) -> None:
-        """Contain a bug in the work on one entry: the entry stays pending, is reclaimed and counted."""
+        """Contain a bug in the work on one entry: it stays pending, is reclaimed and counted."""
         try:
             with self.metrics.in_flight.labels(self.stage).track_inprogress():
                 await self.work(entry)

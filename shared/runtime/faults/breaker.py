@@ -1,7 +1,8 @@
-"""Circuit breakers: while a dependency is unavailable, the stage reads nothing and no document pays for it.
+"""Circuit breakers: while a dependency is unavailable, its stage reads nothing.
 
-A canary tells whether the dependency or the documents are at fault. It is a request that must succeed if the
-dependency is healthy: one fixed word to embed, a read of the store.
+So no document pays for an outage. A canary tells whether the dependency or the documents are at
+fault. It is a request that must succeed if the dependency is healthy: one fixed word to embed, a
+read of the store.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ class Pauses(msgspec.Struct, frozen=True, kw_only=True):
 
     first: float = 0.25  # doubled with every failure
     longest: float = 5.0
-    back_off: float = 30.0  # before documents are tried again with a dependency that found nearly all at fault
+    back_off: float = 30.0  # after a correlated failure
 
 
 class Breaker:
@@ -67,7 +68,10 @@ class Breaker:
         return not self._closed.is_set()
 
     async def is_unavailable(self) -> bool:
-        """Ask the canary after a request failed: True opens the breaker, False means that the request is at fault."""
+        """Ask the canary after a request failed.
+
+        True opens the breaker, False means that the request is at fault.
+        """
         async with self._trial:  # one canary answers for all requests that fail together
             if self.is_open:
                 return True
@@ -78,7 +82,7 @@ class Breaker:
             return True
 
     def open(self, error: Exception, pause: float | None = None, state: WaitState = WaitState.UNREACHABLE) -> None:
-        """Mark the dependency unavailable because of `error`; ask its canary again after `pause` seconds."""
+        """Mark the dependency unavailable; ask its canary again after `pause` seconds."""
         self._pause = self._pauses.first if pause is None else pause
         reason = str(error) or type(error).__name__
         self._wait = Wait(dependency=self._service, state=state, since=dt.datetime.now(dt.UTC), reason=reason)
@@ -89,13 +93,13 @@ class Breaker:
         self._on_change()
 
     def back_off(self, cause: FailureCause) -> None:
-        """Open for a while although the canary succeeds, because the dependency finds nearly all documents at fault."""
+        """Open for a while although the canary succeeds, because of a correlated failure."""
         if not self.is_open:
             error = DependencyError(self._service, f"nearly all documents: {cause.code}")
             self.open(error, self._pauses.back_off, WaitState.FAILING)
 
     async def recover(self) -> None:
-        """Whenever the breaker is open, ask the canary until it succeeds, and close; run until cancelled."""
+        """Ask the canary of an open breaker until it succeeds, and close; run until cancelled."""
         while True:
             await self._opened.wait()
             pause = self._pause
@@ -155,7 +159,10 @@ class Breakers:
 
     @contextlib.asynccontextmanager
     async def time_limit(self, seconds: float) -> AsyncIterator[None]:
-        """Raise TimeoutError when the block takes longer. The time while a breaker is open does not count."""
+        """Raise TimeoutError when the block takes longer.
+
+        The time while a breaker is open does not count.
+        """
         async with TimeLimit(seconds) as limit:
             if self._are_held:
                 limit.hold()
@@ -166,7 +173,10 @@ class Breakers:
                 self._limits.discard(limit)
 
     async def unavailable(self, services: set[str]) -> set[str]:
-        """Return which of these dependencies are unavailable. One without a canary counts as unavailable."""
+        """Return which of these dependencies are unavailable.
+
+        One without a canary counts as unavailable.
+        """
         known = [service for service in services if service in self._breakers]
         answers = await asyncio.gather(*(self._breakers[service].is_unavailable() for service in known))
         return (services - set(known)) | {service for service, is_down in zip(known, answers, strict=True) if is_down}

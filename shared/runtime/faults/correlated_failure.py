@@ -1,7 +1,8 @@
-"""Correlated failures: when nearly all documents fail alike, their common dependency is at fault, not they. Pure.
+"""Correlated failures: when nearly all documents fail alike, their dependency is at fault. Pure.
 
-A server may answer its canary and still refuse every document: another model behind the same address, a collection
-that somebody changed. Without this check every document would end as a dead letter.
+A server may answer its canary and still refuse every document: another model behind the same
+address, a collection that a person changed. Without this check every document would end as a dead
+letter.
 """
 
 from collections.abc import Iterable
@@ -37,7 +38,10 @@ class CorrelatedFailures:
         self._last: dict[str, FailureCause | None] = {}  # by document id, the latest at the end
 
     def note(self, outcomes: Iterable[tuple[str, Outcome]]) -> FailureCause | None:
-        """Note outcomes by document id; return the cause that over 80% of the last 20 distinct documents share."""
+        """Note outcomes by document id.
+
+        Returns the cause that over 80% of the last 20 distinct documents share.
+        """
         for document_id, outcome in outcomes:
             cause = cause_of(outcome)
             if cause is None and isinstance(outcome, Retry):

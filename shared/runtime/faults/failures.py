@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 
 class Failures:
-    """Maps errors to outcomes, and outcomes to what they cost once the state of the dependencies is known."""
+    """Maps errors to outcomes, and charges these when the state of the dependencies is known."""
 
     def __init__(self, stage: StageName, max_attempts: int, breakers: Breakers, rng: random.Random) -> None:
         self._stage = stage
@@ -38,8 +38,9 @@ class Failures:
     async def attribute(self, documents: Sequence[Document], outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Charge failures to the documents or to the dependencies that they name.
 
-        While a dependency is unavailable its failures cost nothing. If it is healthy, a document that makes it fail
-        pays an attempt; but if nearly all documents do, the dependency is at fault and the stage backs off.
+        While a dependency is unavailable its failures cost nothing. If it is healthy, a document
+        that makes it fail pays an attempt; but if nearly all documents do, the dependency is at
+        fault and the stage backs off.
         """
         named = {o.dependency for o in outcomes if isinstance(o, Retry) and o.dependency is not None}
         healthy = named - await self._breakers.unavailable(named)

@@ -1,4 +1,4 @@
-"""Decisions about faults, as pure functions: what an error means, and how to treat an entry that was redelivered."""
+"""Decisions about faults: what an error means, how to treat a redelivered entry. Pure."""
 
 import enum
 import traceback
@@ -18,8 +18,8 @@ class Treatment(enum.Enum):
     """How an entry is worked on."""
 
     RUN = enum.auto()
-    SPLIT = enum.auto()  # one of its documents may have crashed a worker: deliver each one by itself
-    QUARANTINE = enum.auto()  # run it with nothing beside it, so that a crash takes no other entry down
+    SPLIT = enum.auto()  # one of its documents may have crashed a worker: deliver each by itself
+    QUARANTINE = enum.auto()  # run it alone, so that a crash takes no other entry down
     DEAD_LETTER = enum.auto()
 
 
@@ -33,7 +33,10 @@ def treatment_of(deliveries: int, documents: int, max_deliveries: int) -> Treatm
 
 
 def outcome_of(error: BaseException, attempts: int, max_attempts: int, jitter: float) -> Retry | Dead:
-    """Return the outcome of a document that raised `error` after `attempts` attempts; `jitter` is uniform in 0..1."""
+    """Return the outcome of a document that raised `error` after `attempts` attempts.
+
+    `jitter` is uniform in 0..1.
+    """
     if isinstance(error, RejectedError):
         return Dead(error.code, storable(error.reason), attempts=1, dependency=error.service)
     if isinstance(error, DependencyError):
@@ -69,7 +72,7 @@ def retry_delay(attempts: int, jitter: float) -> float:
 
 
 def storable(text: str) -> str:
-    """Return the text as Postgres stores it: no NUL, no lone surrogates, and only the last 4,000 characters."""
+    """Return the text as Postgres stores it: its last 4,000 characters, no NUL, no lone surrogate."""
     return text[-_MAX_ERROR_CHARACTERS:].replace("\0", "").encode(errors="replace").decode()
 
 

@@ -1,8 +1,8 @@
 """Finds pending entries that Redis would not let anybody reclaim, because its clock was set back.
 
-Redis counts an entry's idle time from the time of its delivery, and reports 0 while that time lies in the future. An
-entry whose lease is renewed gets older between renewals. So an entry with an idle time of 0 ms at every look for a
-whole lease has been abandoned.
+Redis counts an entry's idle time from the time of its delivery, and reports 0 while that time lies
+in the future. An entry whose lease is renewed gets older between renewals. So an entry with an idle
+time of 0 ms at every look for a whole lease has been abandoned.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,10 @@ class ClockSkew:
         self._seen: dict[tuple[bytes, bytes], tuple[float, int]] = {}  # id, consumer -> first look, looks
 
     def abandoned(self, pending: Iterable[dict[str, Any]], now: float) -> list[bytes]:
-        """Look at rows of XPENDING; return the ids to reclaim. `now` is in seconds of any steady clock."""
+        """Look at rows of XPENDING; return the ids to reclaim.
+
+        `now` is in seconds of any steady clock.
+        """
         fresh = [(row["message_id"], row["consumer"]) for row in pending if row["time_since_delivered"] == 0]
         before = self._seen
         self._seen = {key: (first, looks + 1) for key in fresh for first, looks in (before.get(key, (now, 0)),)}

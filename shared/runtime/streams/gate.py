@@ -1,6 +1,7 @@
-"""The downstream gate: a stage takes no new entries of a lane while that lane of the next stage's stream is full.
+"""The downstream gate: a stage reads no entries of a lane that is full in the next stage's stream.
 
-A lane is shut at its mark, in entries or bytes, and opens again below the low water, so that it does not flap.
+A lane is shut at its mark, in entries or bytes, and opens again below the low water, so that it
+does not flap.
 """
 
 import msgspec
@@ -35,7 +36,10 @@ def mark_of(stage: StageName, *, entries: int, size: int) -> Mark:
 
 
 class Gate:
-    """The room in the streams of `stage`, for the stage before it. Raises RedisError and OSError."""
+    """The room in the streams of `stage`, for the stage before it.
+
+    Raises RedisError and OSError.
+    """
 
     def __init__(self, redis: Redis, stage: StageName, mark: Mark) -> None:
         self._redis = redis
@@ -60,7 +64,7 @@ class Gate:
 
 
 def room_of(mark: Mark, fill: Fill, is_shut: bool) -> int:
-    """Return the number of entries that a lane has room for; one that was shut has none above the low water."""
+    """Return the entries that a lane has room for: none above the low water if it was shut."""
     level = max(fill.entries / mark.entries, fill.bytes / mark.bytes)
     if level >= (LOW_WATER if is_shut else 1):
         return 0

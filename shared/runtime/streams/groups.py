@@ -7,9 +7,10 @@ from shared.runtime.streams.lua import script
 
 
 async def create_groups(redis: Redis, stage: StageName) -> None:
-    """Create the stage's groups where they are missing, at 0: entries in a stream were not handled yet.
+    """Create the stage's groups where they are missing, at 0: its entries were not handled yet.
 
-    Creating a group deletes the marker in the same step, so that the dispatcher releases again what was pending.
+    Creating a group deletes the marker in the same step, so that the dispatcher releases again what
+    was pending.
     """
     join = redis.register_script(script("join"))
     for stream in stage.streams:

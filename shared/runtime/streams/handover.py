@@ -1,4 +1,4 @@
-"""The hand-over: an entry's messages are added and the entry is deleted, in one atomic step of its owner."""
+"""The hand-over: the owner of an entry adds its messages and deletes it, in one atomic step."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,10 @@ log = structlog.get_logger()
 
 
 class HandOver:
-    """The hand-over of one consumer. It waits while Redis is unavailable. Repeating a hand-over is harmless."""
+    """The hand-over of one consumer.
+
+    It waits while Redis is unavailable. Repeating a hand-over is harmless.
+    """
 
     def __init__(self, redis: Redis, consumer: Consumer, metrics: Metrics) -> None:
         self._script = redis.register_script(script("handover"))
@@ -28,7 +31,10 @@ class HandOver:
         self._refused = metrics.refused_handovers.labels(consumer.stage)
 
     async def pass_on(self, entry: Entry, message: EncodedMessage | None) -> bool:
-        """End the entry and send `message` to the next stage, if any; False if the lease was lost."""
+        """End the entry and send `message` to the next stage, if any.
+
+        False if the lease was lost.
+        """
         destination = entry.stream
         if message is not None:
             assert self._consumer.stage.next is not None
@@ -38,7 +44,10 @@ class HandOver:
         return is_won
 
     async def split(self, entry: Entry, header: Header) -> bool:
-        """Replace the entry by one for each document, in its own stream; False if the lease was lost."""
+        """Replace the entry by one for each document, in its own stream.
+
+        False if the lease was lost.
+        """
         log.warning("Batch split", stage=self._consumer.stage, entry_id=entry.id, deliveries=entry.deliveries)
         failpoint(self._consumer.stage, "splitting")
         is_won = await self._run(entry, entry.stream, split_message(header, entry.body, entry.deliveries - 1))

@@ -1,4 +1,4 @@
-"""Reading: new entries for free slots, entries of crashed consumers, and own ones after a lost reply."""
+"""Reading: new entries, entries of crashed consumers, and own entries after a lost reply."""
 
 import asyncio
 import time
@@ -33,7 +33,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
     clock: Callable[[], float] = time.monotonic
     gate: float = 0.05  # between looks at a gate that is shut
-    reserved: float = 0.04  # for a lane with reserved slots only; a slot of all lanes may become free meanwhile
+    reserved: float = 0.04  # for lanes with reserved slots; others may get a slot meanwhile
     error: float = 0.5
 
 
@@ -57,10 +57,10 @@ class Intake:
         self._cursors = dict.fromkeys(Lane, "0-0")
         self._skew = {lane: ClockSkew(consumer.lease) for lane in Lane}
         self._next_reclaim = 0.0
-        self._is_disturbed = False  # a reply may be lost, with entries that are pending here and not in flight
+        self._is_disturbed = False  # a reply was lost, and its entries may be pending, not in flight
 
     async def take(self, free: Mapping[Lane, int]) -> list[Entry]:
-        """Return up to `free` entries of each lane (two more at most), or none after a short wait."""
+        """Return up to `free` entries of each lane (two more at most); none after a short wait."""
         try:
             if self._is_disturbed:
                 return await self._recover()
@@ -80,9 +80,10 @@ class Intake:
         if not room:
             await asyncio.sleep(self._timing.gate)
             return []
-        if len(room) > 1 and (entries := await self._read_in_turn(room)):  # a single lane is waited for at once
+        if len(room) > 1 and (entries := await self._read_in_turn(room)):
             return entries
-        # COUNT is per stream: with COUNT 1 at most one entry of each lane comes, so two over the slots at most.
+        # COUNT is per stream: with COUNT 1 at most one entry of each lane comes, so two over the
+        # slots at most.
         return await self._read_group(list(room), count=1, block=self._block(free, room))
 
     async def _read_in_turn(self, room: Mapping[Lane, int]) -> list[Entry]:
@@ -94,7 +95,7 @@ class Intake:
         return []
 
     async def _open_lanes(self, free: Mapping[Lane, int]) -> dict[Lane, int]:
-        """Return the lanes with free slots that are not shut, and how many entries each may have."""
+        """Return how many entries each lane may have that has slots and is not shut."""
         room = await self._gate.room() if self._gate else free
         for lane in (lane for lane in Lane if room[lane] == 0):
             self._fair.found_empty(lane)
@@ -123,8 +124,9 @@ class Intake:
     async def _reclaim(self) -> list[Entry]:
         """Take over one entry whose lease has expired, if there is one.
 
-        One, because it may be what crashed its worker: entries that are claimed with it would each count another
-        delivery. The cursors are kept, since one call scans only a part of the pending entries.
+        One, because it may be what crashed its worker: entries that are claimed with it would each
+        count another delivery. The cursors are kept, since one call scans only a part of the
+        pending entries.
         """
         for lane in Lane:
             stream = self._stage.stream(lane)
@@ -140,7 +142,7 @@ class Intake:
                     continue
                 failpoint(self._stage, "reclaimed")
                 entry = await self._claimed(lane, entry_id, fields)
-                if entry.is_newer:  # it is given back, so that another look at once would only find it again
+                if entry.is_newer:  # it is given back: a look at once would only find it again
                     self._next_reclaim = self._timing.clock() + self._lease
                 return [entry]
         if set(self._cursors.values()) == {"0-0"}:
@@ -149,7 +151,7 @@ class Intake:
         return []
 
     async def _reclaim_skewed(self) -> list[Entry]:
-        """Take over one entry that has no idle time to reclaim it by, since Redis' clock was set back."""
+        """Take over one entry that has no idle time, since Redis' clock was set back."""
         for lane in Lane:
             stream = self._stage.stream(lane)
             pending: Any = await self._command.xpending_range(stream, self._stage, "-", "+", _PENDING)
@@ -163,9 +165,10 @@ class Intake:
         return []
 
     async def _recover(self) -> list[Entry]:
-        """After an error of Redis: renew what is held, then start what was delivered in a lost reply.
+        """After an error of Redis, renew what is held, and start what was in a lost reply.
 
-        Own entries are listed by XPENDING and fetched by XRANGE: reading the own PEL would count as deliveries.
+        Own entries are listed by XPENDING and fetched by XRANGE: reading the own PEL would count as
+        deliveries.
         """
         await create_groups(self._command, self._stage)
         await self._leases.renew()
@@ -185,7 +188,8 @@ class Intake:
         if not self._is_disturbed:
             log.warning("Reading disturbed", stage=self._stage, error=str(error))
         self._is_disturbed = True
-        # Other consumers may have been cut off as well: they get one lease to renew before their entries are taken.
+        # Other consumers may have been cut off as well: they get one lease to renew before their
+        # entries are taken.
         self._next_reclaim = self._timing.clock() + (0 if is_missing_group(error) else self._lease)
         await asyncio.sleep(self._timing.error)
 

@@ -1,4 +1,7 @@
-"""Deletes crashed consumers. Each process has a new consumer name, so that old names would pile up in the groups."""
+"""Deletes crashed consumers.
+
+Each process has a new consumer name, so that old names would pile up in the groups.
+"""
 
 import asyncio
 from typing import Any
@@ -12,7 +15,7 @@ from shared.runtime.streams.lua import script
 
 log = structlog.get_logger()
 
-_DEAD_AFTER_LEASES = 4  # a live consumer reads at least once a second, whether it gets something or not
+_DEAD_AFTER_LEASES = 4  # a live consumer reads at least once a second
 
 
 class Janitor:
@@ -33,9 +36,10 @@ class Janitor:
                 log.warning("Consumers not tidied", stage=self._consumer.stage, error=str(error))
 
     async def tidy(self) -> int:
-        """Delete dead consumers that hold nothing, and return how many; entries that one holds are reclaimed first.
+        """Delete dead consumers that hold nothing, and return how many.
 
-        The script checks again that nothing is pending: deleting such a consumer would lose its entries.
+        Entries of a consumer are reclaimed first. The script checks again that nothing is pending:
+        deleting such a consumer would lose its entries.
         """
         deleted = 0
         for stream in self._consumer.stage.streams:

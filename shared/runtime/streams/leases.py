@@ -1,4 +1,7 @@
-"""Leases: an entry that is renewed is not reclaimed. When its lease is lost, its work is cancelled."""
+"""Leases: an entry that is renewed is not reclaimed.
+
+When its lease is lost, its work is cancelled.
+"""
 
 import asyncio
 import contextlib
@@ -37,7 +40,9 @@ class Leases:
 
     @contextlib.contextmanager
     def hold(self, entry: Entry) -> Iterator[None]:
-        """Keep the entry leased while the block runs. If the lease is lost, cancel and leave the block.
+        """Keep the entry leased while the block runs.
+
+        If the lease is lost, cancel and leave the block.
 
         A task may hold an entry that it already holds.
         """
@@ -67,7 +72,10 @@ class Leases:
                 log.warning("Leases not renewed", entries=len(self._tasks), error=str(error))
 
     async def renew(self) -> None:
-        """Renew all leases now and cancel the work whose lease is lost. Raises RedisError and OSError."""
+        """Renew all leases now and cancel the work whose lease is lost.
+
+        Raises RedisError and OSError.
+        """
         held = list(self._tasks)
         if not held:
             return
@@ -78,19 +86,25 @@ class Leases:
             self._cancel(held[int(index)])
 
     async def release(self, entry: Entry) -> None:
-        """Give the entry back with its delivery. It can be reclaimed at once; without Redis, after its lease."""
+        """Give the entry back with its delivery.
+
+        It can be reclaimed at once; without Redis, after its lease.
+        """
         try:
             await self._count(entry, -1, idle_ms=int(self._consumer.lease * 1000) + 1)
         except (RedisError, OSError) as error:
             log.warning("Entry not given back", entry_id=entry.id, stream=entry.stream, error=str(error))
 
     async def uncount(self, entry: Entry) -> None:
-        """Take back the delivery of an entry that only waits, since it cannot be what crashes the worker now."""
-        with contextlib.suppress(RedisError, OSError):  # then the wait counts as a delivery, which is harmless
+        """Take back the delivery of an entry that only waits: it cannot crash the worker now."""
+        with contextlib.suppress(RedisError, OSError):  # then the wait counts, which is harmless
             await self._count(entry, -1)
 
     async def count(self, entry: Entry) -> bool:
-        """Count the delivery before work begins. False if the lease or Redis is lost: do not work on the entry."""
+        """Count the delivery before work begins.
+
+        False if the lease or Redis is lost: do not work on the entry.
+        """
         try:
             return await self._count(entry, 1)
         except (RedisError, OSError):
