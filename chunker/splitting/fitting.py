@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from chunker.splitting.counting import TokenCounter
-from chunker.splitting.outline import Outline
+from chunker.splitting.heading_tree import HeadingTree
 from chunker.splitting.prefix import Prefix, Prefixes
 from chunker.splitting.spans import Span, divide, overlap_start
 from shared.pipeline.messages import Chunk
@@ -41,7 +41,7 @@ class PageFitter:
 
     def __init__(self, markdown: str, title: str, counter: TokenCounter, limits: Limits) -> None:
         self._markdown = markdown
-        self.outline = Outline(markdown)
+        self.tree = HeadingTree(markdown)
         self._prefixes = Prefixes(counter, title, limits.prefix_tokens)
         self._counter = counter
         self._limits = limits
@@ -65,7 +65,7 @@ class PageFitter:
     def extend(self, chunks: list[Chunk], fitted: Iterable[Fitted]) -> None:
         """Add a chunk for each span, with its overlap; one that the next repeats entirely is taken back."""
         for each in fitted:
-            floor = self.outline.section_start(each.span.start)
+            floor = self.tree.section_start(each.span.start)
             chunk = self._chunk(each, max(floor, chunks[-1].start) if chunks else floor)
             if chunks and chunk.start <= chunks[-1].start:
                 chunks.pop()
@@ -90,7 +90,7 @@ class PageFitter:
         return Chunk(
             text=self._markdown[start : span.end],
             prefix=prefix.text,
-            headings=self.outline.path(span.start),
+            headings=self.tree.path(span.start),
             start=start,
             end=span.end,
             tokens=tokens,
@@ -108,7 +108,7 @@ class PageFitter:
         return overlap_start(self._markdown, span.start, floor, fits)
 
     def _prefix(self, offset: int) -> Prefix:
-        return self._prefixes.of(self.outline.path(offset))
+        return self._prefixes.of(self.tree.path(offset))
 
     def _text(self, span: Span) -> str:
         return self._markdown[span.start : span.end]

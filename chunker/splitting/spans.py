@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from semantic_text_splitter import MarkdownSplitter
 
-from chunker.splitting.outline import Outline
+from chunker.splitting.heading_tree import HeadingTree
 
 # MarkdownSplitter is quadratic in what it is given (1 MB of short lines 6 s, of CJK 7 s); so it
 # gets pieces.
@@ -29,13 +29,13 @@ class Span(NamedTuple):
     end: int
 
 
-def rough_spans(markdown: str, outline: Outline, max_characters: int) -> Iterator[Span]:
+def rough_spans(markdown: str, tree: HeadingTree, max_characters: int) -> Iterator[Span]:
     """Disjoint spans in order that cover all but whitespace, each within `max_characters`."""
     splitter = MarkdownSplitter(max_characters)
-    for start, end in _segments(markdown, outline, max(SEGMENT_CHARACTERS, 4 * max_characters)):
+    for start, end in _segments(markdown, tree, max(SEGMENT_CHARACTERS, 4 * max_characters)):
         for offset, text in splitter.chunk_indices(markdown[start:end]):
             first, last = start + offset, start + offset + len(text)
-            yield Span(first, outline.body_start(markdown, first, last), last)
+            yield Span(first, tree.body_start(markdown, first, last), last)
 
 
 def join_bare(markdown: str, spans: Iterable[Span], max_characters: int) -> Iterator[Span]:
@@ -96,17 +96,17 @@ def _boundary(markdown: str, low: int, high: int) -> int:
     return found.end() if found else low
 
 
-def _segments(markdown: str, outline: Outline, limit: int) -> Iterator[tuple[int, int]]:
+def _segments(markdown: str, tree: HeadingTree, limit: int) -> Iterator[tuple[int, int]]:
     start = 0
     while len(markdown) - start > limit:
-        end = _segment_end(markdown, outline, start, start + limit)
+        end = _segment_end(markdown, tree, start, start + limit)
         yield start, end
         start = end
     yield start, len(markdown)
 
 
-def _segment_end(markdown: str, outline: Outline, start: int, limit: int) -> int:
-    heading = outline.section_start(limit)
+def _segment_end(markdown: str, tree: HeadingTree, start: int, limit: int) -> int:
+    heading = tree.section_start(limit)
     if heading > start:
         return heading
     for separator in ("\n\n", "\n", " "):

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from chunker.splitting.cleaning import clean
 from chunker.splitting.counting import TokenCounter
 from chunker.splitting.fitting import Limits, PageFitter
-from chunker.splitting.outline import MAX_TITLE_CHARACTERS
+from chunker.splitting.heading_tree import MAX_TITLE_CHARACTERS
 from chunker.splitting.spans import join_bare, rough_spans
 from shared.pipeline.messages import Chunk
 from shared.service.errors import ConfigurationError, RejectedError
@@ -59,7 +59,7 @@ class Splitter:
         """
         page = PageFitter(markdown, _line(title), self._counter, self._limits)
         capacity = min(self._limits.characters, self._limits.fresh_tokens * CHARACTERS_PER_TOKEN)
-        spans = join_bare(markdown, rough_spans(markdown, page.outline, capacity), capacity)
+        spans = join_bare(markdown, rough_spans(markdown, page.tree, capacity), capacity)
         chunks: list[Chunk] = []
         while group := list(islice(spans, GROUP)):
             page.extend(chunks, page.fit(group))

@@ -19,7 +19,7 @@ def character_class(characters: Iterable[str]) -> str:
 
 
 def marks() -> list[str]:
-    """What belongs to the letter before it: accents, and the vowels of many scripts.
+    """What belongs to the character before it: accents, and the vowels of many scripts.
 
     All stand below plane 2.
     """

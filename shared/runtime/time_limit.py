@@ -10,7 +10,7 @@ from typing import Self
 class TimeLimit:
     """An async context manager that cancels its block after `seconds` and raises TimeoutError.
 
-    Its time stands still while there are more calls of `hold` than of `go_on`. Without seconds
+    Its time is stopped while there are more calls of `hold` than of `go_on`. Without seconds
     there is no limit.
     """
 

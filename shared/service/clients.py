@@ -288,6 +288,6 @@ _POSTGRES_AWAY = (
 )
 
 
-def is_redis_away(error: BaseException) -> bool:
+def is_redis_unavailable(error: BaseException) -> bool:
     """Whether the command may be tried again: the server or the way to it failed, or it takes no writes now."""
     return isinstance(error, RedisConnectionError | RedisTimeoutError | OSError) or is_refusing_writes(error)

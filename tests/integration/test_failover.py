@@ -15,7 +15,13 @@ from redis.exceptions import ReadOnlyError, RedisError
 
 from local.ports import free_port
 from local.redis import find_redis_server
-from shared.service.clients import check_redis, is_postgres_unavailable, is_redis_away, postgres_pool, redis_command
+from shared.service.clients import (
+    check_redis,
+    is_postgres_unavailable,
+    is_redis_unavailable,
+    postgres_pool,
+    redis_command,
+)
 from shared.service.errors import ConfigurationError, DependencyError
 from tests.support.stage_harness import Servers
 from tests.support.waiting import wait_until
@@ -64,7 +70,7 @@ async def _writes(client: Redis) -> bool:
     try:
         return bool(await client.set("key", "value"))
     except Exception as error:
-        if not is_redis_away(error):
+        if not is_redis_unavailable(error):
             raise
         return False
 

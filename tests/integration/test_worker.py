@@ -67,8 +67,8 @@ async def test_what_ends_is_counted_and_the_last_one_finishes_the_job(servers: S
         await wait_until(lambda: job_status(servers, job), description="the job's end")
     row = await servers.pool.fetchrow("SELECT status, succeeded, failed FROM webhook.jobs WHERE job_id = $1", job)
     assert tuple(row) == ("partial", 8, 1)
-    letters = await servers.pool.fetch("SELECT position, stage, code, error FROM webhook.dead_letters")
-    assert [tuple(letter) for letter in letters] == [(4, "chunker", "bad", "a bad document")]
+    dead_letters = await servers.pool.fetch("SELECT position, stage, code, error FROM webhook.dead_letters")
+    assert [tuple(dead_letter) for dead_letter in dead_letters] == [(4, "chunker", "bad", "a bad document")]
 
 
 async def test_a_crawl_that_holds_all_slots_keeps_no_urgent_document_waiting(servers: Servers) -> None:
@@ -157,8 +157,8 @@ async def test_a_document_whose_worker_died_too_often_is_a_dead_letter(servers: 
     await abandon(servers, deliveries=4)
     async with running_worker(servers, done):
         await wait_until(lambda: job_status(servers, job), description="the job's end")
-    letter = await servers.pool.fetchrow("SELECT code, deliveries FROM webhook.dead_letters")
-    assert tuple(letter) == ("too_many_deliveries", 5)
+    dead_letter = await servers.pool.fetchrow("SELECT code, deliveries FROM webhook.dead_letters")
+    assert tuple(dead_letter) == ("too_many_deliveries", 5)
 
 
 async def test_a_lease_is_renewed_as_long_as_the_work_runs(servers: Servers) -> None:
@@ -249,7 +249,7 @@ async def test_a_bug_costs_an_attempt(servers: Servers) -> None:
     assert await attempts(servers, job) == [1, 1]
 
 
-async def test_while_a_dependency_is_unavailable_nothing_is_read_and_no_document_pays(servers: Servers) -> None:
+async def test_while_a_dependency_is_unavailable_nothing_is_read_and_it_costs_nothing(servers: Servers) -> None:
     job = await accept_documents(servers, 40)
     await release_all(servers)
     is_available = False
@@ -332,8 +332,8 @@ async def test_a_malformed_entry_is_kept_raw_and_stops_nobody(servers: Servers, 
     async with running_worker(servers, done):
         await wait_until(lambda: job_status(servers, job), description="the job's end")
         await wait_until(lambda: stream_is_empty(servers), description="the stream to be empty")
-    letter = await servers.pool.fetchrow("SELECT code, header, body FROM webhook.dead_letters")
-    assert tuple(letter) == ("malformed", fields.get("h"), fields.get("b", b""))
+    dead_letter = await servers.pool.fetchrow("SELECT code, header, body FROM webhook.dead_letters")
+    assert tuple(dead_letter) == ("malformed", fields.get("h"), fields.get("b", b""))
 
 
 async def test_an_entry_of_a_newer_release_is_left_to_a_newer_worker(servers: Servers) -> None:

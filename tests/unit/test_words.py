@@ -28,6 +28,15 @@ SUPPORT = tuple(
 )
 
 COVERED = (
+    "chunker",
+    "embedder/stage.py",
+    "indexer/stage.py",
+    "shared/pipeline",
+    "shared/runtime",
+    "tests/integration/test_worker.py",
+    "tests/unit/chunker",
+    "tests/unit/shared/pipeline",
+    "tests/unit/shared/runtime",
     "README.md",
     "deploy",
     "docs/README.md",

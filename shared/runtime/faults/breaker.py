@@ -1,6 +1,6 @@
 """Circuit breakers: while a dependency is unavailable, its stage reads nothing.
 
-So no document pays for an outage. A canary tells whether the dependency or the documents are at
+An outage costs no document an attempt. A canary tells whether the dependency or the documents are at
 fault. It is a request that must succeed if the dependency is healthy: one fixed word to embed, a
 read of the store.
 """

@@ -12,7 +12,7 @@ from shared.pipeline.entries import Consumer, Entry
 from shared.pipeline.failpoints import failpoint
 from shared.pipeline.messages import EncodedMessage, Header, body_parts, encode_body, encode_header
 from shared.runtime.streams.lua import script
-from shared.service.clients import is_redis_away
+from shared.service.clients import is_redis_unavailable
 from shared.service.errors import is_missing_group
 from shared.service.metrics import Metrics
 
@@ -54,7 +54,7 @@ class HandOver:
         failpoint(self._consumer.stage, "split")
         return is_won
 
-    @stamina.retry(on=is_redis_away, attempts=None, timeout=None, wait_initial=0.1, wait_max=2.0)
+    @stamina.retry(on=is_redis_unavailable, attempts=None, timeout=None, wait_initial=0.1, wait_max=2.0)
     async def _run(self, entry: Entry, destination: str, messages: Sequence[EncodedMessage]) -> bool:
         fields = [part for message in messages for part in (message.header, message.body)]
         try:

@@ -97,8 +97,8 @@ def test_every_combining_mark_is_capped_at_thirty() -> None:
 
 
 @given(st.lists(st.integers(0, 70_000), min_size=1, max_size=6), st.sampled_from(["a", "é", "漢"]))
-def test_long_lines_are_cut_at_spaces_where_there_are_some(lengths: list[int], letter: str) -> None:
-    text = " ".join(letter * length for length in lengths)
+def test_long_lines_are_cut_at_spaces_where_there_are_some(lengths: list[int], character: str) -> None:
+    text = " ".join(character * length for length in lengths)
     cleaned = clean(text)
     assert max(map(len, cleaned.split("\n"))) <= MAX_LINE_CHARACTERS
     assert "".join(cleaned.split()) == "".join(text.split())

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chunker.splitting.cleaning import clean
-from chunker.splitting.outline import Outline
+from chunker.splitting.heading_tree import HeadingTree
 from chunker.splitting.spans import Span, divide, join_bare, overlap_start, rough_spans
 from tests.unit.chunker.strategies import markdown
 
@@ -20,7 +20,7 @@ def joined(text: str, *spans: Span, max_characters: int = 300) -> list[str]:
 @given(markdown.map(clean), st.integers(20, 2000))
 def test_rough_spans_are_disjoint_short_and_leave_out_only_whitespace(text: str, max_characters: int) -> None:
     end = 0
-    for span in rough_spans(text, Outline(text), max_characters):
+    for span in rough_spans(text, HeadingTree(text), max_characters):
         assert not text[end : span.start].strip()
         assert span.start <= span.body <= span.end <= span.start + max_characters
         end = span.end
@@ -29,7 +29,7 @@ def test_rough_spans_are_disjoint_short_and_leave_out_only_whitespace(text: str,
 
 @given(markdown.map(clean).filter(lambda text: len(text) > 1), st.integers(2, 9))
 def test_dividing_makes_shorter_spans_and_leaves_out_only_whitespace(text: str, parts: int) -> None:
-    whole = Span(0, Outline(text).body_start(text, 0, len(text)), len(text))
+    whole = Span(0, HeadingTree(text).body_start(text, 0, len(text)), len(text))
     end = 0
     for span in divide(text, whole, parts):
         assert not text[end : span.start].strip()

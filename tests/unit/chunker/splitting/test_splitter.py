@@ -11,7 +11,7 @@ from tokenizers.pre_tokenizers import ByteLevel, Whitespace
 from tokenizers.trainers import BpeTrainer
 
 from chunker.splitting.cleaning import clean
-from chunker.splitting.outline import Outline
+from chunker.splitting.heading_tree import HeadingTree
 from chunker.splitting.splitter import Splitter
 from shared.pipeline.messages import Chunk
 from shared.service.errors import ConfigurationError, RejectedError
@@ -69,9 +69,9 @@ def test_small_bounds_hold_as_well(text: str, title: str) -> None:
 
 @given(markdown.map(clean))
 def test_headings_are_those_in_force_where_the_chunk_starts(text: str) -> None:
-    outline = Outline(text)
+    tree = HeadingTree(text)
     for chunk in SPLITTER.split(text, ""):
-        assert chunk.headings == outline.path(chunk.start)
+        assert chunk.headings == tree.path(chunk.start)
 
 
 @settings(max_examples=30)
@@ -120,9 +120,9 @@ def test_prose_overlaps_and_the_overlap_begins_with_a_sentence(splitter: Splitte
         assert after.text.startswith("The consumer")
 
 
-@pytest.mark.parametrize("letters", ["漢字仮名", "word ", "[", "x_y.z/"])
-def test_every_script_overlaps(splitter: Splitter, letters: str) -> None:
-    chunks = splitter.split(clean(letters * 1000), "")
+@pytest.mark.parametrize("characters", ["漢字仮名", "word ", "[", "x_y.z/"])
+def test_every_script_overlaps(splitter: Splitter, characters: str) -> None:
+    chunks = splitter.split(clean(characters * 1000), "")
     assert len(chunks) > 2
     assert all(before.end > after.start for before, after in pairwise(chunks))
 

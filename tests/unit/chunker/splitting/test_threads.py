@@ -80,7 +80,7 @@ async def test_waiting_for_a_thread_does_not_count(rig: Rig) -> None:
     await asyncio.gather(*busy)
 
 
-async def test_when_all_are_stuck_the_process_is_given_up_and_who_waits_is_not_to_blame(rig: Rig) -> None:
+async def test_when_all_are_stuck_the_process_is_given_up_and_waiting_documents_are_not_at_fault(rig: Rig) -> None:
     stuck = [asyncio.create_task(rig.block(SHORT)) for _ in range(2)]
     await asyncio.sleep(0)
     waiting = [asyncio.create_task(rig.block()) for _ in range(3)]

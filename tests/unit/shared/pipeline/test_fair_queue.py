@@ -41,7 +41,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_who_waits_in_a_higher_lane_is_next() -> None:
+async def test_the_higher_lane_is_served_next() -> None:
     rig = Rig(1)
     await rig.start(Lane.LOW, Lane.LOW, Lane.NORMAL, Lane.HIGH)
     for _ in range(4):
@@ -64,7 +64,7 @@ async def test_the_high_lane_has_slots_of_its_own() -> None:
     await rig.end_one()
     assert rig.held[3:] == [Lane.HIGH]
     await rig.end_one()
-    assert rig.held[4:] == [], "two are in work again"
+    assert rig.held[4:] == [], "two are in flight again"
     await rig.end_one()
     assert rig.held[4:] == [Lane.LOW]
 

@@ -68,7 +68,7 @@ def test_any_bytes_are_a_header_or_malformed(data: bytes) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_have_an_outline(data: bytes) -> None:
+def test_any_bytes_have_a_summary(data: bytes) -> None:
     assert len(summarize_header(data).documents) >= 0
 
 

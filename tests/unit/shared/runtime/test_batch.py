@@ -12,7 +12,7 @@ def failure_text(_document: str, error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-async def test_results_come_in_input_order_whoever_is_done_first() -> None:
+async def test_results_come_in_input_order_whichever_is_done_first() -> None:
     gates = {name: asyncio.Event() for name in "abc"}
 
     async def handle(document: str) -> str:

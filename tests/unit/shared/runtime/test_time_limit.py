@@ -1,4 +1,4 @@
-"""Time limits: they expire, they stand still while they are held, and they go on with what was left."""
+"""Time limits: they expire, they are stopped while they are held, and they go on with what was left."""
 
 import asyncio
 

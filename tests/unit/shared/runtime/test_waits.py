@@ -19,7 +19,7 @@ NOON = dt.datetime(2026, 11, 27, 12, 0, tzinfo=dt.UTC)
 
 
 class Clock:
-    """A clock that stands still until a test moves it; `now` and `monotonic` agree."""
+    """A clock that a test moves; `now` and `monotonic` agree."""
 
     def __init__(self) -> None:
         self.seconds = 0.0

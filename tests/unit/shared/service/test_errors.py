@@ -3,7 +3,7 @@
 import pytest
 from redis._parsers.base import BaseParser
 
-from shared.service.clients import is_redis_away
+from shared.service.clients import is_redis_unavailable
 from shared.service.errors import is_missing_group
 
 
@@ -26,12 +26,12 @@ def answered(text: str) -> BaseException:
     ],
 )
 def test_a_server_that_takes_no_writes_is_away(answer: str) -> None:
-    assert is_redis_away(answered(answer))
+    assert is_redis_unavailable(answered(answer))
 
 
 @pytest.mark.parametrize("answer", ["WRONGTYPE Operation against a key", "ERR syntax error", "BUSYGROUP exists"])
 def test_a_command_that_is_wrong_is_not_tried_again(answer: str) -> None:
-    assert not is_redis_away(answered(answer))
+    assert not is_redis_unavailable(answered(answer))
 
 
 def test_a_missing_group_is_told_by_name() -> None:

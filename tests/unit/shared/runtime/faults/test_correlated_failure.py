@@ -27,7 +27,7 @@ def test_if_over_80_percent_of_20_documents_fail_alike_the_dependency_is_at_faul
         [*[REFUSED] * 10, *[CHARGED] * 10],
         [*[REFUSED] * 20, *[GOOD] * 4],
         [Dead("empty_markdown", "no dependency says so")] * 30,
-        [Retry("TEI is away", 1.0, attempts=0, dependency="tei")] * 30,
+        [Retry("TEI is unavailable", 1.0, attempts=0, dependency="tei")] * 30,
         [Retry("a bug", 1.0, attempts=1)] * 30,
     ],
     ids=["16 of 20", "too few", "not alike", "over again", "our own judgement", "an outage", "a bug"],

@@ -1,4 +1,4 @@
-"""The hand-over: where messages go, who may hand over, and how a batch is split."""
+"""The hand-over: where messages go, which consumer may hand over, and how a batch is split."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ async def test_a_message_goes_to_the_same_lane_of_the_next_stage() -> None:
     assert args == [STAGE, "me", "1-0", b"h", b"b"]
 
 
-async def test_an_entry_that_has_ended_goes_away_without_a_message() -> None:
+async def test_an_entry_that_has_ended_is_deleted_without_a_message() -> None:
     rig = Rig(won, Consumer(stage=StageName.INDEXER, name="me", lease=30.0))
     assert await rig.handover.pass_on(entry(), None)
     [(keys, args)] = rig.redis.called("handover")

@@ -3,12 +3,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chunker.splitting.cleaning import clean
-from chunker.splitting.outline import Outline, plain
+from chunker.splitting.heading_tree import HeadingTree, plain
 from tests.unit.chunker.strategies import markdown
 
 
 def titles(text: str) -> list[tuple[int, str]]:
-    return [(heading.level, plain(heading.source)) for heading in Outline(text).headings]
+    return [(heading.level, plain(heading.source)) for heading in HeadingTree(text).headings]
 
 
 def test_atx_and_setext_headings_are_found() -> None:
@@ -47,12 +47,12 @@ def test_inline_code_at_the_start_of_a_line_opens_no_block() -> None:
 
 def test_the_path_at_a_place_is_the_headings_in_force_there() -> None:
     text = "intro\n# A\na\n### C\nc\n## B\nb\n# D\n"
-    outline = Outline(text)
-    assert outline.path(0) == ()
-    assert outline.path(text.index("# A")) == ("A",)
-    assert outline.path(text.index("c\n")) == ("A", "C")
-    assert outline.path(text.index("b\n")) == ("A", "B")
-    assert outline.path(len(text)) == ("D",)
+    tree = HeadingTree(text)
+    assert tree.path(0) == ()
+    assert tree.path(text.index("# A")) == ("A",)
+    assert tree.path(text.index("c\n")) == ("A", "C")
+    assert tree.path(text.index("b\n")) == ("A", "B")
+    assert tree.path(len(text)) == ("D",)
 
 
 @pytest.mark.parametrize(
@@ -77,14 +77,14 @@ def test_titles_are_shown_without_markup(source: str, text: str) -> None:
 
 
 @given(markdown.map(clean), st.integers(0, 3000))
-def test_headings_stand_where_the_outline_says(text: str, offset: int) -> None:
-    outline = Outline(text)
-    for heading in outline.headings:
+def test_headings_stand_where_the_tree_says(text: str, offset: int) -> None:
+    tree = HeadingTree(text)
+    for heading in tree.headings:
         line = text[heading.start : heading.end]
         assert line
         assert not line[0].isspace()
         assert heading.source.strip() in line
-    assert outline.section_start(offset) <= offset
-    body = outline.body_start(text, 0, len(text))
+    assert tree.section_start(offset) <= offset
+    body = tree.body_start(text, 0, len(text))
     assert 0 <= body <= len(text)
-    assert len(outline.path(offset)) <= 6
+    assert len(tree.path(offset)) <= 6

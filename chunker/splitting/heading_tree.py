@@ -39,7 +39,7 @@ class Heading(NamedTuple):
     parent: int
 
 
-class Outline:
+class HeadingTree:
     """The headings of one cleaned page, in order."""
 
     def __init__(self, markdown: str) -> None:
