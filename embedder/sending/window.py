@@ -213,7 +213,8 @@ class _Delay:
         latency = joined + timing.inference_s
         # A server that computes requests side by side has no queue, however long a large request
         # takes.
-        has_queue = waited > EMPTY * timing.inference_s or timing.inference_s > REQUEST_S
+        is_waiting = waited > EMPTY * timing.inference_s or timing.inference_s > REQUEST_S
+        has_queue = self._batch_inputs is not None or is_waiting
         # Embedders that joined late know only full batches: short ones must make no difference
         # between them.
         computing_s = max(0.0, timing.inference_s - max(self.service_s, SHORTEST_DELAY_S))
