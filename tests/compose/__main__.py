@@ -4,6 +4,7 @@ Missing images are made from Debian packages and the embedded servers, and remov
 """
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
@@ -25,14 +26,15 @@ def main() -> int:
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="millstream-compose-"))
     try:
-        compose = compose_command()
-        figures = _run(compose, directory, keep=options.keep)
+        figures = _run(compose_command(), directory, keep=options.keep)
     except UnavailableError as error:
+        shutil.rmtree(directory)
         _say(f"compose-test was not run: {error}")
         return 2
     except (AssertionError, CommandError) as error:
         _say(f"compose-test failed: {error}\nAll output: {directory}")
         return 1
+    shutil.rmtree(directory)
     sys.stdout.write(msgspec.json.encode(figures).decode() + "\n")
     if options.record:
         record(figures)

@@ -16,7 +16,7 @@ from tests.compose.images import ROOT, build_environment, own_image
 from tests.support.waiting import block_until
 
 PROCESSES = ("ingest", "chunker", "embedder", "indexer", "search")
-SERVERS = ("redis", "postgres", "qdrant", "tei")
+SERVERS = ("redis", "postgres", "qdrant", "tei", "proxy")
 _SECRETS = (
     "WEBHOOK_API_SECRET",
     "WEBHOOK_SECRET",
@@ -24,6 +24,7 @@ _SECRETS = (
     "POSTGRES_PASSWORD",
     "REDIS_PASSWORD",
 )
+_PORTS = ("INGEST_PORT", "REDIS_PORT", "PROXY_HTTP_PORT", "PROXY_HTTPS_PORT")
 _PAUSE = 0.5  # seconds between two looks
 _KILL = "import os, signal, sys; os.kill(int(sys.argv[1]), signal.SIGKILL)"
 
@@ -34,25 +35,18 @@ class Deployment:
     def __init__(self, compose: Sequence[str], log: Path, env_file: Path) -> None:
         self._project = f"millstream-test-{secrets.token_hex(3)}"
         # An env file of our own: that of the checkout, if there is one, is another deployment's.
-        options = (
-            "--file",
-            str(ROOT / "compose.yaml"),
-            "--project-name",
-            self._project,
-            "--env-file",
-            str(env_file),
-        )
-        self._argv = (*compose, *options)
+        project = ("--file", str(ROOT / "compose.yaml"), "--project-name", self._project)
+        self._argv = (*compose, *project, "--env-file", str(env_file), "--profile", "proxy")
         self._log = log
         self.secrets = {name: secrets.token_hex(32) for name in _SECRETS}
-        self.ingest_port, redis_port = free_port(), free_port()
-        ports = {"INGEST_PORT": str(self.ingest_port), "REDIS_PORT": str(redis_port)}
+        self.ports = {name: free_port() for name in _PORTS}
+        ports = {name: str(port) for name, port in self.ports.items()}
         self._environ = _clean_environ() | build_environment() | self.secrets | ports
         env_file.touch()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.ingest_port}"
+        return f"http://127.0.0.1:{self.ports['INGEST_PORT']}"
 
     def compose(self, *arguments: str) -> str:
         return run([*self._argv, *arguments], environ=self._environ, log=self._log)

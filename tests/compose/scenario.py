@@ -10,6 +10,7 @@ import msgspec
 from cli.client import ApiClient
 from tests.compose.deployment import PROCESSES, SERVERS, Deployment
 from tests.compose.images import own_image, sizes
+from tests.compose.proxy import wrong_answers
 from tests.compose.traffic import (
     LIST_POINTS,
     Crawl,
@@ -52,6 +53,9 @@ def run_scenario(deployment: Deployment, figures: Figures, say: Callable[[str], 
     _start(deployment, figures, say)
     api = ApiClient(deployment.url, deployment.secrets["WEBHOOK_API_SECRET"])
     figures.idle_mib = deployment.memory()
+    wrong = wrong_answers(deployment.ports, deployment.secrets["WEBHOOK_API_SECRET"])
+    assert not wrong, wrong
+    say("the proxy passes what it should")
 
     started = time.monotonic()
     _crawl(deployment, api, range(_QUIET_PAGES), 0.0, lambda: None)

@@ -119,14 +119,24 @@ def test_the_migration_runs_once_and_waits_for_postgres(
     assert migrate["depends_on"] == {"postgres": {"condition": "service_healthy"}}
 
 
-def test_ingest_and_redis_are_published_and_only_locally(
+def test_only_the_proxy_is_reached_from_other_hosts(
     services: dict[str, dict[str, Any]],
 ) -> None:
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
     assert {name: [with_defaults(port) for port in ports] for name, ports in published.items()} == {
         "ingest": ["127.0.0.1:50108:50108"],
         "redis": ["127.0.0.1:50104:6379"],
+        "proxy": ["80:80", "443:443"],
     }
+
+
+def test_the_proxy_is_started_on_demand_and_passes_the_api_and_the_page(services: dict[str, dict[str, Any]]) -> None:
+    assert {name: each["profiles"] for name, each in services.items() if "profiles" in each} == {"proxy": ["proxy"]}
+    assert "./deploy/Caddyfile:/etc/caddy/Caddyfile:ro" in services["proxy"]["volumes"]
+    caddyfile = (ROOT / "deploy/Caddyfile").read_text()
+    [public] = re.findall(r"^\s*@public path (.*)$", caddyfile, re.MULTILINE)
+    assert set(public.split()) == {"/", "/static/*", "/session", "/api/*"}
+    assert f"reverse_proxy ingest:{PORTS['ingest']}" in caddyfile
 
 
 def test_any_stage_can_be_scaled(services: dict[str, dict[str, Any]]) -> None:
@@ -251,7 +261,9 @@ def test_qdrant_asks_for_a_key_and_reports_to_nobody(services: dict[str, dict[st
 
 def test_every_volume_is_declared(compose: dict[str, Any], services: dict[str, dict[str, Any]]) -> None:
     mounted = {volume.split(":")[0] for service in services.values() for volume in service.get("volumes", [])}
-    assert mounted == set(compose["volumes"])
+    files = {name for name in mounted if name.startswith("./")}
+    assert mounted - files == set(compose["volumes"])
+    assert all((ROOT / name).is_file() for name in files)
     assert "snapshots:/qdrant/snapshots" in services["qdrant"]["volumes"]
 
 
