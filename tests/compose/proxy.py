@@ -21,7 +21,9 @@ def wrong_answers(ports: Mapping[str, int], secret: str) -> list[str]:
     # Caddy signs the certificate of `localhost` itself.
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with httpx.Client(verify=context, trust_env=False, timeout=30.0) as client:
+    # Caddy is healthy a moment before it listens.
+    transport = httpx.HTTPTransport(verify=context, trust_env=False, retries=5)
+    with httpx.Client(transport=transport, timeout=30.0) as client:
         return list(_wrong(client, ports, {"Authorization": f"Bearer {secret}"}))
 
 
