@@ -17,6 +17,7 @@ from cli.reindex import reindex
 from cli.search import search
 from cli.serve import migrate_database, serve
 from cli.up import up
+from cli.verify import verify
 
 _HELP = """Index documents and search them.
 
@@ -63,6 +64,7 @@ app.add_typer(streams.app, name="streams")
 app.command()(documents.stats)
 app.command()(documents.prune)
 app.command()(reindex)
+app.command()(verify)
 app.command()(serve)
 app.command("migrate")(migrate_database)
 

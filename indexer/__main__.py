@@ -14,6 +14,7 @@ from indexer.settings import Settings
 from indexer.stage import IndexStage
 from indexer.store_guard import StoreGuard
 from indexer.target_collections import TargetCollections
+from indexer.verifier import Verifier
 from shared.jobs.registry import Registry
 from shared.jobs.targets import Targets
 from shared.pipeline.lanes import Lane
@@ -33,6 +34,7 @@ async def serve(process: Process, settings: Settings) -> None:
     log.info("Service pool initialized", qdrant=settings.qdrant.qdrant_url)
     scrubs = Scrubs(
         Scrubber(registry, store),
+        Verifier(process.pool, store, settings.runtime.indexing_job_timeout),
         targets,
         process.metrics.scrubber,
         settings.indexer.scrub_interval,

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from indexer.qdrant.store import StoredPage, StoredPoint
+from indexer.verifier import Verifier
 from shared.jobs.registry import Decided
 from shared.jobs.targets import Targets
 from shared.service.errors import MillstreamError
@@ -89,10 +90,16 @@ class Scrubs:
     """Has each target scrubbed once an interval, by whichever indexer comes first."""
 
     def __init__(
-        self, scrubber: Scrubber, targets: Targets, metrics: ScrubberMetrics, interval: float
+        self,
+        scrubber: Scrubber,
+        verifier: Verifier,
+        targets: Targets,
+        metrics: ScrubberMetrics,
+        interval: float,
     ) -> None:
         """`interval` in seconds."""
         self._scrubber = scrubber
+        self._verifier = verifier
         self._targets = targets
         self._metrics = metrics
         self._interval = interval
@@ -118,6 +125,11 @@ class Scrubs:
             removed=scrubbed.removed,
             duration_ms=round((time.monotonic() - started) * 1000),
         )  # fmt: skip
+        verified = await self._verifier.verify(target, repair=True)
+        if verified.short:
+            log.error(
+                "Points lost, documents queued again", target=target, documents=verified.requeued
+            )
 
 
 def left_points(points: Iterable[StoredPoint], decided: Mapping[str, Decided]) -> list[StoredPoint]:

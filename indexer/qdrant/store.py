@@ -5,7 +5,7 @@ Every write waits until it can be searched, and every write may be repeated.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Self
@@ -17,6 +17,7 @@ from qdrant_client.models import (
     FieldCondition,
     Filter,
     FilterSelector,
+    MatchAny,
     MatchValue,
     PointIdsList,
     PointStruct,
@@ -146,6 +147,19 @@ class PointStore:
         except MissingCollectionError:
             return StoredPage([], None)
         return StoredPage([StoredPoint(r.id, **r.payload) for r in found if r.payload], next_id)
+
+    async def count_versions(self, collection: str, versions: Sequence[int]) -> Mapping[int, int]:
+        """Return how many points each of these versions has; a version without points is left out.
+
+        Raises MissingCollectionError if the collection is gone.
+        """
+        is_wanted = FieldCondition(key="version", match=MatchAny(any=list(versions)))
+        with qdrant_errors():
+            found = await self._client.facet(
+                collection, "version", limit=len(versions), exact=True,
+                facet_filter=Filter(must=[is_wanted]),
+            )  # fmt: skip
+        return {int(hit.value): hit.count for hit in found.hits}
 
     async def delete_points(self, collection: str, ids: Sequence[Any]) -> None:
         """Delete the points with these ids."""
