@@ -1,4 +1,4 @@
-"""Child processes: their starting, readiness and end, and what happens to them when the parent is killed."""
+"""Child processes: start, readiness and end, also after a kill of their parent."""
 
 import asyncio
 import signal

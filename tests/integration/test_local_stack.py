@@ -1,4 +1,4 @@
-"""The embedded stack with real servers: start and stop, crashes, what survives, and what is refused."""
+"""The embedded stack with real servers: start, stop, crashes, durability and refusals."""
 
 import contextlib
 import os
