@@ -20,7 +20,7 @@ Repair = Annotated[
 
 
 def verify(collection: Collection = None, repair: Repair = False, as_json: Json = False) -> None:
-    """Count the points of each document in Qdrant, and compare them with Postgres.
+    """Find documents whose points in Qdrant are missing.
 
     Use it after a snapshot of Qdrant was restored, or points were deleted by hand. The indexers do
     the same with --repair after each WEBHOOK_SCRUB_INTERVAL. It asks Qdrant and Postgres directly:
