@@ -22,7 +22,7 @@ class Metrics:
             registry, "batch_seconds", "Time of one batch message in a stage.", _BATCH_SECONDS, "stage"
         )
         self.document_seconds = _histogram(
-            registry, "document_seconds", "Time of one document in a stage, with the batch message it came in.",
+            registry, "document_seconds", "Time of the batch message of one document in a stage.",
             _BATCH_SECONDS, "stage",
         )  # fmt: skip
         self.indexing_seconds = _histogram(
@@ -37,7 +37,7 @@ class Metrics:
         self.documents = _counter(
             registry, "documents_total", "Documents that left a stage, by outcome.", "stage", "outcome"
         )
-        self.in_flight = _gauge(registry, "in_flight_batches", "Batch messages in work in this process.", "stage")
+        self.in_flight = _gauge(registry, "in_flight_batches", "Batch messages in flight in this process.", "stage")
         self.redeliveries = _counter(
             registry, "redeliveries_total", "Entries that were delivered more than once.", "stage"
         )
@@ -45,7 +45,7 @@ class Metrics:
             registry, "refused_handovers_total", "Hand-overs refused because the lease was lost.", "stage"
         )
         self.open_breakers = _gauge(
-            registry, "open_breakers", "1 while the dependency is away and the stage reads nothing.", "dependency"
+            registry, "open_breakers", "1 while the dependency is unavailable and the stage reads nothing.", "dependency"
         )
         self.request_seconds = _histogram(
             registry, "request_seconds", "Time of one request to a dependency.", _REQUEST_SECONDS,
@@ -54,10 +54,10 @@ class Metrics:
         self.accepted = _counter(registry, "accepted_documents_total", "Documents accepted by ingest.", "lane")
         self.released = _counter(registry, "released_documents_total", "Documents released to the streams.", "lane")
         self.callbacks = _counter(
-            registry, "callbacks_total", "Completion webhooks that were sent, by outcome of the try.", "outcome"
+            registry, "callbacks_total", "Completion webhooks that were sent, by outcome of the attempt.", "outcome"
         )
         self.event_loop_lag = _histogram(
-            registry, "event_loop_lag_seconds", "How late a timer of the process's event loop rang.", _LAG_SECONDS
+            registry, "event_loop_lag_seconds", "Delay of a timer in the event loop of the process.", _LAG_SECONDS
         )
 
     # A process shows what it measures: the groups are registered when somebody asks for them.
@@ -100,7 +100,7 @@ class TeiMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.input_limit = _gauge(
-            registry, "tei_input_limit", "Inputs that may be in flight from this process to a TEI server now.", "server"
+            registry, "tei_input_limit", "Current limit of inputs in flight from this process to a TEI server.", "server"
         )
         self.inputs_in_flight = _gauge(
             registry, "tei_inputs_in_flight", "Inputs that are in flight from this process to a TEI server.", "server"
@@ -117,7 +117,7 @@ class SearchMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._seconds = _histogram(
-            registry, "search_seconds", "Time of one search, all of it or what it waited for.", _SEARCH_SECONDS, "part"
+            registry, "search_seconds", "Time of one search: in total, or of one part.", _SEARCH_SECONDS, "part"
         )
 
     def observe(self, part: str, seconds: float) -> None:
@@ -129,9 +129,9 @@ class ScrubberMetrics:
     """What the scrubber has looked at and found."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.passes = _counter(registry, "scrubs_total", "Passes over a collection in search of left points.")
+        self.passes = _counter(registry, "scrubs_total", "Passes over a collection to find points left behind.")
         self.points = _counter(
-            registry, "scrubbed_points_total", "Points of versions long decided against that these passes deleted."
+            registry, "scrubbed_points_total", "Points of obsolete versions that these passes deleted."
         )
 
 

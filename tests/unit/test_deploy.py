@@ -45,7 +45,8 @@ def expressions() -> Iterator[str]:
     yield from (rule["expr"] for rule in alerts())
     yield from (target["expr"] for panel in dashboard() for target in panel["targets"])
     [questions] = code_blocks("metrics.md", "promql")
-    yield from (line for line in questions.splitlines() if not line.startswith("#"))
+    whole = questions.replace("\n ", " ")  # an indented line continues the one before it
+    yield from (line for line in whole.splitlines() if not line.startswith("#"))
 
 
 def series() -> dict[str, set[str]]:

@@ -219,6 +219,20 @@ def test_links_between_pages_lead_to_a_file_and_a_heading() -> None:
     assert not broken
 
 
+def test_every_file_that_a_page_names_is_there() -> None:
+    invented = {"shared/jobs/sql/NNNN_name.sql", "my_chunker.py", "test_my_chunker.py"}
+    known = {path.name for package in (*PACKAGES, "tests", "bench") for path in (ROOT / package).rglob("*.*")}
+    missing = [
+        (page.name, name)
+        for page in PAGES
+        for name in re.findall(r"`([\w/]+\.(?:py|lua|sql))`", page.read_text())
+        if name not in invented
+        and not (ROOT / name).exists()
+        and ("/" in name.removeprefix("lua/") or Path(name).name not in known)
+    ]
+    assert not missing
+
+
 def test_every_page_is_reached_from_the_index() -> None:
     reached: set[Path] = set()
     left = [ROOT / "README.md"]

@@ -11,8 +11,11 @@ from tests.unit.test_words import LOCAL, ROOT, SUPPORT, sources
 
 MAX_COLUMNS = 100
 URL = re.compile(r"https?://\S{20,}|\]\([^)]+\)")
+TABLE_OR_FIGURES = ("|", '{"')  # rows of a table, and the figures that the benchmarks write
 
 COVERED = (
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "README.md",
     ".env.example",
     "Dockerfile",
@@ -24,13 +27,20 @@ COVERED = (
     "docs/api.md",
     "docs/architecture.md",
     "docs/compatibility.md",
+    "docs/decisions",
     "docs/docker.md",
+    "docs/failover.md",
+    "docs/glossary.md",
     "docs/logging.md",
+    "docs/metrics.md",
     "docs/operations.md",
+    "docs/performance.md",
     "docs/reindex.md",
     "docs/reliability.md",
+    "docs/runbooks",
     "docs/settings.md",
     "docs/tracing.md",
+    "docs/tutorial.md",
     "examples",
     "indexer",
     "ingest/__main__.py",
@@ -62,7 +72,7 @@ def too_long(text: str, *, is_markdown: bool) -> list[str]:
     return [
         f"line {number} has {len(line)} columns"
         for number, line in enumerate(text.splitlines(), start=1)
-        if len(line) > MAX_COLUMNS and not (is_markdown and line.startswith("|")) and not URL.search(line)
+        if len(line) > MAX_COLUMNS and not (is_markdown and line.startswith(TABLE_OR_FIGURES)) and not URL.search(line)
     ]
 
 
