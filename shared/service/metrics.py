@@ -45,7 +45,10 @@ class Metrics:
             registry, "refused_handovers_total", "Hand-overs refused because the lease was lost.", "stage"
         )
         self.open_breakers = _gauge(
-            registry, "open_breakers", "1 while the dependency is unavailable and the stage reads nothing.", "dependency"
+            registry,
+            "open_breakers",
+            "1 while the dependency is unavailable and the stage reads nothing.",
+            "dependency",
         )
         self.request_seconds = _histogram(
             registry, "request_seconds", "Time of one request to a dependency.", _REQUEST_SECONDS,
@@ -100,7 +103,7 @@ class TeiMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.input_limit = _gauge(
-            registry, "tei_input_limit", "Current limit of inputs in flight from this process to a TEI server.", "server"
+            registry, "tei_input_limit", "Current limit of inputs in flight to a TEI server.", "server"
         )
         self.inputs_in_flight = _gauge(
             registry, "tei_inputs_in_flight", "Inputs that are in flight from this process to a TEI server.", "server"
