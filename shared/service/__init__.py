@@ -1,1 +1,4 @@
-"""What every process needs: settings, clients, HTTP, errors, logs, metrics. It does not know the pipeline."""
+"""What every process needs: settings, clients, HTTP, errors, logs, metrics.
+
+It does not know the pipeline.
+"""

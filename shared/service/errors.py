@@ -1,12 +1,13 @@
-"""What can go wrong, by who must act on it.
+"""Errors, classified by what must happen next.
 
     MillstreamError
-    ├── ConfigurationError   the operator: a service refuses to start and says the remedy
-    ├── DependencyError      time: Redis, Postgres, TEI or Qdrant is away; costs a document no attempt
-    ├── RejectedError        the document's author: a dead letter, never tried again by itself
-    └── DrainingError        another process: this one ends before it can do the work
+    ├── ConfigurationError   the operator acts; a service refuses to start
+    ├── DependencyError      wait; a dependency is unavailable, which costs no attempt
+    ├── RejectedError        the author acts; the document is a dead letter
+    └── DrainingError        another process does the work; this one drains
 
-Anything else that leaves a handler is a bug: retried to the limit, then a dead letter with its traceback.
+Any other exception of a handler is a bug: retried up to the limit, then a dead letter with the
+traceback.
 """
 
 from typing import ClassVar
@@ -19,13 +20,20 @@ class MillstreamError(Exception):
 
 
 class ConfigurationError(MillstreamError):
-    """A setting or a server's state that makes starting unsafe; the message names the remedy."""
+    """A setting, or the state of a server, that makes a start unsafe.
+
+    The message names the remedy.
+    """
 
 
 class DependencyError(MillstreamError):
-    """A dependency did not do its part. `service` is redis, postgres, tei, qdrant, or splitter (the chunker's own)."""
+    """A dependency failed.
 
-    may_be_at_fault: ClassVar[bool] = False  # the document, if the dependency turns out to be healthy
+    `service` is redis, postgres, tei, qdrant, or splitter (the chunker's own).
+    """
+
+    # The document, if the canary shows that the dependency is healthy.
+    may_be_at_fault: ClassVar[bool] = False
 
     def __init__(self, service: str, reason: str) -> None:
         super().__init__(f"{service}: {reason}")
@@ -34,9 +42,11 @@ class DependencyError(MillstreamError):
 
 
 class RejectedError(MillstreamError):
-    """This document can never succeed as it is. `code` is a short, stable word for filters and counters.
+    """This document can never succeed unchanged.
 
-    `service` is the dependency that says so, None if we found it ourselves.
+    `code` is a short, stable word for filters and counters.
+
+    `service` is the dependency that rejected it, None if millstream did.
     """
 
     def __init__(self, code: str, reason: str, service: str | None = None) -> None:
@@ -47,23 +57,27 @@ class RejectedError(MillstreamError):
 
 
 class DrainingError(MillstreamError):
-    """The process drains and does not begin this work any more; its entry goes back to the stream at once."""
+    """The process drains and does not start this work; the entry returns to the stream at once."""
 
     def __init__(self) -> None:
         super().__init__("the process is draining")
 
 
-# redis-py has no class for most of these: they are told apart by the word that the server's text begins with.
+# redis-py has no class for most of these. The first word of the server's text distinguishes them.
 
 
 def is_missing_group(error: BaseException) -> bool:
-    """The consumer group or its stream is gone (FLUSHALL, XGROUP DESTROY)."""
+    """Return whether the consumer group or its stream does not exist (FLUSHALL, XGROUP DESTROY)."""
     return isinstance(error, ResponseError) and "NOGROUP" in str(error)
 
 
 def is_refusing_writes(error: BaseException) -> bool:
-    """Redis is up but takes no writes: memory full, disk full, a replica, too few replicas, or a script that hangs."""
-    # Where redis-py has a class, it cuts the word by which the server names the error off the text.
+    """Return whether Redis answers but refuses writes.
+
+    Memory or disk is full, it is a replica or has too few, or a script hangs.
+    """
+    # Where redis-py has a class, it removes that word from the text.
     return isinstance(error, OutOfMemoryError | ReadOnlyError | MasterDownError) or (
-        isinstance(error, ResponseError) and str(error).startswith(("MISCONF", "NOREPLICAS", "BUSY "))
+        isinstance(error, ResponseError)
+        and str(error).startswith(("MISCONF", "NOREPLICAS", "BUSY "))
     )

@@ -12,7 +12,7 @@ from shared.service.http import ProblemError, json_response
 from shared.service.metrics import Metrics
 from shared.service.routes import add_routes, route
 
-_PROBE_TIMEOUT_S = 2.0  # a frozen dependency must not freeze the health page
+_PROBE_TIMEOUT_S = 2.0  # a frozen dependency must not block /health
 
 Check = Callable[[], Awaitable[None]]
 
@@ -22,7 +22,8 @@ class WaitState(enum.StrEnum):
 
     UNREACHABLE = "unreachable"  # requests fail, and so does the canary
     FAILING = "failing"  # the canary succeeds, but nearly all documents fail
-    NOT_ANSWERING = "not_answering"  # batches are in flight, none ends, and the dependency gives no answer
+    # Batches are in flight, none ends, and the dependency gives no answer.
+    NOT_ANSWERING = "not_answering"
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +36,7 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StageStatus(enum.StrEnum):
-    """Whether a stage works, or could if there were entries."""
+    """Whether a stage works, or could work if there were entries."""
 
     HEALTHY = "healthy"
     WAITING = "waiting"  # at least one worker waits for a dependency
@@ -43,7 +44,10 @@ class StageStatus(enum.StrEnum):
 
 
 class StageWait(Wait, frozen=True, kw_only=True):
-    """A dependency that workers of a stage wait for; `since` and `reason` are those of the longest wait."""
+    """A dependency that workers of a stage wait for.
+
+    `since` and `reason` are those of the longest wait.
+    """
 
     workers: int  # that wait for it
 
@@ -63,7 +67,8 @@ class HealthReport(msgspec.Struct, frozen=True, kw_only=True):
     status: str  # healthy or degraded
     services: dict[str, str]
     timestamp: dt.datetime
-    stages: dict[str, StageHealth] | msgspec.UnsetType = msgspec.UNSET  # of ingest, after its first look at Redis
+    # Of ingest, after its first read of Redis.
+    stages: dict[str, StageHealth] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Health(msgspec.Struct, kw_only=True):
@@ -73,7 +78,8 @@ class Health(msgspec.Struct, kw_only=True):
     instance: str  # host:pid:boot id, as in log lines
     is_ready: bool = False
     is_draining: bool = False
-    complete: Callable[[HealthReport], HealthReport] = lambda report: report  # adds what the checks do not see
+    # Adds what the checks do not cover.
+    complete: Callable[[HealthReport], HealthReport] = lambda report: report
 
 
 class Liveness(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +88,7 @@ class Liveness(msgspec.Struct, frozen=True, kw_only=True):
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     status: str
-    instance: str  # the process that answers: another one may have the port that was expected to be its own
+    instance: str  # of the process that answers, which may be another one on the same port
 
 
 class HealthApi:
@@ -107,14 +113,27 @@ class HealthApi:
     async def get_livez(self, _request: web.Request) -> web.Response:
         return json_response(Liveness(status="alive"))
 
-    @route("GET /readyz", "Readiness for work", {200: Readiness}, errors=(503,), is_open=True, is_lenient=True)
+    @route(
+        "GET /readyz",
+        "Readiness for work",
+        {200: Readiness},
+        errors=(503,),
+        is_open=True,
+        is_lenient=True,
+    )
     async def get_readyz(self, _request: web.Request) -> web.Response:
         if self._health.is_ready and not self._health.is_draining:
             return json_response(Readiness(status="ready", instance=self._health.instance))
         raise ProblemError(503, "Not Ready", "draining" if self._health.is_draining else "starting")
 
-    @route("GET /metrics", "Metrics in the text format of Prometheus", {200: str}, media="text/plain",
-           is_open=True, is_lenient=True)  # fmt: skip
+    @route(
+        "GET /metrics",
+        "Metrics in the text format of Prometheus",
+        {200: str},
+        media="text/plain",
+        is_open=True,
+        is_lenient=True,
+    )
     async def get_metrics(self, _request: web.Request) -> web.Response:
         headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         return web.Response(body=self._metrics.render(), headers=headers)

@@ -12,13 +12,13 @@ log = structlog.get_logger()
 
 REQUEST_ID = web.RequestKey("request_id", str)
 
-# For requests between our own servers. Qdrant sends compressed answers in chunks, whose last segment waits for our
-# delayed ACK: 44 ms for each read over a kept connection. Elsewhere a proxy on the way may do the same.
+# For requests between servers. Qdrant sends compressed responses in chunks, and the last segment
+# waits for the delayed ACK: 44 ms for each read over a kept connection. A proxy may do the same.
 UNCOMPRESSED = {"Accept-Encoding": "identity"}
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of an answer that is an error."""
+    """The body of an error response."""
 
     title: str
     status: int
@@ -27,9 +27,11 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProblemError(Exception):
-    """An answer that is an error, as problem+json (RFC 9457)."""
+    """An error response, as problem+json (RFC 9457)."""
 
-    def __init__(self, status: int, title: str, detail: str = "", headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, title: str, detail: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(detail or title)
         self.status = status
         self.title = title
@@ -37,15 +39,22 @@ class ProblemError(Exception):
         self.headers = headers or {}
 
 
-def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """A JSON answer; Structs, dates and enums go out as msgspec encodes them."""
+def json_response(
+    value: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Return a JSON response; msgspec encodes Structs, dates and enums."""
     return web.Response(
-        body=msgspec.json.encode(value), status=status, content_type="application/json", headers=headers
+        body=msgspec.json.encode(value),
+        status=status,
+        content_type="application/json",
+        headers=headers,
     )
 
 
 def problem_response(error: ProblemError, request_id: str) -> web.Response:
-    body = Problem(title=error.title, status=error.status, detail=error.detail, request_id=request_id)
+    body = Problem(
+        title=error.title, status=error.status, detail=error.detail, request_id=request_id
+    )
     return web.Response(
         body=msgspec.json.encode(body),
         status=error.status,
@@ -67,11 +76,19 @@ async def problem_middleware(request: web.Request, handler: Any) -> web.StreamRe
         if error.status < 400:
             raise
         allowed = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
-        response = problem_response(ProblemError(error.status, error.reason, error.text or "", allowed), request_id)
-    except Exception:
-        log.exception("Request failed", method=request.method, path=request.path, request_id=request_id)
         response = problem_response(
-            ProblemError(500, "Internal Server Error", "an unexpected error; the log has it under this request id"),
+            ProblemError(error.status, error.reason, error.text or "", allowed), request_id
+        )
+    except Exception:
+        log.exception(
+            "Request failed", method=request.method, path=request.path, request_id=request_id
+        )
+        response = problem_response(
+            ProblemError(
+                500,
+                "Internal Server Error",
+                "unexpected error: the log of the service has it under this request id",
+            ),
             request_id,
         )
     if not response.prepared:

@@ -1,4 +1,7 @@
-"""Every Prometheus metric, in one place; docs/metrics.md lists them. One instance per process, on its own registry."""
+"""Every Prometheus metric, in one place; docs/metrics.md lists them.
+
+One instance per process, on its own registry.
+"""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -9,24 +12,38 @@ _BATCH_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300,
 _WAITING_SECONDS = (0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400)
 _LAG_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _SEARCH_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-_SAVES = {"chunker": "unchanged", "embedder": "cache"}  # why each stage need not ask TEI
+_SAVES = {"chunker": "unchanged", "embedder": "cache"}  # why a stage saves requests to TEI
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-    """The metrics of one process. Labels are bounded: stage, lane, outcome, reason - never an id."""
+    """The metrics of one process.
+
+    Labels are bounded: stage, lane, outcome, reason - never an id.
+    """
 
     def __init__(self) -> None:
-        registry = self.registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
+        self._add_times(self.registry)
+        self._add_counts(self.registry)
+
+    def _add_times(self, registry: CollectorRegistry) -> None:
         self.batch_seconds = _histogram(
-            registry, "batch_seconds", "Time of one batch message in a stage.", _BATCH_SECONDS, "stage"
+            registry,
+            "batch_seconds",
+            "Time of one batch message in a stage.",
+            _BATCH_SECONDS,
+            "stage",
         )
         self.document_seconds = _histogram(
             registry, "document_seconds", "Time of the batch message of one document in a stage.",
             _BATCH_SECONDS, "stage",
         )  # fmt: skip
         self.indexing_seconds = _histogram(
-            registry, "indexing_seconds", "Time of one document from the chunker's start to its end.", _BATCH_SECONDS
+            registry,
+            "indexing_seconds",
+            "Time of one document from the chunker's start to its end.",
+            _BATCH_SECONDS,
         )
         self.waiting_seconds = _histogram(
             registry,
@@ -34,15 +51,36 @@ class Metrics:
             "Time of one document from its acceptance to the chunker's start.",
             _WAITING_SECONDS,
         )
-        self.documents = _counter(
-            registry, "documents_total", "Documents that left a stage, by outcome.", "stage", "outcome"
+        self.request_seconds = _histogram(
+            registry, "request_seconds", "Time of one request to a dependency.", _REQUEST_SECONDS,
+            "service", "operation",
+        )  # fmt: skip
+        self.event_loop_lag = _histogram(
+            registry,
+            "event_loop_lag_seconds",
+            "Delay of a timer in the event loop of the process.",
+            _LAG_SECONDS,
         )
-        self.in_flight = _gauge(registry, "in_flight_batches", "Batch messages in flight in this process.", "stage")
+
+    def _add_counts(self, registry: CollectorRegistry) -> None:
+        self.documents = _counter(
+            registry,
+            "documents_total",
+            "Documents that left a stage, by outcome.",
+            "stage",
+            "outcome",
+        )
+        self.in_flight = _gauge(
+            registry, "in_flight_batches", "Batch messages in flight in this process.", "stage"
+        )
         self.redeliveries = _counter(
             registry, "redeliveries_total", "Entries that were delivered more than once.", "stage"
         )
         self.refused_handovers = _counter(
-            registry, "refused_handovers_total", "Hand-overs refused because the lease was lost.", "stage"
+            registry,
+            "refused_handovers_total",
+            "Hand-overs refused because the lease was lost.",
+            "stage",
         )
         self.open_breakers = _gauge(
             registry,
@@ -50,20 +88,20 @@ class Metrics:
             "1 while the dependency is unavailable and the stage reads nothing.",
             "dependency",
         )
-        self.request_seconds = _histogram(
-            registry, "request_seconds", "Time of one request to a dependency.", _REQUEST_SECONDS,
-            "service", "operation",
-        )  # fmt: skip
-        self.accepted = _counter(registry, "accepted_documents_total", "Documents accepted by ingest.", "lane")
-        self.released = _counter(registry, "released_documents_total", "Documents released to the streams.", "lane")
-        self.callbacks = _counter(
-            registry, "callbacks_total", "Completion webhooks that were sent, by outcome of the attempt.", "outcome"
+        self.accepted = _counter(
+            registry, "accepted_documents_total", "Documents accepted by ingest.", "lane"
         )
-        self.event_loop_lag = _histogram(
-            registry, "event_loop_lag_seconds", "Delay of a timer in the event loop of the process.", _LAG_SECONDS
+        self.released = _counter(
+            registry, "released_documents_total", "Documents released to the streams.", "lane"
+        )
+        self.callbacks = _counter(
+            registry,
+            "callbacks_total",
+            "Completion webhooks that were sent, by outcome of the attempt.",
+            "outcome",
         )
 
-    # A process shows what it measures: the groups are registered when somebody asks for them.
+    # A process exposes only what it measures: a group is registered at its first use.
 
     @functools.cached_property
     def tei(self) -> "TeiMetrics":
@@ -82,7 +120,10 @@ class Metrics:
         return PipelineGauges(self.registry)
 
     def begin_stage(self, stage: str) -> None:
-        """Have a stage's counters begin at 0: in a series that begins with 1 Prometheus sees no increase."""
+        """Start the counters of a stage at 0.
+
+        Prometheus sees no increase in a series that starts at 1.
+        """
         self.redeliveries.labels(stage)
         for outcome in ("emit", "done", "retry", "dead"):
             self.documents.labels(stage, outcome)
@@ -90,63 +131,94 @@ class Metrics:
             self.tei.inputs_saved.labels(_SAVES[stage])
 
     def request_observer(self, service: str) -> Callable[[str, float], None]:
-        """Notes an operation and its seconds as a request to `service`."""
-        return lambda operation, seconds: self.request_seconds.labels(service, operation).observe(seconds)
+        """Return a function that records an operation and its seconds as a request to `service`."""
+        return lambda operation, seconds: self.request_seconds.labels(service, operation).observe(
+            seconds
+        )
 
     def render(self) -> bytes:
-        """The exposition text of all metrics."""
+        """Return all metrics in the exposition format."""
         return generate_latest(self.registry)
 
 
 class TeiMetrics:
-    """What is sent to TEI, how much may be, and what need not be."""
+    """Requests to TEI: what is sent, what may be sent, and what was saved."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.input_limit = _gauge(
-            registry, "tei_input_limit", "Current limit of inputs in flight to a TEI server.", "server"
+            registry,
+            "tei_input_limit",
+            "Current limit of inputs in flight to a TEI server.",
+            "server",
         )
         self.inputs_in_flight = _gauge(
-            registry, "tei_inputs_in_flight", "Inputs that are in flight from this process to a TEI server.", "server"
+            registry,
+            "tei_inputs_in_flight",
+            "Inputs that are in flight from this process to a TEI server.",
+            "server",
         )
-        self.inputs = _counter(registry, "tei_inputs_total", "Inputs that were sent to TEI, by outcome.", "outcome")
+        self.inputs = _counter(
+            registry, "tei_inputs_total", "Inputs that were sent to TEI, by outcome.", "outcome"
+        )
         self.cache_lookups = _counter(
-            registry, "embedding_cache_lookups_total", "Texts looked up in the embedding cache, by outcome.", "outcome"
+            registry,
+            "embedding_cache_lookups_total",
+            "Texts looked up in the embedding cache, by outcome.",
+            "outcome",
         )
-        self.inputs_saved = _counter(registry, "tei_inputs_saved_total", "Chunks that were not sent to TEI.", "reason")
+        self.inputs_saved = _counter(
+            registry, "tei_inputs_saved_total", "Chunks that were not sent to TEI.", "reason"
+        )
 
 
 class SearchMetrics:
-    """How long searches take, and what they wait for."""
+    """Times of searches and of their parts."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._seconds = _histogram(
-            registry, "search_seconds", "Time of one search: in total, or of one part.", _SEARCH_SECONDS, "part"
+            registry,
+            "search_seconds",
+            "Time of one search: in total, or of one part.",
+            _SEARCH_SECONDS,
+            "part",
         )
 
     def observe(self, part: str, seconds: float) -> None:
-        """Note one part of a search, or `total`."""
+        """Record one part of a search, or `total`."""
         self._seconds.labels(part).observe(seconds)
 
 
 class ScrubberMetrics:
-    """What the scrubber has looked at and found."""
+    """Passes of the scrubber, and points it deleted."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.passes = _counter(registry, "scrubs_total", "Passes over a collection to find points left behind.")
+        self.passes = _counter(
+            registry, "scrubs_total", "Passes over a collection to find points left behind."
+        )
         self.points = _counter(
-            registry, "scrubbed_points_total", "Points of obsolete versions that these passes deleted."
+            registry,
+            "scrubbed_points_total",
+            "Points of obsolete versions that these passes deleted.",
         )
 
 
 class PipelineGauges:
-    """What ingest sees of the pipeline as a whole: all stages and lanes, whichever processes work on them."""
+    """The whole pipeline, sampled by ingest: all stages and lanes, whatever process serves them."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.stream_depth = _gauge(
-            registry, "stream_entries", "Batch messages in a stream, waiting and pending.", "stage", "lane"
+            registry,
+            "stream_entries",
+            "Batch messages in a stream, waiting and pending.",
+            "stage",
+            "lane",
         )
         self.stream_pending = _gauge(
-            registry, "stream_pending_entries", "Batch messages that consumers hold.", "stage", "lane"
+            registry,
+            "stream_pending_entries",
+            "Batch messages that consumers hold.",
+            "stage",
+            "lane",
         )
         self.stream_oldest_pending = _gauge(
             registry,
@@ -159,10 +231,15 @@ class PipelineGauges:
             registry, "stream_consumers", "Consumers in the group of a stream.", "stage", "lane"
         )
         self.backlog = _gauge(
-            registry, "backlog_documents", "Documents that wait in Postgres, counted up to 100,000 a lane.", "lane"
+            registry,
+            "backlog_documents",
+            "Documents that wait in Postgres, counted up to 100,000 a lane.",
+            "lane",
         )
         self.dead_letters = _gauge(
-            registry, "dead_letters", "Dead letters that were neither replayed nor dropped, counted up to 100,000."
+            registry,
+            "dead_letters",
+            "Dead letters that were neither replayed nor dropped, counted up to 100,000.",
         )
 
 

@@ -1,4 +1,6 @@
-"""Query parameters, parts of a path and JSON bodies to Structs. A bad value is a problem that says what was expected.
+"""Query parameters, parts of a path and JSON bodies to Structs.
+
+A bad value is a problem that says what was expected.
 
 Besides what msgspec knows a field may have a class that parses itself, see `Parsed`.
 """
@@ -21,19 +23,26 @@ S = TypeVar("S", bound=msgspec.Struct)
 _UNUSABLE = re.compile(r"[\x00\ud800-\udfff]")
 _MAX_SHOWN = 64  # characters of a name or value that an error repeats
 
-COLLECTION_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"  # it travels in URLs; Qdrant refuses path characters
-COLLECTION_WORDS = "1 to 128 letters, digits, dots, dashes and underscores, beginning with a letter or digit"
+# It travels in URLs; Qdrant refuses path characters.
+COLLECTION_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+COLLECTION_WORDS = (
+    "1 to 128 letters, digits, dots, dashes and underscores, beginning with a letter or digit"
+)
 
 Text = Annotated[str, Meta(pattern=r"\A[^\x00]*\Z", description="text without NUL characters")]
 ShortText = Annotated[str, Meta(min_length=1, max_length=500, pattern=r"\A[^\x00]*\Z")]
 JobId = Annotated[
-    str, Meta(pattern=r"\A[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}\Z", description="a UUID")
-]  # fmt: skip
-CollectionName = Annotated[str, Meta(pattern=rf"\A{COLLECTION_PATTERN}\Z", description=COLLECTION_WORDS)]
+    str,
+    Meta(pattern=r"\A[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}\Z", description="a UUID"),
+]
+CollectionName = Annotated[
+    str, Meta(pattern=rf"\A{COLLECTION_PATTERN}\Z", description=COLLECTION_WORDS)
+]
 
 
 class Parsed(Protocol):
-    """A class that a parameter may have: a subclass of str or float that checks the text it is made from.
+    """A class that a parameter may have: a subclass of str or float that checks the text it is made
+    from.
 
     msgspec does not encode a subclass of str: an answer must repeat `str(value)`.
     """
@@ -49,8 +58,9 @@ class Parsed(Protocol):
 def read_query(query: MultiMapping[str], kind: type[S], *, is_lenient: bool = False) -> S:
     """The query as a `kind`. Raises ProblemError (422) that names the parameter.
 
-    A parameter must be known and given once: a misspelt filter would otherwise mean everything. With `is_lenient`
-    unknown ones are ignored, and of a repeated one the first counts. A list is separated by commas.
+    A parameter must be known and given once: a misspelt filter would otherwise mean everything.
+    With `is_lenient` unknown ones are ignored, and of a repeated one the first counts. A list is
+    separated by commas.
     """
     fields = _fields(kind)
     values: dict[str, Any] = {}
@@ -69,7 +79,10 @@ def read_query(query: MultiMapping[str], kind: type[S], *, is_lenient: bool = Fa
 
 
 def read_path(name: str, text: str, kind: Any) -> Any:
-    """The part `name` of a path. Raises ProblemError (404): what has an impossible name does not exist."""
+    """Return the part `name` of a path.
+
+    Raises ProblemError (404): a thing with an impossible name does not exist.
+    """
     try:
         return _convert(text, kind)
     except ValueError as error:
@@ -88,7 +101,7 @@ def read_body(body: bytes, kind: type[msgspec.Struct]) -> Any:
 
 
 def explain(error: msgspec.ValidationError, kind: Any) -> str:
-    """What was wrong with JSON that was to be a `kind`, as for a query where the fault is in a field of it."""
+    """Return what is wrong with JSON that should be a `kind`, as for the query."""
     reason, _, place = str(error).partition(" - at `$.")
     name = place.partition("[")[0].removesuffix("`")  # of a list, whichever element it is
     field = _fields(kind).get(name)
@@ -159,13 +172,21 @@ def _described(info: inspect.Type) -> str:
         case inspect.IntType(ge=lowest, le=highest):
             words = "a whole number" + _range(lowest, highest)
         case inspect.FloatType(gt=above, le=highest):
-            words = f"a number above {above:g}, at most {highest:g}" if highest is not None else "a number"
+            words = (
+                f"a number above {above:g}, at most {highest:g}"
+                if highest is not None
+                else "a number"
+            )
         case inspect.BoolType():
             words = "true or false"
         case inspect.EnumType(cls=members):
             words = f"one of {', '.join(str(member.value) for member in members)}"
         case inspect.StrType(min_length=shortest, max_length=longest):
-            words = f"text of {shortest or 0} to {longest:,} characters" if longest is not None else "text"
+            words = (
+                f"text of {shortest or 0} to {longest:,} characters"
+                if longest is not None
+                else "text"
+            )
         case inspect.VarTupleType(item_type=item) | inspect.ListType(item_type=item):
             words = f"a list, each element {_described(item)}"
         case inspect.CustomType(cls=cls):
@@ -216,7 +237,9 @@ def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
 
 
 def _from_json(kind: type, value: Any) -> Any:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and issubclass(kind, float)
+    is_number = (
+        isinstance(value, int | float) and not isinstance(value, bool) and issubclass(kind, float)
+    )
     if hasattr(kind, "parse") and (isinstance(value, str) or is_number):
         return kind.parse(str(value))
     raise ValueError(f"expected {getattr(kind, 'expected', kind.__name__)}")

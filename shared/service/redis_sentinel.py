@@ -1,7 +1,7 @@
 """Clients that ask Redis Sentinel where the primary is, each time they open a connection.
 
-`redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/SERVICE/DATABASE`: the hosts are the sentinels; user,
-password and database are those of Redis. `?sentinel_password=` is that of the sentinels.
+`redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/SERVICE/DATABASE`: the hosts are the sentinels;
+user, password and database are those of Redis. `?sentinel_password=` is that of the sentinels.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _URL = re.compile(
     r"/(?P<service>[^/?]+)(/(?P<database>[0-9]+))?(\?(?P<query>.*))?"
 )
 _DEFAULT_PORT = 26379
-_SENTINEL_TIMEOUT = 1.0  # seconds; one that does not answer must not hold up the next one
+_SENTINEL_TIMEOUT = 1.0  # seconds; a sentinel that does not answer must not delay the next one
 
 
 def is_sentinel_url(url: str) -> bool:
@@ -30,33 +30,42 @@ def is_sentinel_url(url: str) -> bool:
 
 
 def sentinel_pool(url: str, options: Mapping[str, Any]) -> SentinelConnectionPool:
-    """Return a pool of connections to the service's primary, each with `options`; it opens none yet.
+    """Return a pool of connections to the service's primary, each with `options`.
 
-    Raises ConfigurationError for a URL that is not complete.
+    It opens none yet. Raises ConfigurationError for a URL that is not complete.
     """
     match = _URL.fullmatch(url)
     if match is None:
         raise ConfigurationError(
-            "WEBHOOK_REDIS_URL is not a Sentinel URL: expected redis+sentinel://:PASSWORD@HOST:PORT,HOST:PORT/SERVICE/0"
+            "WEBHOOK_REDIS_URL is not a Sentinel URL: expected "
+            "redis+sentinel://:PASSWORD@HOST:PORT,HOST:PORT/SERVICE/0"
         )
     sentinel = Sentinel([])  # type: ignore[no-untyped-call]
     sentinel.sentinels = [
-        _SentinelClient(host=host, port=port, password=_sentinel_password(match["query"]), **options)
+        _SentinelClient(
+            host=host, port=port, password=_sentinel_password(match["query"]), **options
+        )
         for host, port in map(_address, match["hosts"].split(","))
     ]
     return _Pool(  # type: ignore[no-untyped-call]
-        match["service"], sentinel, ssl=bool(match["tls"]), username=unquote(match["user"] or "") or None,
-        password=unquote(match["password"] or "") or None, db=int(match["database"] or 0), **options,
-    )  # fmt: skip
+        match["service"],
+        sentinel,
+        ssl=bool(match["tls"]),
+        username=unquote(match["user"] or "") or None,
+        password=unquote(match["password"] or "") or None,
+        db=int(match["database"] or 0),
+        **options,
+    )
 
 
 class _SentinelClient(Redis):
-    """A client of one sentinel, with the error that makes redis-py ask the next one."""
+    """A client of one sentinel; its timeout is the error that makes redis-py ask the next one."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         try:
             async with asyncio.timeout(_SENTINEL_TIMEOUT):
-                return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+                reply = super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+                return await reply
         except TimeoutError as error:
             raise RedisTimeoutError(f"no answer within {_SENTINEL_TIMEOUT:g} s") from error
 

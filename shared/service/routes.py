@@ -1,7 +1,8 @@
 """A route of an HTTP API, declared once, next to its handler.
 
-The signature of the handler says what the route takes: `query` and `body` are Structs, every other argument is a
-parameter of the path. The router parses requests by it (`add_routes`), and ingest's OpenAPI document is made from it.
+The signature of the handler says what the route takes: `query` and `body` are Structs, every other
+argument is a parameter of the path. The router parses requests by it (`add_routes`), and ingest's
+OpenAPI document is made from it.
 """
 
 import inspect
@@ -51,24 +52,33 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_body_required(self) -> bool:
         """Whether a field of the body has no default: an empty body stands for `{}`."""
-        return self.body is not None and any(field.required for field in msgspec.structs.fields(self.body))
+        return self.body is not None and any(
+            field.required for field in msgspec.structs.fields(self.body)
+        )
 
 
 def route(line: str, summary: str, answers: Answers, **options: Any) -> Callable[[H], H]:
     """Declare the decorated handler as the route `line`, such as `GET /api/jobs/{job_id}`.
 
-    `options` are fields of Route. A `body` among them is read by the handler itself, and only described here.
+    `options` are fields of Route. A `body` among them is read by the handler itself, and only
+    described here.
     """
     method, path = line.split()
 
     def declare(handler: H) -> H:
-        taken = dict(list(inspect.signature(handler).parameters.items())[2:])  # after self and the request
+        # After self and the request.
+        taken = dict(list(inspect.signature(handler).parameters.items())[2:])
         types = {name: parameter.annotation for name, parameter in taken.items()}
         query, body = types.pop("query", None), types.pop("body", None)
         declared = Route(
-            method=method, path=path, summary=summary, answers=answers, query=query, path_parameters=types,
+            method=method,
+            path=path,
+            summary=summary,
+            answers=answers,
+            query=query,
+            path_parameters=types,
             **{"body": body, "is_body_read_by_handler": body is None, **options},
-        )  # fmt: skip
+        )
         setattr(handler, _ROUTE, declared)
         return handler
 
@@ -81,7 +91,10 @@ def routes_of(api: type) -> list[Route]:
 
 
 def add_routes(app: web.Application, api: object) -> None:
-    """Serve the routes that the class of `api` declares; bad parameters are answered before the handler is called."""
+    """Serve the routes that the class of `api` declares.
+
+    A request with a bad parameter gets its error before the handler is called.
+    """
     for name, declared in _declarations(type(api)):
         handle = _parsing(declared, getattr(api, name))
         if declared.method == "GET":
@@ -102,9 +115,12 @@ def _parsing(
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         arguments: dict[str, Any] = {
-            name: read_path(name, request.match_info[name], kind) for name, kind in declared.path_parameters.items()
+            name: read_path(name, request.match_info[name], kind)
+            for name, kind in declared.path_parameters.items()
         }
-        query = read_query(request.query, declared.query or msgspec.Struct, is_lenient=declared.is_lenient)
+        query = read_query(
+            request.query, declared.query or msgspec.Struct, is_lenient=declared.is_lenient
+        )
         if declared.query is not None:
             arguments["query"] = query
         if declared.body is not None and not declared.is_body_read_by_handler:

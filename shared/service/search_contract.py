@@ -56,7 +56,10 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One chunk. `start` and `end` are characters of the cleaned page, `highlights` characters of `text`."""
+    """One chunk.
+
+    `start` and `end` are characters of the cleaned page, `highlights` characters of `text`.
+    """
 
     id: str
     url: str
@@ -80,5 +83,6 @@ class SearchResponse(msgspec.Struct, frozen=True, kw_only=True):
     query: str
     mode: Mode
     took_ms: float
-    # TEI was unavailable and only keywords were searched; or Postgres, and the newest version replaced the live one.
+    # TEI was unavailable and only keywords were searched; or Postgres, and the newest version
+    # replaced the live one.
     degraded: bool

@@ -8,7 +8,8 @@ A service's settings are a frozen Struct whose fields are such blocks:
 
     settings = load(Settings, os.environ)
 
-A field's variable is `WEBHOOK_` and its name in capitals, unless it is renamed. docs/settings.md lists all.
+A field's variable is `WEBHOOK_` and its name in capitals, unless it is renamed. docs/settings.md
+lists all.
 """
 
 import difflib
@@ -24,7 +25,7 @@ from shared.service.errors import ConfigurationError
 PREFIX = "WEBHOOK_"
 MIN_SECRET_CHARACTERS = 32
 
-# Names of the service that millstream replaces which have no meaning here any more: warned about once.
+# Names of the service that millstream replaces that have no effect here: each is warned about once.
 RETIRED = frozenset(
     {
         "WEBHOOK_WORKER_CONCURRENCY",
@@ -38,7 +39,7 @@ RETIRED = frozenset(
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?")
 
-# Of an API parameter: Postgres can still subtract it from the time of today.
+# Of an API parameter: Postgres can still subtract it from the current time.
 _LONGEST_PARAMETER = 999_999 * 86400.0
 
 T = TypeVar("T")
@@ -70,7 +71,7 @@ class Seconds(float):
 
 
 class Secret(str):
-    """A string that does not show itself in logs and tracebacks; empty means not set."""
+    """A string that is redacted in logs and tracebacks; empty means not set."""
 
     __slots__ = ()
 
@@ -83,13 +84,13 @@ class _Block(msgspec.Struct, frozen=True, kw_only=True, rename=lambda name: PREF
 
 
 class ProcessSettings(_Block, frozen=True, kw_only=True):
-    """What every service process has."""
+    """The settings of every service process."""
 
     host: str = "127.0.0.1"
     log_level: str = "info"
     log_format: str = "json"  # json | console
     test_mode: bool = False  # allows weak secrets and failpoints
-    failpoint: str = ""  # where this process is to die (shared/pipeline/failpoints.py)
+    failpoint: str = ""  # where this process kills itself (shared/pipeline/failpoints.py)
 
 
 class RedisSettings(_Block, frozen=True, kw_only=True):
@@ -97,26 +98,34 @@ class RedisSettings(_Block, frozen=True, kw_only=True):
 
 
 class PostgresSettings(_Block, frozen=True, kw_only=True):
-    database_url: str = "postgresql://127.0.0.1:5432/millstream"  # postgresql+asyncpg:// is accepted
+    # `postgresql+asyncpg://` is accepted, too.
+    database_url: str = "postgresql://127.0.0.1:5432/millstream"
 
 
 class RuntimeSettings(_Block, frozen=True, kw_only=True):
     """The stage loop: concurrency, leases, gates and time limits (docs/architecture.md)."""
 
-    stage_concurrency: Positive = 10  # batch messages in work in one process
+    stage_concurrency: Positive = 10  # batch messages in flight in one process
     lease: Seconds = Seconds(30)  # an entry idle for longer may be reclaimed
     lease_renewal: Seconds = Seconds(5)
     drain_timeout: Seconds = Seconds(25)  # below the 30 s that orchestrators give before SIGKILL
-    max_deliveries: Positive = 5  # crashes that an entry may have caused before it is a dead letter
-    max_attempts: Positive = 5  # document-fault errors before a document is a dead letter
+    max_deliveries: Positive = (
+        # Deliveries of an entry before it becomes a dead letter; each but the first follows a
+        # crash.
+        5
+    )
+    # Errors that are the document's fault before it becomes a dead letter.
+    max_attempts: Positive = 5
     indexing_job_timeout: Seconds = Seconds(600)  # one batch message in one stage
     document_timeout: Seconds = Seconds(300)  # one document in one stage
     stream_entries: Positive = 64  # mark of a lane's stream; a quarter of it for the high lane
-    stream_bytes: Positive = 128 * 1024 * 1024  # mark of an embed lane; the index lanes have twice that
+    # Mark of an embed lane; the index lanes have twice as much.
+    stream_bytes: Positive = 128 * 1024 * 1024
 
 
 class DispatchSettings(_Block, frozen=True, kw_only=True):
-    worker_batch_size: Annotated[str, msgspec.Meta(pattern="^([1-9][0-9]{0,3}|auto)$")] = "4"  # documents per message
+    # Documents per message.
+    worker_batch_size: Annotated[str, msgspec.Meta(pattern="^([1-9][0-9]{0,3}|auto)$")] = "4"
 
 
 class IngestSettings(_Block, frozen=True, kw_only=True):
@@ -127,16 +136,16 @@ class IngestSettings(_Block, frozen=True, kw_only=True):
     max_document_bytes: int = 8 * 1024 * 1024
     deduplication_window: Seconds = Seconds(86400)
     retention: Seconds = Seconds(30 * 86400)  # finished jobs, texts that are not live, metrics rows
-    cache_retention: Seconds = Seconds(90 * 86400)  # embeddings that no text has asked for
+    cache_retention: Seconds = Seconds(90 * 86400)  # embeddings that were not used
     search_url: str = "http://127.0.0.1:50111"
     callback_allow_private: bool = False  # callbacks may go to addresses that are not public
 
 
 class ChunkerSettings(_Block, frozen=True, kw_only=True):
     chunker_port: int | None = None  # default 50109
-    max_chunk_tokens: int = 256  # all that TEI sees: special tokens, prefix, text
+    max_chunk_tokens: int = 256  # all that TEI gets: special tokens, prefix, text
     chunk_overlap_tokens: int = 50
-    chunk_prefix_tokens: int = 48  # at most so many of title and headings before the text; 0 for none
+    chunk_prefix_tokens: int = 48  # of title and headings before the text; 0 leaves them out
     max_chunk_characters: int = 4000
     max_document_chunks: int = 10_000
     tokenizer: str | None = None  # path of a tokenizer.json; default: the bundled model's
@@ -145,10 +154,12 @@ class ChunkerSettings(_Block, frozen=True, kw_only=True):
 class TeiSettings(_Block, frozen=True, kw_only=True):
     # One server or several, separated by commas, all of the same model.
     tei_url: Urls = "http://127.0.0.1:8080"
-    search_tei_url: Urls | None = None  # servers of the same model that embed queries; default: tei_url
+    # Servers of the same model that embed queries; default: tei_url.
+    search_tei_url: Urls | None = None
     tei_api_key: Secret = Secret()
-    tei_timeout: Seconds = Seconds(30)  # without a sign of life of a server that has a request
-    # The most requests in flight from one process to one TEI; no prefix, because the original had none.
+    tei_timeout: Seconds = Seconds(30)  # without any response from a server that has a request
+    # The most requests in flight from one process to one TEI; no prefix, because the original had
+    # none.
     max_concurrent_requests: int = msgspec.field(default=80, name="TEI_MAX_CONCURRENT_REQUESTS")
 
     @property
@@ -173,11 +184,11 @@ class QdrantSettings(_Block, frozen=True, kw_only=True):
 
 
 class CollectionSettings(_Block, frozen=True, kw_only=True):
-    qdrant_collection: str = "pulse_docs"  # the collection of documents that name none
+    qdrant_collection: str = "pulse_docs"  # the collection of documents without one
 
 
 class KeywordEngine(enum.StrEnum):
-    """What answers the keyword side of a search."""
+    """The engine of the keyword side of a search."""
 
     QDRANT = "qdrant"  # sparse vectors; scales with Qdrant
     RANK_BM25 = "rank-bm25"  # in the memory of each search process; up to about 10,000 chunks
@@ -193,7 +204,8 @@ class SearchSettings(_Block, frozen=True, kw_only=True):
 
 class IndexerSettings(_Block, frozen=True, kw_only=True):
     indexer_port: int | None = None  # default 50111
-    scrub_interval: Seconds = Seconds(3600)  # between passes over a collection; what they find is hidden anyway
+    # Between passes over a collection; the points that they delete are hidden already.
+    scrub_interval: Seconds = Seconds(3600)
 
 
 def blocks() -> Iterator[type[_Block]]:
@@ -202,29 +214,35 @@ def blocks() -> Iterator[type[_Block]]:
 
 
 def known_variables() -> frozenset[str]:
-    """Every variable that some service reads."""
-    return frozenset(field.encode_name for block in blocks() for field in msgspec.structs.fields(block))
+    """Return every variable that a service reads."""
+    return frozenset(
+        field.encode_name for block in blocks() for field in msgspec.structs.fields(block)
+    )
 
 
 def load(settings_type: type[T], environ: Mapping[str, str]) -> T:
     """Read `settings_type`, a Struct of blocks, from the environment.
 
-    Raises ConfigurationError for a value that does not fit and for a `WEBHOOK_` name that nothing reads.
+    Raises ConfigurationError for a value that does not fit and for a `WEBHOOK_` name that nothing
+    reads.
     """
     _refuse_unknown(environ)
-    annotations = {field.name: field.type for field in msgspec.structs.fields(settings_type)}  # type: ignore[arg-type]
-    return settings_type(**{name: _load_block(block, environ) for name, block in annotations.items()})
+    fields = msgspec.structs.fields(settings_type)  # type: ignore[arg-type]
+    annotations = {field.name: field.type for field in fields}
+    return settings_type(
+        **{name: _load_block(block, environ) for name, block in annotations.items()}
+    )
 
 
 def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """Names with our prefix that nothing reads, each with the nearest one that is read."""
+    """Return the names with the prefix that no service reads, each with the nearest known name."""
     known = known_variables() | RETIRED
     unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
     return {name: difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0] for name in unknown}
 
 
 def retired_variables(environ: Mapping[str, str]) -> list[str]:
-    """Names that are set but have no effect any more."""
+    """Return the names that are set but have no effect."""
     return sorted(RETIRED & environ.keys())
 
 
@@ -249,7 +267,9 @@ def check_secret(name: str, secret: Secret, *, test_mode: bool) -> None:
 def _load_block(block: type[T], environ: Mapping[str, str]) -> T:
     try:
         # An empty variable, as compose files produce them, means "not set".
-        return msgspec.convert({k: v for k, v in environ.items() if v}, block, strict=False, dec_hook=_decode)
+        return msgspec.convert(
+            {k: v for k, v in environ.items() if v}, block, strict=False, dec_hook=_decode
+        )
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"a setting is not valid: {error}") from error
 

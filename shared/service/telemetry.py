@@ -15,10 +15,12 @@ from structlog.typing import EventDict, WrappedLogger
 log = structlog.get_logger()
 
 _RETRIES_PER_LINE = 15
-_UNSHOWN = frozenset({"service", "instance"})  # who looks at a terminal knows which process it shows
+_UNSHOWN = frozenset({"service", "instance"})  # a terminal shows one process
 
 
-def configure_logging(*, service: str, instance: str, level: str, log_format: str, out: TextIO | None = None) -> None:
+def configure_logging(
+    *, service: str, instance: str, level: str, log_format: str, out: TextIO | None = None
+) -> None:
     """Set up structlog for this process; call once, in `main()`."""
     render = _console if log_format == "console" else _json
     structlog.configure(
@@ -30,24 +32,26 @@ def configure_logging(*, service: str, instance: str, level: str, log_format: st
             structlog.processors.format_exc_info,
             render,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.upper()]
+        ),
         logger_factory=structlog.WriteLoggerFactory(file=out or sys.stdout),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(service=service, instance=instance)
     stamina.instrumentation.set_on_retry_hooks([_log_retry])
-    # Libraries that use the standard library's logging: warnings and worse, in the same shape.
+    # Warnings and errors of libraries that use the standard library's logging, in the same format.
     logging.basicConfig(level=logging.WARNING, handlers=[_Forwarder()], force=True)
 
 
 def _log_retry(details: stamina.instrumentation.RetryDetails) -> None:
-    """Say that something is away when it begins and now and then, not at every try."""
+    """Log the first retry and every 15th, not each one."""
     if details.retry_num == 1 or details.retry_num % _RETRIES_PER_LINE == 0:
         log.warning("Waiting", error=str(details.caused_by), tries=details.retry_num)
 
 
 def _name_own_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """A line about a job is in that job's trace, whatever jobs share its batch message (`trace_ids`, by job)."""
+    """Give a line about a job that job's trace (`trace_ids`, by job)."""
     by_job = event.pop("trace_ids", None)
     if by_job:
         event["trace_id"] = by_job.get(event.get("job_id"), event["trace_id"])
@@ -55,7 +59,7 @@ def _name_own_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> E
 
 
 class _Forwarder(logging.Handler):
-    """Hands records of the standard library's loggers to structlog."""
+    """Passes records of the standard library's loggers to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
         log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
@@ -77,7 +81,9 @@ def _console(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     text = event.pop("event")
     exception = event.pop("exception", None)
     parts = [time, text if level in {"info", "debug"} else f"{level.upper()} {text}"]
-    fields = " ".join(f"{k}={_plain(v)}" for k, v in event.items() if v is not None and k not in _UNSHOWN)
+    fields = " ".join(
+        f"{k}={_plain(v)}" for k, v in event.items() if v is not None and k not in _UNSHOWN
+    )
     line = " | ".join([*parts, fields] if fields else parts)
     return f"{line}\n{exception}" if exception else line
 

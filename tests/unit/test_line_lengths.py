@@ -64,6 +64,7 @@ COVERED = (
     *LOCAL,
     *SUPPORT,
     "tests/torture",
+    "shared/service",
 )
 
 

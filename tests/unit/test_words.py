@@ -83,6 +83,7 @@ COVERED = (
     *LOCAL,
     *SUPPORT,
     "tests/torture",
+    "shared/service",
 )
 
 
@@ -110,7 +111,9 @@ RULES = (
     Rule(r"introduc(?:e|es|ed|ing|tions?)", "handshake"),
     Rule(r"bur(?:y|ies|ied|ying)", "dead-letter"),
     Rule(
-        r"(?:dead-|dead |capital |case )?letters?(?: and digits)?", "dead letter", unless="^(dead|capital|case)|digits$"
+        r"(?:dead-|dead |capital |case )?letters?(?: and digits|, digits| or digit)?",
+        "dead letter",
+        unless="^(dead|capital|case)|digits?$",
     ),
     Rule(r"(?:in|with) (?:whose|its|their|ever smaller) company", "batch-mates"),
     Rule(r"crossings?", "exclusive request"),
