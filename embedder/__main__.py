@@ -12,7 +12,7 @@ import structlog
 from aiohttp import web
 
 from embedder.batcher import EmbeddingBatcher
-from embedder.cache import EmbeddingCache, Recipe
+from embedder.cache import EmbeddingCache, ModelIdentity
 from embedder.compatibility import ChunkShape, Served, check_compatible, check_same, check_targets, handshake
 from embedder.models import Model, Models
 from embedder.sending.isolation import EmbeddingCall, SendingRules
@@ -118,10 +118,10 @@ class _Opened:
             return shake_hands
 
         servers = Servers([Server(c.name, c, handshake_with(c), shared) for c in clients], served.dimension)
-        recipe = Recipe(model=served.info.model_id, revision=served.info.model_sha, dimension=served.dimension)
+        identity = ModelIdentity(model=served.info.model_id, revision=served.info.model_sha, dimension=served.dimension)
         async with contextlib.AsyncExitStack() as stack:  # closes what was opened, if the rest fails
             await stack.enter_async_context(servers)
-            cache = await stack.enter_async_context(EmbeddingCache(process.pool, recipe, process.metrics))
+            cache = await stack.enter_async_context(EmbeddingCache(process.pool, identity, process.metrics))
             batcher = await stack.enter_async_context(EmbeddingBatcher(servers, keep=cache.put))
             process.stack.push_async_exit(stack.pop_all())
         self._servers.append(servers)

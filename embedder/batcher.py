@@ -68,7 +68,7 @@ class EmbeddingBatcher:
     ) -> Vectors:
         """Embed one document's texts: `float32[len(inputs), dimension]`, in order.
 
-        `limit` stands still while the document waits and starts anew with each answer: a slow TEI
+        `limit` is stopped while the document waits and starts anew with each answer: a slow TEI
         is no fault of the document. Raises RejectedError("tei_rejected") if TEI refuses one of the
         texts, DependencyError if TEI does not do its part, DrainingError once the process drains;
         other documents are not touched. Cancelling it withdraws the texts that are not yet sent,

@@ -55,8 +55,8 @@ DELETE FROM webhook.embedding_cache WHERE key IN (
 """
 
 
-class Recipe(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a text's vector depends on, but for the text."""
+class ModelIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """What the vector of a text depends on, apart from the text."""
 
     model: str
     revision: str | None
@@ -67,11 +67,13 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 class EmbeddingCache:
     """An async context manager: writes while it is open, and what is left at the end."""
 
-    def __init__(self, pool: PostgresPool, recipe: Recipe, metrics: Metrics, max_queued: int = MAX_QUEUED) -> None:
+    def __init__(
+        self, pool: PostgresPool, identity: ModelIdentity, metrics: Metrics, max_queued: int = MAX_QUEUED
+    ) -> None:
         self._pool = pool
         self._max_queued = max_queued
-        self._dimension = recipe.dimension
-        self._begin = hashlib.sha256(msgspec.msgpack.encode(recipe))
+        self._dimension = identity.dimension
+        self._begin = hashlib.sha256(msgspec.msgpack.encode(identity))
         self._lookups = metrics.tei.cache_lookups
         self._new: dict[bytes, bytes] = {}
         self._used: set[bytes] = set()
@@ -115,7 +117,7 @@ class EmbeddingCache:
             self._arrived.set()
 
     def key(self, text: str) -> bytes:
-        """sha256 of the recipe and the exact text."""
+        """sha256 of the identity and the exact text."""
         digest = self._begin.copy()
         digest.update(text.encode(errors="surrogatepass"))
         return digest.digest()

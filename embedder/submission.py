@@ -70,7 +70,7 @@ class Submission:
     """One document's texts: hands them out in order; `result` is done when all vectors are in or
     one text failed.
 
-    Its time limit stands still while none of its texts is in flight, and starts anew when a text
+    Its time limit is stopped while none of its texts is in flight, and starts anew when a text
     returns.
     """
 

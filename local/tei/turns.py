@@ -12,8 +12,8 @@ PATIENCE = 16
 
 
 class Turns:
-    """Slots given to the waiter with the earliest deadline; time is counted in work, not in
-    seconds.
+    """Slots given to the waiter with the earliest deadline; time is measured as amounts
+    of work, not as seconds.
 
     A request may be overtaken by smaller ones until 16 times its own work has begun since it came.
     So a query waits for one group and not for 32 long texts, and equal requests are finished one

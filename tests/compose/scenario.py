@@ -104,7 +104,7 @@ def _crawl(
 
 
 def _disturb(deployment: Deployment, figures: Figures, say: Callable[[str], None]) -> None:
-    """Scale, restart and kill while pages are in work."""
+    """Scale, restart and kill while pages are in flight."""
     deployment.compose("up", "--detach", "--no-recreate", "--scale", f"embedder={_EMBEDDERS}")
     deployment.wait_until_healthy(["embedder"])
     assert len(deployment.containers("embedder")) == _EMBEDDERS

@@ -53,7 +53,7 @@ async def finished_job(servers: Servers, url: str, *, code: str | None = None, *
     return job_id
 
 
-async def letters(servers: Servers) -> list[DeadLetter]:
+async def dead_letters(servers: Servers) -> list[DeadLetter]:
     return (await DeadLetters(servers.pool).list(CALLBACKS)).dead_letters
 
 
@@ -64,7 +64,7 @@ async def test_the_callback_of_an_ended_job_is_delivered_once_and_signed(
     job_id = await accept_documents(servers, 2, callback_url=receiver.url, traceparent=trace)
     refs = await release(servers, job_id)
     await end(servers, refs[:1])
-    assert await sender.send_due() == 0  # one document is still under way
+    assert await sender.send_due() == 0  # one document is still in flight
     await end(servers, refs[1:])
     assert await sender.send_due() == 1
     [told] = receiver.told
@@ -111,9 +111,9 @@ async def test_a_callback_is_a_dead_letter_after_the_last_attempt_and_can_be_rep
     job_id = await finished_job(servers, receiver.url)
     receiver.status = 503
     assert [await sender.send_due() for _ in range(4)] == [1, 1, 1, 0]
-    [letter] = await letters(servers)
-    assert (letter.job_id, letter.position, letter.url) == (job_id, None, receiver.url)
-    assert (letter.code, letter.error, letter.attempts) == (
+    [dead_letter] = await dead_letters(servers)
+    assert (dead_letter.job_id, dead_letter.position, dead_letter.url) == (job_id, None, receiver.url)
+    assert (dead_letter.code, dead_letter.error, dead_letter.attempts) == (
         "callback_failed",
         "the receiver answered with HTTP status 503, expected 2xx",
         3,
@@ -125,7 +125,7 @@ async def test_a_callback_is_a_dead_letter_after_the_last_attempt_and_can_be_rep
     receiver.status = 200
     assert await sender.send_due() == 1
     assert len({told.delivery_id for told in receiver.told}) == 1
-    assert await letters(servers) == []
+    assert await dead_letters(servers) == []
 
 
 async def test_an_unavailable_receiver_is_retried(servers: Servers, sender: CallbackSender) -> None:
@@ -134,8 +134,8 @@ async def test_an_unavailable_receiver_is_retried(servers: Servers, sender: Call
     await finished_job(servers, gone.url)
     for _ in range(AT_ONCE.tries):
         assert await sender.send_due() == 1
-    [letter] = await letters(servers)
-    assert letter.error.startswith("cannot connect to 127.0.0.1")
+    [dead_letter] = await dead_letters(servers)
+    assert dead_letter.error.startswith("cannot connect to 127.0.0.1")
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\x00\xff\xfe\r\n\r\n", b"HTTP/9 \xed\xa0\x80\x00\r\n\r\n"])
@@ -150,8 +150,8 @@ async def test_an_invalid_answer_is_retried_then_dead_lettered(
         await finished_job(servers, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
         for _ in range(AT_ONCE.tries):
             assert await sender.send_due() == 1
-    [letter] = await letters(servers)
-    assert letter.error
+    [dead_letter] = await dead_letters(servers)
+    assert dead_letter.error
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
@@ -162,8 +162,8 @@ async def test_a_private_address_is_never_connected_and_dead_lettered_at_once(
     async with sending(servers, allow_private=False) as careful:
         await careful.send_due()
     assert receiver.visits == []
-    [letter] = await letters(servers)
-    assert "not public" in letter.error
+    [dead_letter] = await dead_letters(servers)
+    assert "not public" in dead_letter.error
 
 
 async def test_two_senders_deliver_a_completion_once(
@@ -193,7 +193,7 @@ async def test_a_late_failure_does_not_undo_what_another_sender_did(
     await sender.send_due()
     await callbacks.postpone(late, 0.0)
     await callbacks.give_up(late, "callback_failed", "too late")
-    assert (await sender.send_due(), await letters(servers)) == (0, [])
+    assert (await sender.send_due(), await dead_letters(servers)) == (0, [])
 
 
 async def test_a_reopened_job_delivers_its_callback_again_when_it_has_ended(

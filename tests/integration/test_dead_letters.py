@@ -35,7 +35,7 @@ async def fail(
     return job_id, refs
 
 
-async def bury(servers: Servers) -> None:
+async def dead_letter_unreadable_entry(servers: Servers) -> None:
     entry = Entry(
         stream=CHUNKER.stream(Lane.NORMAL),
         lane=Lane.NORMAL,
@@ -65,13 +65,13 @@ async def job_of(servers: Servers, job_id: str) -> Job:
 
 async def ids(servers: Servers, wanted: LetterFilter, *, with_replayed: bool = False) -> list[int]:
     found = await DeadLetters(servers.pool).list(wanted, with_replayed=with_replayed, limit=1000)
-    return [letter.id for letter in found.dead_letters]
+    return [dead_letter.id for dead_letter in found.dead_letters]
 
 
-async def test_every_filter_finds_its_letters_and_all_together_narrow(servers: Servers) -> None:
+async def test_every_filter_finds_its_dead_letters_and_all_together_narrow(servers: Servers) -> None:
     job_id, refs = await fail(servers, 2, code="too_long", stage=CHUNKER)
     await fail(servers, 1)
-    await bury(servers)
+    await dead_letter_unreadable_entry(servers)
     everything = await ids(servers, LetterFilter())
     assert len(everything) == 4
     assert everything == sorted(everything, reverse=True)
@@ -89,49 +89,58 @@ async def test_since_excludes_older_letters(servers: Servers) -> None:
     await servers.pool.execute("UPDATE webhook.dead_letters SET created_at = now() - interval '2 hours'")
     await fail(servers, 1, code="new")
     found = await DeadLetters(servers.pool).list(LetterFilter(since=Seconds(3600)))
-    assert [letter.code for letter in found.dead_letters] == ["new"]
+    assert [dead_letter.code for dead_letter in found.dead_letters] == ["new"]
 
 
-async def test_pages_follow_each_other_while_new_letters_arrive(servers: Servers) -> None:
+async def test_pages_follow_each_other_while_new_dead_letters_arrive(servers: Servers) -> None:
     await fail(servers, 5)
-    letters = DeadLetters(servers.pool)
+    dead_letters = DeadLetters(servers.pool)
     everything = await ids(servers, LetterFilter())
-    first = await letters.list(LetterFilter(), limit=3)
+    first = await dead_letters.list(LetterFilter(), limit=3)
     await fail(servers, 2)
-    second = await letters.list(LetterFilter(), after=first.next, limit=3)
-    assert [letter.id for letter in first.dead_letters + second.dead_letters] == everything
+    second = await dead_letters.list(LetterFilter(), after=first.next, limit=3)
+    assert [dead_letter.id for dead_letter in first.dead_letters + second.dead_letters] == everything
     assert second.next is None
 
 
-async def test_a_documents_letter_shows_why_it_failed_and_the_beginning_of_its_text(servers: Servers) -> None:
+async def test_a_documents_dead_letter_shows_why_it_failed_and_the_beginning_of_its_text(servers: Servers) -> None:
     job_id, refs = await fail(servers, 1, code="too_long", stage=CHUNKER)
     text = encode_payload(StoredDocument(markdown="ä" * 700, page=Page()))
     await servers.pool.execute("UPDATE webhook.payloads SET body = $1 WHERE version = $2", text, refs[0].version)
     [letter_id] = await ids(servers, LetterFilter())
-    letter = await DeadLetters(servers.pool).get(letter_id)
-    assert letter is not None
-    assert (letter.job_id, letter.position, letter.url, letter.version) == (job_id, 0, refs[0].url, refs[0].version)
-    assert (str(letter.stage), letter.code, letter.error) == ("chunker", "too_long", "too_long [it] broke")
-    assert (letter.attempts, letter.deliveries, letter.replayed_at) == (1, 2, None)
-    assert (letter.text_characters, letter.text) == (700, "ä" * 500)
-    assert (letter.header, letter.header_bytes, letter.body_bytes) == (None, 0, 0)
+    dead_letter = await DeadLetters(servers.pool).get(letter_id)
+    assert dead_letter is not None
+    assert (dead_letter.job_id, dead_letter.position, dead_letter.url, dead_letter.version) == (
+        job_id,
+        0,
+        refs[0].url,
+        refs[0].version,
+    )
+    assert (str(dead_letter.stage), dead_letter.code, dead_letter.error) == (
+        "chunker",
+        "too_long",
+        "too_long [it] broke",
+    )
+    assert (dead_letter.attempts, dead_letter.deliveries, dead_letter.replayed_at) == (1, 2, None)
+    assert (dead_letter.text_characters, dead_letter.text) == (700, "ä" * 500)
+    assert (dead_letter.header, dead_letter.header_bytes, dead_letter.body_bytes) == (None, 0, 0)
 
 
-async def test_an_unreadable_entrys_letter_shows_what_was_read(servers: Servers) -> None:
-    await bury(servers)
+async def test_an_unreadable_entrys_dead_letter_shows_what_was_read(servers: Servers) -> None:
+    await dead_letter_unreadable_entry(servers)
     [letter_id] = await ids(servers, LetterFilter())
-    letter = await DeadLetters(servers.pool).get(letter_id)
-    assert letter is not None
-    assert (letter.job_id, letter.url, letter.text) == (None, None, None)
-    assert (letter.header, letter.header_bytes, letter.body_bytes) == ("\ufffdno header", 10, 5)
+    dead_letter = await DeadLetters(servers.pool).get(letter_id)
+    assert dead_letter is not None
+    assert (dead_letter.job_id, dead_letter.url, dead_letter.text) == (None, None, None)
+    assert (dead_letter.header, dead_letter.header_bytes, dead_letter.body_bytes) == ("\ufffdno header", 10, 5)
     assert await DeadLetters(servers.pool).get(letter_id + 1) is None
 
 
-async def test_replay_queues_letters_that_can_succeed_and_counts_the_others(servers: Servers) -> None:
+async def test_replay_queues_dead_letters_that_can_succeed_and_counts_the_others(servers: Servers) -> None:
     job_id, refs = await fail(servers, 4)
     await overtake(servers, refs[0])
     await servers.pool.execute("DELETE FROM webhook.payloads WHERE version = $1", refs[1].version)
-    await bury(servers)
+    await dead_letter_unreadable_entry(servers)
     expected = Replay(replayed=2, superseded=1, without_text=1, without_item=1)
 
     assert await replay(servers.pool, LetterFilter(), dry_run=True) == expected
@@ -142,16 +151,16 @@ async def test_replay_queues_letters_that_can_succeed_and_counts_the_others(serv
     assert (job.status, job.failed, job.finished_at) == (JobStatus.RUNNING, 2, None)
 
 
-async def test_a_replayed_letter_is_not_replayed_again(servers: Servers) -> None:
+async def test_a_replayed_dead_letter_is_not_replayed_again(servers: Servers) -> None:
     job_id, _ = await fail(servers, 2)
     assert (await replay(servers.pool, LetterFilter())).replayed == 2
     assert await replay(servers.pool, LetterFilter()) == Replay()
     await end(servers, await release(servers, job_id), "again")
-    letters = await DeadLetters(servers.pool).list(LetterFilter(), with_replayed=True)
-    assert [(each.code, each.replayed_at is not None) for each in letters.dead_letters] == [
+    dead_letters = await DeadLetters(servers.pool).list(LetterFilter(), with_replayed=True)
+    assert [(each.code, each.replayed_at is not None) for each in dead_letters.dead_letters] == [
         ("again", False), ("again", False), ("bad", True), ("bad", True),
     ]  # fmt: skip
-    # The letters of the first failure would bring nothing that those of the second do not.
+    # The dead letters of the first failure would bring nothing that those of the second do not.
     assert (await replay(servers.pool, LetterFilter(code="bad"))).replayed == 0
     assert (await replay(servers.pool, LetterFilter(code="again"))).replayed == 2
 
@@ -178,7 +187,7 @@ async def test_replays_at_the_same_time_queue_every_item_once(servers: Servers) 
         assert (await job_of(servers, job_id)).status is JobStatus.SUCCEEDED
 
 
-async def test_more_letters_than_one_batch_are_all_replayed_and_dropped(servers: Servers) -> None:
+async def test_more_dead_letters_than_one_batch_are_all_replayed_and_dropped(servers: Servers) -> None:
     job_id, _ = await fail(servers, 1003)
     assert (await replay(servers.pool, LetterFilter(job_id=job_id), dry_run=True)).replayed == 1003
     assert (await replay(servers.pool, LetterFilter(job_id=job_id))).replayed == 1003
@@ -192,22 +201,22 @@ async def test_retrying_a_job_is_replaying_its_letters(servers: Servers) -> None
     assert await ids(servers, LetterFilter()) == await ids(servers, LetterFilter(job_id=other))
 
 
-async def test_dropped_letters_are_deleted_and_not_retried(servers: Servers) -> None:
+async def test_dropped_dead_letters_are_deleted_and_not_retried(servers: Servers) -> None:
     job_id, _ = await fail(servers, 3, code="dropped")
     await fail(servers, 1, code="kept")
-    letters = DeadLetters(servers.pool)
-    assert await letters.count(LetterFilter(code="dropped")) == 3
-    assert await letters.drop(LetterFilter(code="dropped")) == 3
-    assert await letters.drop(LetterFilter(code="dropped")) == 0
-    assert [letter.code for letter in (await letters.list(LetterFilter())).dead_letters] == ["kept"]
+    dead_letters = DeadLetters(servers.pool)
+    assert await dead_letters.count(LetterFilter(code="dropped")) == 3
+    assert await dead_letters.drop(LetterFilter(code="dropped")) == 3
+    assert await dead_letters.drop(LetterFilter(code="dropped")) == 0
+    assert [dead_letter.code for dead_letter in (await dead_letters.list(LetterFilter())).dead_letters] == ["kept"]
     assert await JobControl(servers.pool).retry_failed(job_id) == 0
     assert (await job_of(servers, job_id)).status is JobStatus.FAILED
 
 
-async def test_replayed_letters_are_dropped_only_when_asked_for(servers: Servers) -> None:
+async def test_replayed_dead_letters_are_dropped_only_when_asked_for(servers: Servers) -> None:
     await fail(servers, 2)
     await replay(servers.pool, LetterFilter())
-    letters = DeadLetters(servers.pool)
-    assert await letters.drop(LetterFilter()) == 0
-    assert await letters.count(LetterFilter(), with_replayed=True) == 2
-    assert await letters.drop(LetterFilter(), with_replayed=True) == 2
+    dead_letters = DeadLetters(servers.pool)
+    assert await dead_letters.drop(LetterFilter()) == 0
+    assert await dead_letters.count(LetterFilter(), with_replayed=True) == 2
+    assert await dead_letters.drop(LetterFilter(), with_replayed=True) == 2

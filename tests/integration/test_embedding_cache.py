@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from embedder.cache import EmbeddingCache, Recipe
+from embedder.cache import EmbeddingCache, ModelIdentity
 from ingest.upkeep.housekeeping import Housekeeper
 from shared.service.metrics import Metrics
 from tests.support.stage_harness import Servers
@@ -17,14 +17,14 @@ from tests.support.tei_stand_in import vector_of
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 DIMENSION = 8
-RECIPE = Recipe(model="model", revision="1", dimension=DIMENSION)
+IDENTITY = ModelIdentity(model="model", revision="1", dimension=DIMENSION)
 TEXTS = [f"text {number}" for number in range(1200)]
 
 
 @asynccontextmanager
-async def cache_of(servers: Servers, recipe: Recipe = RECIPE) -> AsyncIterator[EmbeddingCache]:
+async def cache_of(servers: Servers, identity: ModelIdentity = IDENTITY) -> AsyncIterator[EmbeddingCache]:
     """A cache that has written everything when the block is left."""
-    async with EmbeddingCache(servers.pool, recipe, Metrics()) as cache:
+    async with EmbeddingCache(servers.pool, identity, Metrics()) as cache:
         yield cache
 
 
@@ -34,9 +34,9 @@ async def keep(servers: Servers, *texts: str) -> None:
             cache.put(text, vector_of(text, DIMENSION))
 
 
-async def known(servers: Servers, *texts: str, recipe: Recipe = RECIPE) -> set[str]:
+async def known(servers: Servers, *texts: str, identity: ModelIdentity = IDENTITY) -> set[str]:
     """Which texts are found; each must have its own vector."""
-    async with cache_of(servers, recipe) as cache:
+    async with cache_of(servers, identity) as cache:
         found = await cache.get(texts)
     for text, vector in found.items():
         np.testing.assert_array_equal(vector, vector_of(text, DIMENSION))
@@ -53,20 +53,20 @@ async def test_what_was_kept_is_found_by_the_exact_text(servers: Servers) -> Non
 
 
 @pytest.mark.parametrize(
-    "recipe",
+    "identity",
     [
-        Recipe(model="other", revision="1", dimension=DIMENSION),
-        Recipe(model="model", revision="2", dimension=DIMENSION),
-        Recipe(model="model", revision=None, dimension=DIMENSION),
-        Recipe(model="model", revision="1", dimension=DIMENSION, prompt="query"),
-        Recipe(model="model", revision="1", dimension=DIMENSION + 1),
+        ModelIdentity(model="other", revision="1", dimension=DIMENSION),
+        ModelIdentity(model="model", revision="2", dimension=DIMENSION),
+        ModelIdentity(model="model", revision=None, dimension=DIMENSION),
+        ModelIdentity(model="model", revision="1", dimension=DIMENSION, prompt="query"),
+        ModelIdentity(model="model", revision="1", dimension=DIMENSION + 1),
     ],
 )
 async def test_a_vector_is_not_taken_for_that_of_another_model_revision_prompt_or_dimension(
-    servers: Servers, recipe: Recipe
+    servers: Servers, identity: ModelIdentity
 ) -> None:
     await keep(servers, "text")
-    assert await known(servers, "text", recipe=recipe) == set()
+    assert await known(servers, "text", identity=identity) == set()
 
 
 async def test_many_writers_of_the_same_texts_do_not_disturb_each_other(servers: Servers) -> None:
@@ -134,7 +134,7 @@ async def test_a_statement_that_fails_is_a_miss_and_fails_no_caller(servers: Ser
 
 
 async def test_the_queue_of_new_rows_is_bounded(servers: Servers) -> None:
-    async with EmbeddingCache(servers.pool, RECIPE, Metrics(), max_queued=10) as cache:
+    async with EmbeddingCache(servers.pool, IDENTITY, Metrics(), max_queued=10) as cache:
         for text in TEXTS[:100]:
             cache.put(text, vector_of(text, DIMENSION))
     assert await rows(servers) == 10

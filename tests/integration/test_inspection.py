@@ -1,4 +1,4 @@
-"""Looking into the streams on a real Redis: what waits, who holds what, also where nothing is."""
+"""Inspection of the streams on a real Redis: waiting and pending entries, consumers, and empty streams."""
 
 from typing import Any
 

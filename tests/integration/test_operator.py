@@ -59,7 +59,7 @@ async def held(servers: Servers) -> WantedEntry:
     return WantedEntry(id=row["message_id"].decode())
 
 
-async def letters(servers: Servers) -> list[tuple[Any, ...]]:
+async def dead_letters(servers: Servers) -> list[tuple[Any, ...]]:
     rows = await servers.pool.fetch("SELECT position, stage, code, error FROM webhook.dead_letters ORDER BY position")
     return [tuple(row) for row in rows]
 
@@ -95,7 +95,7 @@ async def test_a_claim_stops_the_worker_and_holds_the_entry_for_a_lease_without_
         assert (row["consumer"], row["times_delivered"]) == (NAME.encode(), 0)
         await asyncio.wait_for(handle.is_cancelled.wait(), 5)
         assert await states(servers, job) == ["released"]
-        # When the lease has run out it is reclaimed: the same first delivery, not a suspect that is to run alone.
+        # It is reclaimed when the lease has expired: still the first delivery, so it is not quarantined.
         await wait_until(lambda: is_state(servers, job, "indexed"), description="the document to be worked on again")
     assert handle.calls == 2
 
@@ -132,9 +132,9 @@ async def test_a_released_entry_goes_whole_to_the_next_worker_with_one_delivery(
 
 async def test_dead_lettered_documents_end_their_job_and_can_be_replayed(servers: Servers) -> None:
     job, wanted = await abandoned(servers)
-    buried = await make_operator(servers).dead_letter(wanted, "it hangs every chunker")
-    assert (buried.taken_from, buried.dead_letters) == ("dead", 3)
-    assert await letters(servers) == [(n, "chunker", "given_up", "it hangs every chunker") for n in range(3)]
+    report = await make_operator(servers).dead_letter(wanted, "it hangs every chunker")
+    assert (report.taken_from, report.dead_letters) == ("dead", 3)
+    assert await dead_letters(servers) == [(n, "chunker", "given_up", "it hangs every chunker") for n in range(3)]
     row = await servers.pool.fetchrow("SELECT status, failed FROM webhook.jobs WHERE job_id = $1", job)
     assert tuple(row) == ("failed", 3)
     assert (await pending(servers), await depth(servers, CHUNKER)) == ([], 0)
@@ -152,7 +152,7 @@ async def test_an_entry_in_progress_is_dead_lettered_once_and_not_handed_over(se
         await make_operator(servers).dead_letter(await held(servers), "stuck")
         await asyncio.wait_for(handle.is_cancelled.wait(), 5)
     assert await states(servers, job) == ["failed"]
-    assert [letter[0] for letter in await letters(servers)] == [0]
+    assert [dead_letter[0] for dead_letter in await dead_letters(servers)] == [0]
     assert (await depth(servers, CHUNKER), await depth(servers, StageName.EMBEDDER)) == (0, 0)
 
 
@@ -163,7 +163,7 @@ class Killed(HandOver):
         raise RuntimeError(f"killed before {entry.id} was gone")
 
 
-async def test_after_a_crash_between_letters_and_removal_a_worker_only_ends_the_entry(servers: Servers) -> None:
+async def test_after_a_crash_between_dead_letters_and_removal_a_worker_only_ends_the_entry(servers: Servers) -> None:
     job, wanted = await abandoned(servers)
     with pytest.raises(RuntimeError, match="killed"):
         await make_operator(servers, lease=0.6, handover=Killed).dead_letter(wanted, "stuck")
@@ -176,7 +176,7 @@ async def test_after_a_crash_between_letters_and_removal_a_worker_only_ends_the_
 
         await wait_until(is_empty, description="the entry to be ended")
     assert handle.calls == 0
-    assert (len(await letters(servers)), await states(servers, job)) == (3, ["failed"] * 3)
+    assert (len(await dead_letters(servers)), await states(servers, job)) == (3, ["failed"] * 3)
 
 
 async def test_an_unreadable_entry_becomes_a_raw_dead_letter(servers: Servers) -> None:
@@ -184,8 +184,8 @@ async def test_an_unreadable_entry_becomes_a_raw_dead_letter(servers: Servers) -
     await servers.redis.xadd(FIRST_STREAM, {"h": b"\xff", "b": b"body"})
     await abandon(servers, idle=0)
     assert (await make_operator(servers).dead_letter(await held(servers), "unreadable")).dead_letters == 1
-    letter = await servers.pool.fetchrow("SELECT code, header, body FROM webhook.dead_letters")
-    assert tuple(letter) == ("malformed", b"\xff", b"body")
+    dead_letter = await servers.pool.fetchrow("SELECT code, header, body FROM webhook.dead_letters")
+    assert tuple(dead_letter) == ("malformed", b"\xff", b"body")
     assert await depth(servers, CHUNKER) == 0
 
 
@@ -228,7 +228,7 @@ async def test_a_deleted_entry_is_released_again(servers: Servers) -> None:
     with pytest.raises(NotPendingError):
         await make_operator(servers).dead_letter(wanted, "gone")
     assert not await servers.redis.exists(RELEASED)
-    assert await letters(servers) == []
+    assert await dead_letters(servers) == []
 
 
 async def test_one_id_in_two_lanes_requires_the_lane(servers: Servers) -> None:

@@ -91,14 +91,14 @@ def watched(pipeline: Pipeline, options: list[str], sign: bytes) -> tuple[bytes,
     watching = subprocess.Popen(
         [*MILLSTREAM, "streams", "--watch", "--interval", "0.1", *options],
         stdin=theirs, stdout=theirs, stderr=theirs, env=bare_environ(**pipeline.env, TERM="xterm"),
-        # Who runs these tests in the background of a script ignores Ctrl-C, and so would what they start.
+        # A background job of a script ignores Ctrl-C, and so would every process that these tests start.
         preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one thread
     )  # fmt: skip
     os.close(theirs)
     shown, is_interrupted = b"", False
     try:
         with contextlib.suppress(OSError):  # what a terminal says when nobody writes to it any more
-            while True:  # to the end: who writes to a terminal that nobody reads waits for ever
+            while True:  # to the end: a process that writes to a terminal without a reader blocks
                 shown += os.read(ours, 100_000)
                 if not is_interrupted and shown.count(sign) >= 3:
                     watching.send_signal(signal.SIGINT)
@@ -126,8 +126,8 @@ def test_a_pending_entry_is_claimed_released_and_given_up_by_hand(pipeline: Pipe
         released = pipeline.cli("streams", "release", "chunker", other.id)
         assert f"{other.id} taken from chunker:" in released.stdout, released.stderr
     assert pipeline.finished(other.job_id)["status"] == "succeeded"
-    [letter] = letters_of(pipeline, job_id=entry.job_id)
-    assert (letter["code"], letter["stage"], letter["error"]) == ("given_up", "chunker", "it hangs")
+    [dead_letter] = letters_of(pipeline, job_id=entry.job_id)
+    assert (dead_letter["code"], dead_letter["stage"], dead_letter["error"]) == ("given_up", "chunker", "it hangs")
     assert command(pipeline, "jobs", "retry", entry.job_id)["retried"] == 1
     assert pipeline.finished(entry.job_id)["status"] == "succeeded"
 
@@ -164,13 +164,13 @@ def test_an_invalid_replay_is_refused(pipeline: Pipeline, body: bytes, status: i
 
 
 def test_a_failed_document_is_found_shown_and_indexed_when_replayed(pipeline: Pipeline, failed: FailedDocument) -> None:
-    [letter] = letters_of(pipeline, code=failed.code, job_id=failed.job_id, since="1h")
-    assert (letter["id"], letter["url"], letter["stage"]) == (failed.letter_id, failed.url, "indexer")
-    details = pipeline.http.get(f"/api/dead-letters/{letter['id']}").json()
+    [dead_letter] = letters_of(pipeline, code=failed.code, job_id=failed.job_id, since="1h")
+    assert (dead_letter["id"], dead_letter["url"], dead_letter["stage"]) == (failed.letter_id, failed.url, "indexer")
+    details = pipeline.http.get(f"/api/dead-letters/{dead_letter['id']}").json()
     assert details["text"] == "# Tapir\n\nThe tapir swims."
 
     def replay(**options: Any) -> dict[str, Any]:
-        response = pipeline.http.post("/api/dead-letters/replay", json={"ids": [letter["id"]], **options})
+        response = pipeline.http.post("/api/dead-letters/replay", json={"ids": [dead_letter["id"]], **options})
         assert response.status_code == (200 if options else 202), response.text
         answer: dict[str, Any] = response.json()
         return answer
@@ -182,13 +182,13 @@ def test_a_failed_document_is_found_shown_and_indexed_when_replayed(pipeline: Pi
     job = pipeline.finished(failed.job_id)
     assert (job["status"], job["failed"], job["results"][0]["status"]) == ("succeeded", 0, "indexed")
     assert letters_of(pipeline, code=failed.code) == []
-    assert [each["id"] for each in letters_of(pipeline, code=failed.code, replayed="true")] == [letter["id"]]
+    assert [each["id"] for each in letters_of(pipeline, code=failed.code, replayed="true")] == [dead_letter["id"]]
 
 
 def test_the_dead_commands_list_show_replay_and_drop(pipeline: Pipeline, failed: FailedDocument) -> None:
     code, letter_id = failed.code, str(failed.letter_id)
-    [letter] = command(pipeline, "dead", "list", "--code", code, "--stage", "indexer")["dead_letters"]
-    assert letter["id"] == failed.letter_id
+    [dead_letter] = command(pipeline, "dead", "list", "--code", code, "--stage", "indexer")["dead_letters"]
+    assert dead_letter["id"] == failed.letter_id
     for for_people in (pipeline.cli("dead", "list", "--code", code), pipeline.cli("dead", "show", letter_id)):
         assert for_people.returncode == 0, for_people.stderr
         assert "it [/broke]" in for_people.stdout
@@ -199,19 +199,24 @@ def test_the_dead_commands_list_show_replay_and_drop(pipeline: Pipeline, failed:
     assert letters_of(pipeline, code=code, replayed="true") == []
 
 
-def test_an_entry_that_cannot_be_read_is_a_letter_that_can_only_be_dropped(pipeline: Pipeline) -> None:
+def test_an_entry_that_cannot_be_read_is_a_dead_letter_that_can_only_be_dropped(pipeline: Pipeline) -> None:
     mark = f"not a header {uuid.uuid4()}"
     with Redis.from_url(pipeline.env["WEBHOOK_REDIS_URL"]) as redis:
         redis.xadd(StageName.CHUNKER.stream(Lane.NORMAL), {"h": mark, "b": b"12345"})
 
-    def buried() -> list[dict[str, Any]]:
-        found = [letter["id"] for letter in letters_of(pipeline, code="malformed", stage="chunker")]
+    def malformed_ones() -> list[dict[str, Any]]:
+        found = [dead_letter["id"] for dead_letter in letters_of(pipeline, code="malformed", stage="chunker")]
         details = [pipeline.http.get(f"/api/dead-letters/{letter_id}").json() for letter_id in found]
-        return [letter for letter in details if letter["header"] == mark]
+        return [dead_letter for dead_letter in details if dead_letter["header"] == mark]
 
-    [letter] = block_until(buried, timeout=20, description="the letter of the unreadable entry")
-    assert (letter["job_id"], letter["url"], letter["header_bytes"], letter["body_bytes"]) == (None, None, len(mark), 5)
-    ids = {"ids": [letter["id"]]}
+    [dead_letter] = block_until(malformed_ones, timeout=20, description="the dead letter of the unreadable entry")
+    assert (dead_letter["job_id"], dead_letter["url"], dead_letter["header_bytes"], dead_letter["body_bytes"]) == (
+        None,
+        None,
+        len(mark),
+        5,
+    )
+    ids = {"ids": [dead_letter["id"]]}
     assert pipeline.http.post("/api/dead-letters/replay", json=ids).json()["without_item"] == 1
-    assert pipeline.http.delete("/api/dead-letters", params={"ids": letter["id"]}).json()["dropped"] == 1
-    assert buried() == []
+    assert pipeline.http.delete("/api/dead-letters", params={"ids": dead_letter["id"]}).json()["dropped"] == 1
+    assert malformed_ones() == []

@@ -56,8 +56,8 @@ def test_a_path_with_an_impossible_part_is_not_found(pipeline: Pipeline, path: s
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
-        ({"query": "x", "collection": "\0"}, "invalid value for `collection`: expected 1 to 128 letters"),
-        ({"query": "x", "collection": "a/b"}, "invalid value for `collection`: expected 1 to 128 letters"),
+        ({"query": "x", "collection": "\0"}, "invalid value for `collection`: expected 1 to 128 letters, digits"),
+        ({"query": "x", "collection": "a/b"}, "invalid value for `collection`: expected 1 to 128 letters, digits"),
         ({"query": "x", "limit": 0}, "invalid value for `limit`: expected a whole number from 1 to 100"),
         ({"query": "x", "mode": "best"}, "invalid value for `mode`: expected one of hybrid, semantic, keyword"),
         ({"query": "x", "offset": 10**30}, "`offset` + `limit` is 1"),

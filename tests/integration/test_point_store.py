@@ -1,4 +1,4 @@
-"""What goes wrong between the indexer and Qdrant: races, lost stores, bad points, a server that is away."""
+"""What goes wrong between the indexer and Qdrant: races, lost stores, bad points, an unavailable server."""
 
 import asyncio
 import math
@@ -169,7 +169,7 @@ async def test_a_wrong_key_is_no_fault_of_the_documents(server: QdrantSettings) 
 
 
 @pytest.mark.own_server("qdrant")
-async def test_a_server_that_restarts_is_away_and_then_goes_on(tmp_path: Path) -> None:
+async def test_a_server_that_restarts_is_unavailable_and_then_continues(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     with running_qdrant(data_dir) as settings:
         client = make_client(settings)

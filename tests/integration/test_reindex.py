@@ -204,14 +204,14 @@ def test_it_goes_on_after_every_ingest_is_killed_in_each_phase(
     pipeline.finished(send(pipeline, collection, pages))
     second.hold()
     start(pipeline, collection, second)
-    block_until(lambda: second.in_flight, timeout=30, description="transfers in work")
+    block_until(lambda: second.in_flight, timeout=30, description="transfers in flight")
     kill_all(pipeline, "ingest")
     kill_all(pipeline, "embedder")
     assert state(pipeline, collection)["phase"] == "filling"
 
     first.hold()
     slow = send(pipeline, collection, {"page-0": "The badger is slow."})
-    block_until(lambda: first.in_flight, timeout=30, description="a document in work for the old target")
+    block_until(lambda: first.in_flight, timeout=30, description="a document in flight for the old target")
     second.release()
     await_phase(pipeline, collection, "pausing")
     kill_all(pipeline, "ingest")

@@ -219,7 +219,7 @@ async def test_a_collection_has_one_reindex_at_a_time(servers: Servers) -> None:
         await begin(servers)
 
 
-async def test_two_who_believe_to_be_elected_do_each_step_once(servers: Servers) -> None:
+async def test_two_dispatchers_that_both_believe_they_are_elected_do_each_step_once(servers: Servers) -> None:
     await index(servers, *[f"page-{n}" for n in range(20)])
     new = await begin(servers)
     both = [await elected(servers), await elected(servers)]

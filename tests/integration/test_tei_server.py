@@ -313,7 +313,7 @@ async def test_every_input_takes_a_permit_and_without_one_the_answer_is_429(guar
     assert await guarded.metric("te_queue_size") == 0
 
 
-async def test_a_client_that_goes_away_frees_its_permits(guarded: Client) -> None:
+async def test_a_client_that_disconnects_frees_its_permits(guarded: Client) -> None:
     await guarded.wait_for_metric("te_queue_size", 0)
     answered = await guarded.metric("te_embed_success_total")
     gone = asyncio.create_task(guarded.embed([LONG] * 32))

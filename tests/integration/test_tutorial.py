@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(240)
 
 
 class Reader:
-    """Somebody who does what the page says, in a folder of their own."""
+    """A reader of the page, in a folder of their own."""
 
     def __init__(self, folder: Path, pipeline: Pipeline) -> None:
         self.folder = folder

@@ -62,7 +62,7 @@ async def test_chunks_that_are_too_long_for_a_model_wait_and_others_do_not() -> 
     await rig.models.of(target("http://own:80"))
 
 
-async def test_servers_that_were_away_are_opened_when_they_are_back() -> None:
+async def test_servers_that_were_unavailable_are_opened_when_they_are_available_again() -> None:
     rig = Rig()
     rig.unavailable.add("http://own:80")
     with pytest.raises(DependencyError):

@@ -229,7 +229,7 @@ def run(seed: int, sequence: str, faults: Faults, make_fence: MakeFence = Fence)
 
 
 def _scrub_once_more(scrubbing: Scrubbing, faults: Faults) -> None:
-    """The end of the pass that is under way, and a whole one."""
+    """Finish the pass in progress, then run a whole one."""
     for _ in range(2 if faults.is_scrubbed else 0):
         while scrubbing.step():
             pass

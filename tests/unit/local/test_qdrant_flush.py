@@ -76,7 +76,7 @@ async def test_a_writer_that_gives_up_is_not_waited_for(disk: Disk) -> None:
             await commits.durable()
 
 
-async def test_a_flush_that_fails_fails_everybody_who_waited_and_nobody_later(disk: Disk) -> None:
+async def test_a_flush_that_fails_fails_all_waiting_writers_and_no_later_one(disk: Disk) -> None:
     commits = GroupCommit(disk.flush)
     disk.failure = OSError("disk full")
     received = asyncio.Event()
@@ -94,7 +94,7 @@ async def test_a_write_that_nobody_waits_for_is_flushed_later(disk: Disk) -> Non
     await wait_until(lambda: disk.flushes, timeout=5, description="the lazy flush")
 
 
-async def test_a_writer_who_waits_does_not_wait_for_the_lazy_flush(disk: Disk) -> None:
+async def test_a_waiting_writer_does_not_wait_for_the_lazy_flush(disk: Disk) -> None:
     commits = GroupCommit(disk.flush, lazy_seconds=3600)
     commits.lazily()
     received = asyncio.Event()

@@ -83,7 +83,7 @@ async def test_a_server_that_is_back_is_found_by_its_canary_and_used_again() -> 
         assert rig.embedded(0) > before
 
 
-async def test_only_when_all_are_away_is_tei_away_and_its_canary_says_so() -> None:
+async def test_tei_is_unavailable_only_when_all_its_servers_are_and_the_canary_says_so() -> None:
     async with running(Rig(2)) as rig:
         for tei in rig.teis:
             tei.go_down()

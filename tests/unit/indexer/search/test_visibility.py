@@ -41,7 +41,7 @@ def rig() -> Rig:
     return Rig()
 
 
-async def test_a_server_that_hangs_is_away_and_left_alone_for_a_while(rig: Rig) -> None:
+async def test_a_server_that_hangs_is_unavailable_and_left_alone_for_a_while(rig: Rig) -> None:
     rig.postgres.is_hanging = True
     with pytest.raises(DependencyError, match="no answer within"):
         await rig.visibility.target_of("docs")

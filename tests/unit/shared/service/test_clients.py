@@ -1,4 +1,4 @@
-"""Which errors of Postgres mean that it is away, so that the same statement is tried again."""
+"""Errors of Postgres that mean that it is unavailable, so that the same statement is tried again."""
 
 import asyncpg
 import pytest

@@ -25,7 +25,7 @@ def answered(text: str) -> BaseException:
         "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
     ],
 )
-def test_a_server_that_takes_no_writes_is_away(answer: str) -> None:
+def test_a_server_that_refuses_writes_is_unavailable(answer: str) -> None:
     assert is_redis_unavailable(answered(answer))
 
 
