@@ -13,10 +13,18 @@ import msgspec
 
 from shared.tei.client import ServerTiming
 
-START = 1.0  # inputs, before anything is known: with 64 processes at 1 input/s even that is a queue of a minute
+# Inputs, before anything is known. With 64 processes at 1 input/s even one is a queue of a minute. A
+# server that does not bound its batches has a GPU, as a rule.
+START = 1.0
+START_UNBOUNDED = 8.0
 SMALLEST = 1 / 64  # below one input the process pauses between requests
 GAIN = 0.5  # share of the way to the target that one round trip goes
 
+# Without a queue the window grows by this factor in a round trip, up to so many times what was in
+# flight (RFC 9293 grows a window that is used, and no other). Requests that the server computes
+# side by side do not delay each other.
+SLOW_START = 2.0
+SLOW_START_SIDE_BY_SIDE = 4.0
 EMPTY = 0.1  # of scale and service time: with less delay there is no queue, and the window doubles in a round trip
 
 # The target delay grows with the square root of the latency: a fixed time would idle slow servers
@@ -65,9 +73,10 @@ class Window:
         """
         self._largest_request = largest_request
         self._ceiling = float(max(1, ceiling))
-        self._size = min(START, self._ceiling)
+        self._size = min(START if batch_inputs else START_UNBOUNDED, self._ceiling)
         self._delay = _Delay(batch_inputs)
-        self._request = 1.0
+        self._request = max(1.0, self._size / STEPS)
+        self._peak = 0.0  # inputs in flight, in about the last round trip
         self._proven = math.inf  # beyond it, inputs were refused
         self._cut_at = -math.inf
         self._round_trips = 0.0  # since the last rest
@@ -97,6 +106,7 @@ class Window:
         """Adjust the window to the delay that a request has met."""
         # The answers of one round trip have shares that add up to 1.
         share = min(1.0, answer.inputs / max(self._size, answer.in_flight))
+        self._peak = max(float(answer.in_flight), self._peak * (1 - share / 2))
         self._delay.measure(answer, share)
         self._fit_request(answer, share)
         if answer.timing is None and self._is_resting(answer, share):
@@ -123,8 +133,11 @@ class Window:
         ahead = math.log((target + scale) / (max(0.0, delay) + scale))
         if ahead >= 0:
             # Unless the window was full, the delay says nothing about a larger one.
-            if self._size < 1 or answer.in_flight > self._size - self.request_inputs:
-                self._grow(2**share if self._is_queue_empty else math.exp(share * gain * ahead), share)
+            if self._is_queue_empty and self._size >= 1:
+                if self._size < self._slow_start * self._peak:
+                    self._grow(self._slow_start**share, share)
+            elif self._size < 1 or answer.in_flight > self._size - self.request_inputs:
+                self._grow(math.exp(share * gain * ahead), share)
             return
         shrunk = self._size * math.exp(share * max(ahead, gain * ahead * (1 - 0.3 * ahead)))
         if self._delay.is_unavoidable:
@@ -139,6 +152,10 @@ class Window:
     def _scale_s(self) -> float:
         latency_s, service_s = self._delay.latency_s, self._delay.service_s
         return max(SHORTEST_DELAY_S, math.sqrt(SCALE_S * latency_s), service_s)
+
+    @property
+    def _slow_start(self) -> float:
+        return SLOW_START_SIDE_BY_SIDE if self._delay.is_side_by_side else SLOW_START
 
     @property
     def _is_queue_empty(self) -> bool:
@@ -161,11 +178,13 @@ class Window:
         """Let requests be as large as TEI does in about half a second."""
         fitting = answer.inputs * REQUEST_S / max(1e-6, self._delay.own_s)
         if fitting >= answer.inputs:  # where a batch has a fixed cost, more inputs take hardly longer
-            fitting = max(fitting, answer.inputs + 1, answer.inputs * 1.25)
+            larger = 2.0 if self._delay.is_side_by_side else 1.25
+            fitting = max(fitting, answer.inputs + 1, answer.inputs * larger)
         if fitting <= self._request:
             self._request = max(1.0, self._request + share * (fitting - self._request) / 2)
         elif answer.inputs >= self.request_inputs - 1:
-            self._request = min(self._request * 2**share, fitting, float(self._largest_request))
+            grown = self._request * self._slow_start**share
+            self._request = min(grown, fitting, float(self._largest_request))
 
     def _is_resting(self, answer: Answer, share: float) -> bool:
         """Whether the window is kept small for a moment, to see the latency without a queue
@@ -190,6 +209,7 @@ class _Delay:
         self.service_s = 0.0  # computing, as short as it was ever seen for a request of this size
         self.seconds = 0.0  # of the last answer: all that is above that
         self.own_s = 0.0  # of the last answer: from the start of its first input to the end of its last
+        self.is_side_by_side = False  # the server has no queue: it computes requests side by side
         self.is_unavoidable = False  # it is the time of one input: a smaller window would not shorten it
 
     def measure(self, answer: Answer, share: float) -> None:
@@ -218,6 +238,7 @@ class _Delay:
         # Embedders that joined late know only full batches: short ones must make no difference
         # between them.
         computing_s = max(0.0, timing.inference_s - max(self.service_s, SHORTEST_DELAY_S))
+        self.is_side_by_side = not has_queue
         self.seconds = joined + computing_s if has_queue else 0.0
         self.is_unavoidable = waited < 0.3 * timing.inference_s
         return waited, latency

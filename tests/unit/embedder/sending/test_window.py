@@ -2,7 +2,7 @@
 
 import pytest
 
-from embedder.sending.window import Answer, Window
+from embedder.sending.window import SLOW_START_SIDE_BY_SIDE, Answer, Window
 from shared.tei.client import ServerTiming
 from tests.support.tei_simulation import Phase, Simulation, Speed
 
@@ -141,10 +141,20 @@ def test_a_window_that_is_not_used_does_not_grow() -> None:
     window = Window(largest_request=32, ceiling=1000)
     for _ in range(20):
         window.answered(answer(1, 0.1, in_flight=window.inputs))
-    before = window.inputs
-    for _ in range(100):
+    used = window.inputs
+    for _ in range(1000):
         window.answered(answer(1, 0.1, in_flight=1))
-    assert window.inputs == before
+    settled = window.inputs
+    for _ in range(1000):
+        window.answered(answer(1, 0.1, in_flight=1))
+    assert window.inputs == settled <= SLOW_START_SIDE_BY_SIDE * used
+
+
+def test_a_burst_finds_room_for_a_multiple_of_what_was_in_flight_before() -> None:
+    window = Window(largest_request=32, ceiling=1000)
+    for _ in range(100):
+        window.answered(answer(1, 0.1, in_flight=25))
+    assert window.inputs > 50
 
 
 def test_a_request_takes_the_server_half_a_second_at_most() -> None:
