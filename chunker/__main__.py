@@ -19,11 +19,17 @@ log = structlog.get_logger()
 
 async def serve(process: Process, settings: Settings) -> None:
     chunker = settings.chunker
-    await process.listen(web.Application(), settings.process.host, Port(50109, chunker.chunker_port))
+    await process.listen(
+        web.Application(), settings.process.host, Port(50109, chunker.chunker_port)
+    )
     splitters = TargetSplitters(chunker)
-    threads = Threads(os.cpu_count() or 1, settings.runtime.document_timeout, on_stuck=process.give_up)
+    threads = Threads(
+        os.cpu_count() or 1, settings.runtime.document_timeout, on_stuck=process.give_up
+    )
     process.stack.callback(threads.close)
-    stage = ChunkStage(Texts(process.pool, splitters, threads), Registry(process.pool), process.operations)
+    stage = ChunkStage(
+        Texts(process.pool, splitters, threads), Registry(process.pool), process.operations
+    )
     log.info("Service pool initialized", tokenizer=chunker.tokenizer or "bundled")
     await run_stage(process, stage, settings.runtime)
 

@@ -28,4 +28,6 @@ def fingerprint(settings: ChunkerSettings, tokenizer_hash: str, generation: str)
         settings.chunk_prefix_tokens,
         settings.max_chunk_characters,
     )
-    return hashlib.sha256(msgspec.json.encode([PIPELINE_VERSION, bounds, tokenizer_hash, generation])).digest()
+    return hashlib.sha256(
+        msgspec.json.encode([PIPELINE_VERSION, bounds, tokenizer_hash, generation])
+    ).digest()

@@ -2,7 +2,13 @@
 
 import msgspec
 
-from shared.service.settings import ChunkerSettings, PostgresSettings, ProcessSettings, RedisSettings, RuntimeSettings
+from shared.service.settings import (
+    ChunkerSettings,
+    PostgresSettings,
+    ProcessSettings,
+    RedisSettings,
+    RuntimeSettings,
+)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

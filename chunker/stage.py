@@ -28,7 +28,9 @@ class ChunkStage(Stage[BatchTexts, Never]):
         self._operations = operations
 
     async def prepare(self, batch: Batch) -> BatchTexts:
-        log.info("Starting batch processing", batch_size=len(batch.documents), entry_id=batch.entry_id)
+        log.info(
+            "Starting batch processing", batch_size=len(batch.documents), entry_id=batch.entry_id
+        )
         log.debug("Service pool reused", entry_id=batch.entry_id)
         return await self._texts.load(batch)
 
@@ -44,11 +46,15 @@ class ChunkStage(Stage[BatchTexts, Never]):
         chunks = await prepared.split(document, text)
         self._operations.add(
             Operation(
-                operation_type="chunking", operation_name="split", duration_ms=(time.monotonic() - started) * 1000,
-                job_id=ref.job_id, crawl_id=ref.crawl_id, document_url=ref.url,
+                operation_type="chunking",
+                operation_name="split",
+                duration_ms=(time.monotonic() - started) * 1000,
+                job_id=ref.job_id,
+                crawl_id=ref.crawl_id,
+                document_url=ref.url,
                 metadata={"chunks": len(chunks), "characters": text.characters},
             )
-        )  # fmt: skip
+        )
         chunked = ChunkedDocument(
             page=text.page,
             content_hash=text.seen.content_hash,

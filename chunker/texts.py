@@ -35,7 +35,9 @@ class Texts:
 
     async def load(self, batch: Batch) -> "BatchTexts":
         """Load the texts of a batch. Raises DependencyError if Postgres is unavailable."""
-        stored = await load_payloads(self._pool, [document.ref.version for document in batch.documents])
+        stored = await load_payloads(
+            self._pool, [document.ref.version for document in batch.documents]
+        )
         return BatchTexts(batch, stored, await self._splitters.of(batch.target), self._threads)
 
 
@@ -46,7 +48,11 @@ class BatchTexts:
     """
 
     def __init__(
-        self, batch: Batch, stored: Mapping[int, StoredDocument], splitter: TargetSplitter, threads: Threads
+        self,
+        batch: Batch,
+        stored: Mapping[int, StoredDocument],
+        splitter: TargetSplitter,
+        threads: Threads,
     ) -> None:
         self._batch = batch
         self._stored = stored
@@ -62,7 +68,9 @@ class BatchTexts:
         ref = document.ref
         stored = self._stored.get(ref.version)
         if stored is None:
-            raise RejectedError("payload_missing", "its text is not kept any more: send the document again")
+            raise RejectedError(
+                "payload_missing", "its text is not kept any more: send the document again"
+            )
         markdown = await self._threads.run(self._batch.lane, document.limit, clean, stored.markdown)
         seen = Seen(
             document_id=ref.document_id,
@@ -71,12 +79,16 @@ class BatchTexts:
             fingerprint=self._splitter.fingerprint(self._batch.target),
             crawl_id=ref.crawl_id,
         )
-        return CleanText(page=stored.page, markdown=markdown, seen=seen, characters=len(stored.markdown))
+        return CleanText(
+            page=stored.page, markdown=markdown, seen=seen, characters=len(stored.markdown)
+        )
 
     async def split(self, document: Document, text: CleanText) -> tuple[Chunk, ...]:
         """Split the text of a document. Raises RejectedError if it has no text."""
         split = self._splitter.splitter.split
-        chunks = await self._threads.run(self._batch.lane, document.limit, split, text.markdown, text.page.title)
+        chunks = await self._threads.run(
+            self._batch.lane, document.limit, split, text.markdown, text.page.title
+        )
         if not chunks:
             raise RejectedError("empty_markdown", "the markdown has no text")
         return chunks

@@ -13,7 +13,14 @@ from aiohttp import web
 
 from embedder.batcher import EmbeddingBatcher
 from embedder.cache import EmbeddingCache, ModelIdentity
-from embedder.compatibility import ChunkShape, Served, check_compatible, check_same, check_targets, handshake
+from embedder.compatibility import (
+    ChunkShape,
+    Served,
+    check_compatible,
+    check_same,
+    check_targets,
+    handshake,
+)
 from embedder.models import Model, Models
 from embedder.sending.isolation import EmbeddingCall, SendingRules
 from embedder.sending.packing import Capacity, capacity_of
@@ -34,12 +41,15 @@ from shared.tei.servers import check_any, first_success, tei_clients
 log = structlog.get_logger()
 
 _HANDSHAKE_S = 10.0  # a model that is still loading is asked again
-_LONGEST_SILENCES = 5  # TEI's time limits until a request is ended although the server shows signs of life
+# TEI's time limits until a request is ended although the server shows signs of life.
+_LONGEST_SILENCES = 5
 _UNLIMITED = Seconds(7 * 86400)
 
 
 async def serve(process: Process, settings: Settings) -> None:
-    await process.listen(web.Application(), settings.process.host, Port(50110, settings.embedder.embedder_port))
+    await process.listen(
+        web.Application(), settings.process.host, Port(50110, settings.embedder.embedder_port)
+    )
     # Not bounded by connections: the permits of each server are the bound, and /health must not
     # wait behind them.
     session = await process.stack.enter_async_context(
@@ -97,7 +107,9 @@ class _Opened:
     async def open_model(self, tei: TeiSettings, shape: ChunkShape) -> Model:
         """Open the servers of one model: the first to answer says which model it is."""
         process = self._process
-        clients = tei_clients(self._session, tei, embed_timeout_s=_LONGEST_SILENCES * tei.tei_timeout)
+        clients = tei_clients(
+            self._session, tei, embed_timeout_s=_LONGEST_SILENCES * tei.tei_timeout
+        )
         served = await _first_served(clients)
         check_compatible(served, shape)
         shapes = {shape}
@@ -117,11 +129,18 @@ class _Opened:
 
             return shake_hands
 
-        servers = Servers([Server(c.name, c, handshake_with(c), shared) for c in clients], served.dimension)
-        identity = ModelIdentity(model=served.info.model_id, revision=served.info.model_sha, dimension=served.dimension)
-        async with contextlib.AsyncExitStack() as stack:  # closes what was opened, if the rest fails
+        servers = Servers(
+            [Server(c.name, c, handshake_with(c), shared) for c in clients], served.dimension
+        )
+        identity = ModelIdentity(
+            model=served.info.model_id, revision=served.info.model_sha, dimension=served.dimension
+        )
+        # Closes what was opened, if the rest fails.
+        async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(servers)
-            cache = await stack.enter_async_context(EmbeddingCache(process.pool, identity, process.metrics))
+            cache = await stack.enter_async_context(
+                EmbeddingCache(process.pool, identity, process.metrics)
+            )
             batcher = await stack.enter_async_context(EmbeddingBatcher(servers, keep=cache.put))
             process.stack.push_async_exit(stack.pop_all())
         self._servers.append(servers)
@@ -146,11 +165,14 @@ def observer(process: Process) -> Callable[[EmbeddingCall], None]:
         seconds.observe(call.duration_s)
         process.operations.add(
             Operation(
-                operation_type="embedding", operation_name="embed", duration_ms=call.duration_s * 1000,
-                success=call.error is None, error_message=str(call.error) if call.error else None,
+                operation_type="embedding",
+                operation_name="embed",
+                duration_ms=call.duration_s * 1000,
+                success=call.error is None,
+                error_message=str(call.error) if call.error else None,
                 metadata={"inputs": call.inputs, "tokens": call.tokens},
             )
-        )  # fmt: skip
+        )
 
     return observe
 

@@ -22,7 +22,8 @@ from shared.runtime.time_limit import TimeLimit
 from shared.service.errors import DependencyError, DrainingError
 from shared.tei.client import Vectors
 
-LINGER_S = 0.003  # how long an idle batcher waits for more texts before it sends less than a full request
+# How long an idle batcher waits for more texts before it sends less than a full request.
+LINGER_S = 0.003
 SORTED_REQUESTS = 8  # texts of so many requests are sorted by length together
 DRAIN_S = 4.0  # for what is in flight when the process is told to stop
 
@@ -33,7 +34,11 @@ class EmbeddingBatcher:
     """
 
     def __init__(
-        self, servers: Servers, *, keep: Callable[[str, Vectors], None] = lambda *_: None, linger_s: float = LINGER_S
+        self,
+        servers: Servers,
+        *,
+        keep: Callable[[str, Vectors], None] = lambda *_: None,
+        linger_s: float = LINGER_S,
     ) -> None:
         """`keep` is given each text and its vector, `float32[dimension]`, as it arrives; it must
         not raise.
@@ -54,7 +59,10 @@ class EmbeddingBatcher:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         """Cancel what is in flight; documents that still wait fail with DependencyError."""
         assert self._runner is not None
@@ -169,7 +177,9 @@ class EmbeddingBatcher:
             self._arrived[lane].clear()
         return [texts[index] for index in in_sending_order([wanted.input for wanted in texts])]
 
-    async def _send_request(self, tasks: asyncio.TaskGroup, texts: list[Wanted], lane: Lane) -> list[Wanted]:
+    async def _send_request(
+        self, tasks: asyncio.TaskGroup, texts: list[Wanted], lane: Lane
+    ) -> list[Wanted]:
         """Wait for a server with room and send it the first texts that are still wanted; returns
         the others.
         """
@@ -193,12 +203,14 @@ class EmbeddingBatcher:
         for wanted in texts:
             wanted.sent()
         task.add_done_callback(self._finish)
-        task.add_done_callback(lambda _: admission.release())  # for one that is cancelled before it begins
+        # For one that is cancelled before it begins.
+        task.add_done_callback(lambda _: admission.release())
 
     async def _serve(self, admission: Admission, texts: list[Wanted]) -> None:
         try:
             outcomes = await self._servers.embed(admission, [wanted.input for wanted in texts])
-        except Exception as error:  # TEI's fault or a bug: it belongs to the documents of this request
+        # TEI's fault or a bug: it belongs to the documents of this request.
+        except Exception as error:
             self._fail(texts, error)
             return
         for wanted, outcome in zip(texts, outcomes, strict=True):

@@ -32,7 +32,8 @@ _FLUSH_TIMEOUT_S = 2.0
 _PAUSE_S = 1.0  # after a failure
 
 _READ = """
-SELECT key, vector, last_used < current_date - 7 AS is_stale FROM webhook.embedding_cache WHERE key = ANY ($1)
+SELECT key, vector, last_used < current_date - 7 AS is_stale
+FROM webhook.embedding_cache WHERE key = ANY ($1)
 """
 
 # Rows are locked in the order of their keys by all writers, so that none waits for another in a
@@ -68,7 +69,11 @@ class EmbeddingCache:
     """An async context manager: writes while it is open, and what is left at the end."""
 
     def __init__(
-        self, pool: PostgresPool, identity: ModelIdentity, metrics: Metrics, max_queued: int = MAX_QUEUED
+        self,
+        pool: PostgresPool,
+        identity: ModelIdentity,
+        metrics: Metrics,
+        max_queued: int = MAX_QUEUED,
     ) -> None:
         self._pool = pool
         self._max_queued = max_queued
@@ -86,7 +91,10 @@ class EmbeddingCache:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         assert self._writer is not None
         self._writer.cancel()
@@ -131,7 +139,9 @@ class EmbeddingCache:
             async with asyncio.timeout(READ_TIMEOUT_S):
                 rows = await self._pool.fetch(_READ, keys)
         except Exception as error:
-            log.warning("Embedding cache not read", keys=len(keys), error=str(error) or type(error).__name__)
+            log.warning(
+                "Embedding cache not read", keys=len(keys), error=str(error) or type(error).__name__
+            )
             return {}
         found: dict[bytes, Vectors] = {}
         for key, stored, is_stale in rows:

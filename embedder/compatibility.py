@@ -1,4 +1,4 @@
-"""Whether a TEI server can embed the chunker's chunks, and whether it does so as its neighbours do."""
+"""Checks that a TEI server can embed the chunker's chunks and serves the expected model."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,10 @@ from shared.tei.client import TeiClient, TeiInfo
 
 # Two tokenizers that agree on case, accents, numbers, punctuation and other scripts agree on what
 # matters here.
-PROBE = "Tokenizers Differ: naïve café, 3.14159 e-mails/day, snake_case(x) 你好 Привет antidisestablishmentarianism"
+PROBE = (
+    "Tokenizers Differ: naïve café, 3.14159 e-mails/day, snake_case(x) 你好 Привет "
+    "antidisestablishmentarianism"
+)
 
 
 class ChunkShape(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,22 +48,28 @@ def check_compatible(served: Served, shape: ChunkShape) -> None:
     """
     if served.info.max_input_length < shape.max_tokens:
         raise ConfigurationError(
-            f"TEI takes {served.info.max_input_length} tokens a text, chunks have up to {shape.max_tokens}: "
-            f"set WEBHOOK_MAX_CHUNK_TOKENS (or that of the collection) to {served.info.max_input_length} or less"
+            f"TEI takes {served.info.max_input_length} tokens a text, chunks have up to "
+            f"{shape.max_tokens}: "
+            "set WEBHOOK_MAX_CHUNK_TOKENS (or that of the collection) to "
+            f"{served.info.max_input_length} or less"
         )
     if served.probe_ids != shape.probe_ids:
         raise ConfigurationError(
-            f"TEI serves {served.info.model_id}, whose tokenizer is not the one that chunks are measured with: "
+            f"TEI serves {served.info.model_id}, whose tokenizer is not the one that chunks are "
+            "measured with: "
             "set WEBHOOK_TOKENIZER (or that of the collection) to the tokenizer.json of that model"
         )
 
 
 def check_same(first: Served, other: Served) -> None:
     """Raise ConfigurationError if two servers would make different vectors of one text."""
-    shown = [(served.info.model_id, served.info.model_sha, served.dimension) for served in (first, other)]
+    shown = [
+        (served.info.model_id, served.info.model_sha, served.dimension) for served in (first, other)
+    ]
     if shown[0] != shown[1]:
         raise ConfigurationError(
-            "servers that are to share the work serve different models: {} (revision {}, {} dimensions) "
+            "servers that are to share the work serve different models: {} (revision {}, {} "
+            "dimensions) "
             "and {} (revision {}, {} dimensions)".format(*shown[0], *shown[1])
         )
 
@@ -72,11 +81,13 @@ def check_targets(targets: Sequence[Target], served: Served) -> None:
     for target in targets:
         if (target.model, target.dimension) != (served.info.model_id, served.dimension):
             remedy = (
-                "point WEBHOOK_TEI_URL to that model, or give the new model an address of its own and reindex to it"
+                "point WEBHOOK_TEI_URL to that model, or give the new model an address of its own "
+                "and reindex to it"
                 if target.tei_url is None
                 else f"serve that model again at {target.tei_url}"
             )
             raise ConfigurationError(
-                f"TEI serves {served.info.model_id} ({served.dimension} dimensions), but {target.collection} holds "
+                f"TEI serves {served.info.model_id} ({served.dimension} dimensions), but "
+                f"{target.collection} holds "
                 f"vectors of {target.model} ({target.dimension} dimensions): {remedy}"
             )

@@ -57,7 +57,11 @@ class Models:
         """The model of a target. Raises DependencyError if its servers are unavailable or do not
         fit its chunks.
         """
-        tei = self._tei if target.tei_url is None else msgspec.structs.replace(self._tei, tei_url=target.tei_url)
+        tei = (
+            self._tei
+            if target.tei_url is None
+            else msgspec.structs.replace(self._tei, tei_url=target.tei_url)
+        )
         try:
             shape = await self._shape(target.chunking(self._chunker))
             model = await self._opened(tei, shape)
@@ -78,4 +82,6 @@ class Models:
         if chunker.tokenizer not in self._probes:
             tokenizer = await asyncio.to_thread(load_tokenizer, chunker.tokenizer)
             self._probes[chunker.tokenizer] = tuple(tokenizer.encode(PROBE).ids)
-        return ChunkShape(max_tokens=chunker.max_chunk_tokens, probe_ids=self._probes[chunker.tokenizer])
+        return ChunkShape(
+            max_tokens=chunker.max_chunk_tokens, probe_ids=self._probes[chunker.tokenizer]
+        )

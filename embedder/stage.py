@@ -41,10 +41,14 @@ class EmbedStage(Stage[Prepared, Never]):
 
     async def handle_document(self, document: Document, prepared: Prepared) -> Outcome:
         batch, model = prepared.batch, prepared.model
-        vectors, cached = await model.vectors.of(document.body, prepared.known, batch.lane, document.limit)
+        vectors, cached = await model.vectors.of(
+            document.body, prepared.known, batch.lane, document.limit
+        )
         await self._settle(batch.target, model)
         packed = vectors.astype("<f4", copy=False).tobytes()
-        embedded = EmbeddedDocument(document=document.body, vectors=packed, dimension=vectors.shape[1])
+        embedded = EmbeddedDocument(
+            document=document.body, vectors=packed, dimension=vectors.shape[1]
+        )
         return Emit(embedded, len(document.body.chunks), cached)
 
     async def _settle(self, target: Target, model: Model) -> None:
@@ -58,6 +62,7 @@ class EmbedStage(Stage[Prepared, Never]):
         if (settled.model, settled.dimension) != made:
             raise DependencyError(
                 "tei",
-                f"it serves {made[0]} ({made[1]} dimensions), but {target.target} holds vectors of {settled.model} "
+                f"it serves {made[0]} ({made[1]} dimensions), but {target.target} holds vectors of "
+                f"{settled.model} "
                 f"({settled.dimension}): point WEBHOOK_TEI_URL to that model, or reindex",
             )

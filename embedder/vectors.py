@@ -22,7 +22,9 @@ class VectorSource:
 
     async def known(self, documents: Sequence[ChunkedDocument]) -> Mapping[str, Vectors]:
         """The vectors of their texts that the cache has, by text."""
-        return await self._cache.get([chunk.embedded_text for document in documents for chunk in document.chunks])
+        return await self._cache.get(
+            [chunk.embedded_text for document in documents for chunk in document.chunks]
+        )
 
     async def of(
         self, document: ChunkedDocument, known: Mapping[str, Vectors], lane: Lane, limit: TimeLimit
@@ -39,5 +41,7 @@ class VectorSource:
                 vectors[index] = known[each.text]
             else:
                 missing.append(index)
-        vectors[missing] = await self._batcher.embed([inputs[index] for index in missing], lane, limit)
+        vectors[missing] = await self._batcher.embed(
+            [inputs[index] for index in missing], lane, limit
+        )
         return vectors, len(inputs) - len(missing)

@@ -18,18 +18,22 @@ _BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 _DATA_URI = re.compile(r"(data:[\w.+-]{1,64}/[\w.+-]{1,64})[;,][^\s()<>\[\]\"']{64,}")
 _URL = re.compile(r"https?://[^\s()<>\[\]\"']+")
 _TRACKER = (
-    r"(?i:(?:utm|mc)_\w{1,40}|gclid|gclsrc|gbraid|wbraid|dclid|fbclid|msclkid|ysclid|yclid|twclid|ttclid|igshid|srsltid"
+    r"(?i:(?:utm|mc)_\w{1,40}|gclid|gclsrc|gbraid|wbraid|dclid|fbclid|msclkid|ysclid|yclid"
+    r"|twclid|ttclid|igshid|srsltid"
     r"|mkt_tok|_gl|_ga|_hsenc|_hsmi|__hs\w{1,10}|hsCtaTracking)=[^&#]*"
 )
 _TRACKERS = re.compile(rf"([?&])(?:amp;)*{_TRACKER}(?:&(?:amp;)*{_TRACKER})*(&(?:amp;)*)?")
 
 
 def clean(markdown: str) -> str:
-    """Return `markdown` as it is stored and split. Takes any str, never raises; `clean(clean(x)) == clean(x)`.
+    """Return `markdown` as it is stored and split.
 
-    Text is NFC with at most 30 combining marks in a row and `\\n` as the only line break; of the control
-    characters only tabs stay, lone surrogates become U+FFFD. Blank lines are folded to one, data URIs lose
-    their data, links their tracking parameters, and no line is longer than 50,000 characters.
+    Takes any str, never raises; `clean(clean(x)) == clean(x)`.
+
+    Text is NFC with at most 30 combining marks in a row and `\\n` as the only line break; of the
+    control characters only tabs stay, lone surrogates become U+FFFD. Blank lines are folded to one,
+    data URIs lose their data, links their tracking parameters, and no line is longer than 50,000
+    characters.
     """
     text = _SURROGATE.sub("\ufffd", markdown)
     text = _CONTROL.sub("", _LINE_BREAK.sub("\n", text))

@@ -39,7 +39,9 @@ class TokenCounter:
             and all(map(_is_atomic, added))
         )
         whole = "".join(re.escape(token.content) + "|" for token in added)
-        self._piece = re.compile(rf"{whole}[{_PUNCTUATION}{_IDEOGRAPHS}]|[^{_PUNCTUATION}{_IDEOGRAPHS}]+")
+        self._piece = re.compile(
+            rf"{whole}[{_PUNCTUATION}{_IDEOGRAPHS}]|[^{_PUNCTUATION}{_IDEOGRAPHS}]+"
+        )
         self._known: dict[str, int] = {}  # words and their pieces
         self._max_known = max_known
 
@@ -60,7 +62,8 @@ class TokenCounter:
             return [self.special_tokens + sum(map(known.__getitem__, words)) for words in split]
         learnt = self._learn(new, known)
         return [
-            self.special_tokens + sum(learnt[word] if word in learnt else known[word] for word in words)
+            self.special_tokens
+            + sum(learnt[word] if word in learnt else known[word] for word in words)
             for words in split
         ]
 
@@ -77,7 +80,9 @@ class TokenCounter:
                 for word, parts in pieces.items()
             }
         )
-        known.update({word: tokens for word, tokens in learnt.items() if len(word) <= MAX_KNOWN_CHARACTERS})
+        known.update(
+            {word: tokens for word, tokens in learnt.items() if len(word) <= MAX_KNOWN_CHARACTERS}
+        )
         return learnt
 
     def _encode(self, pieces: list[str]) -> dict[str, int]:
@@ -87,8 +92,12 @@ class TokenCounter:
             batch = pieces[start : start + BATCH]
             encoding = self._tokenizer.encode(" ".join(batch), add_special_tokens=False)
             begins = list(accumulate((len(piece) + 1 for piece in batch[:-1]), initial=0))
-            owners = np.searchsorted(begins, [begin for begin, _ in encoding.offsets], side="right") - 1
-            counted.update(zip(batch, np.bincount(owners, minlength=len(batch)).tolist(), strict=True))
+            owners = (
+                np.searchsorted(begins, [begin for begin, _ in encoding.offsets], side="right") - 1
+            )
+            counted.update(
+                zip(batch, np.bincount(owners, minlength=len(batch)).tolist(), strict=True)
+            )
         return counted
 
 

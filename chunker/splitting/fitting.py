@@ -1,4 +1,6 @@
-"""The second stage of splitting: one page's spans are counted, cut again where too long, and made chunks."""
+"""The second stage of splitting: one page's spans are counted, cut again where too long, and made
+chunks.
+"""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -13,7 +15,9 @@ CHARACTERS_PER_TOKEN = 5  # more than prose has, so that an overlap is tried wit
 
 
 class Limits(NamedTuple):
-    """What a chunk may have: tokens of its prefix, tokens of its own text, of these repeated ones, characters."""
+    """What a chunk may have: tokens of its prefix, tokens of its own text, of these repeated ones,
+    characters.
+    """
 
     prefix_tokens: int
     own_tokens: int
@@ -51,7 +55,9 @@ class PageFitter:
         fitted: list[Fitted] = []
         pending = list(spans)
         while pending:
-            counts = self._counter.count([self._prefix(span.start).text + self._text(span) for span in pending])
+            counts = self._counter.count(
+                [self._prefix(span.start).text + self._text(span) for span in pending]
+            )
             longer: list[Span] = []
             for span, tokens in zip(pending, counts, strict=True):
                 parts = self._parts(span, tokens)
@@ -63,7 +69,9 @@ class PageFitter:
         return sorted(fitted)
 
     def extend(self, chunks: list[Chunk], fitted: Iterable[Fitted]) -> None:
-        """Add a chunk for each span, with its overlap; one that the next repeats entirely is taken back."""
+        """Add a chunk for each span, with its overlap; one that the next repeats entirely is taken
+        back.
+        """
         for each in fitted:
             floor = self.tree.section_start(each.span.start)
             chunk = self._chunk(each, max(floor, chunks[-1].start) if chunks else floor)
@@ -85,7 +93,8 @@ class PageFitter:
         start = self._overlap_start(fitted, prefix, floor)
         if start < span.start:
             tokens = self._counter.count_one(prefix.text + self._markdown[start : span.end])
-            if tokens - prefix.tokens > self._limits.own_tokens:  # some tokenizers join what was counted apart
+            # Some tokenizers join what was counted apart.
+            if tokens - prefix.tokens > self._limits.own_tokens:
                 start, tokens = span.start, fitted.tokens
         return Chunk(
             text=self._markdown[start : span.end],
@@ -98,9 +107,13 @@ class PageFitter:
 
     def _overlap_start(self, fitted: Fitted, prefix: Prefix, floor: int) -> int:
         span = fitted.span
-        room = min(self._limits.overlap_tokens, self._limits.own_tokens + prefix.tokens - fitted.tokens)
+        room = min(
+            self._limits.overlap_tokens, self._limits.own_tokens + prefix.tokens - fitted.tokens
+        )
         limit = room + self._counter.special_tokens
-        floor = max(floor, span.start - CHARACTERS_PER_TOKEN * room, span.end - self._limits.characters)
+        floor = max(
+            floor, span.start - CHARACTERS_PER_TOKEN * room, span.end - self._limits.characters
+        )
 
         def fits(start: int) -> bool:
             return self._counter.count_one(self._markdown[start : span.start]) <= limit

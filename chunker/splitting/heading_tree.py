@@ -20,7 +20,9 @@ _NOT_PARAGRAPH = re.compile(r" {4}|\t|[ ]{0,3}(?:[>|#]|[-*+][ \t]|[-*_=]{3,}|\d{
 
 _LINK = re.compile(r"!?\[([^\[\]]*)\](?:\([^()]*\)|\[[^\[\]]*\])")
 # Only tags that stand in headings, since `vector<int>` is text.
-_TAG = re.compile(r"</?(?:a|abbr|b|br|code|em|i|img|kbd|small|span|strong|sub|sup)(?:[\s/][^<>]*)?>")
+_TAG = re.compile(
+    r"</?(?:a|abbr|b|br|code|em|i|img|kbd|small|span|strong|sub|sup)(?:[\s/][^<>]*)?>"
+)
 _ATTRIBUTES = re.compile(r"\{[#:.][^{}]*\}\s*$")
 _EMPHASIS = re.compile(r"(\*{1,3}|~~)(?=\S)(.+?)(?<=\S)\1")
 _ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")
@@ -88,7 +90,8 @@ def plain(source: str) -> str:
     text = source[: 5 * MAX_TITLE_CHARACTERS]
     text = _ATTRIBUTES.sub("", _TAG.sub("", _LINK.sub(r"\1", text)))
     text = _ESCAPE.sub(r"\1", _EMPHASIS.sub(r"\2", text).replace("`", ""))
-    text = " ".join(text.split()).strip(" \u200b\u00b6")  # Docusaurus and Sphinx end headings with such anchors
+    # Docusaurus and Sphinx end headings with such anchors.
+    text = " ".join(text.split()).strip(" \u200b\u00b6")
     return text[:MAX_TITLE_CHARACTERS].rstrip()
 
 
@@ -126,6 +129,8 @@ def _fence_after(line: str, fence: str) -> str:
 
 
 def _is_setext(before: str, previous: str, line: str) -> bool:
-    """Only one-line paragraphs count: the lines above `---` are more often front matter or a table."""
-    is_paragraph = bool(previous.strip()) and not before.strip() and not _NOT_PARAGRAPH.match(previous)
+    """Only one-line paragraphs count: lines above `---` are more often front matter or a table."""
+    is_paragraph = (
+        bool(previous.strip()) and not before.strip() and not _NOT_PARAGRAPH.match(previous)
+    )
     return is_paragraph and _UNDERLINE.match(line) is not None

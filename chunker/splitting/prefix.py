@@ -32,7 +32,9 @@ class Prefixes:
         self._built: dict[tuple[str, ...], Prefix] = {}
 
     def of(self, path: tuple[str, ...]) -> Prefix:
-        """The prefix under these headings; middle headings go first when it is too long, then its end."""
+        """The prefix under these headings; middle headings go first when it is too long, then its
+        end.
+        """
         if path not in self._built:
             self._built[path] = self._build(join_title(self._title, path))
         return self._built[path]
@@ -54,7 +56,9 @@ class Prefixes:
 
 
 def join_title(title: str, path: Sequence[str]) -> list[str]:
-    """Title and headings, outermost first; of a title and a first heading that begin alike the longer one."""
+    """Title and headings, outermost first; of a title and a first heading that begin alike the
+    longer one.
+    """
     if not title or not path:
         return [*filter(None, [title]), *path]
     first, rest = path[0], path[1:]

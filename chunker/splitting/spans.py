@@ -1,4 +1,6 @@
-"""Cuts a page by characters, at the best boundaries of its markdown: the rough first stage of splitting."""
+"""Cuts a page by characters, at the best boundaries of its markdown: the rough first stage of
+splitting.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -39,9 +41,11 @@ def rough_spans(markdown: str, tree: HeadingTree, max_characters: int) -> Iterat
 
 
 def join_bare(markdown: str, spans: Iterable[Span], max_characters: int) -> Iterator[Span]:
-    """Join headings that stand alone to what follows and lone marks (```, ---) to what precedes them.
+    """Join headings that stand alone to what follows and lone marks (```, ---) to what precedes
+    them.
 
-    Joined is only what takes at most a third of `max_characters`; the result may be longer than that.
+    Joined is only what takes at most a third of `max_characters`; the result may be longer than
+    that.
     """
     before: Span | None = None
     for span in spans:
@@ -49,7 +53,9 @@ def join_bare(markdown: str, spans: Iterable[Span], max_characters: int) -> Iter
             before = span
         elif before.body == before.end and span.body - before.start <= max_characters // 3:
             before = Span(before.start, span.body, span.end)
-        elif span.end - before.end <= max_characters // 3 and not _WORD.search(markdown, span.start, span.end):
+        elif span.end - before.end <= max_characters // 3 and not _WORD.search(
+            markdown, span.start, span.end
+        ):
             before = before._replace(end=span.end)
         else:
             yield before
@@ -59,7 +65,9 @@ def join_bare(markdown: str, spans: Iterable[Span], max_characters: int) -> Iter
 
 
 def divide(markdown: str, span: Span, parts: int) -> Iterator[Span]:
-    """Cut a span of two characters or more into about `parts` even ones; its headings stay with the first."""
+    """Cut a span of two characters or more into about `parts` even ones; its headings stay with the
+    first.
+    """
     start: int | None = span.start
     body = span.body if span.body - span.start < span.end - span.body else span.start
     # A tenth more than even leaves room for good boundaries, without a small rest.
@@ -71,9 +79,11 @@ def divide(markdown: str, span: Span, parts: int) -> Iterator[Span]:
 
 
 def overlap_start(markdown: str, start: int, floor: int, fits: Callable[[int], bool]) -> int:
-    """Where a text that begins at `start` may begin instead, to repeat the end of what is before it.
+    """Where a text that begins at `start` may begin instead, to repeat the end of what is before
+    it.
 
-    Tried are sentence, line and word boundaries from `floor` on, until `fits` takes one; else `start`.
+    Tried are sentence, line and word boundaries from `floor` on, until `fits` takes one; else
+    `start`.
     """
     low = floor
     while start - low >= MIN_OVERLAP_CHARACTERS:

@@ -20,7 +20,9 @@ from shared.service.errors import ConfigurationError, RejectedError
 MIN_TOKENS = 64
 # English prose has 4.2 characters per token, code 2.5; what this makes too long is cut again.
 CHARACTERS_PER_TOKEN = 4
-GROUP = 256  # spans in progress at once: words are still known when they are counted again, too long pages end early
+# Spans in progress at once: words are still known when they are counted again, too long pages end
+# early.
+GROUP = 256
 
 
 class Splitter:
@@ -39,13 +41,14 @@ class Splitter:
         max_characters: int = 4000,
         max_chunks: int = 10_000,
     ) -> None:
-        """`max_tokens` bounds all that TEI sees of a chunk, `overlap_tokens` what of it repeats the one before,
-        `prefix_tokens` what title and headings may take.
+        """`max_tokens` bounds all that TEI sees of a chunk, `overlap_tokens` what of it repeats the
+        one before, `prefix_tokens` what title and headings may take.
 
         Raises ConfigurationError for bounds that leave no room for text.
         """
         self._counter = TokenCounter(tokenizer)
-        prefix_tokens = min(prefix_tokens, max_tokens * 3 // 16)  # 48 of the default 256; own text gets 206
+        # 48 of the default 256; own text gets 206.
+        prefix_tokens = min(prefix_tokens, max_tokens * 3 // 16)
         own_tokens = max_tokens - self._counter.special_tokens - prefix_tokens
         self._limits = Limits(prefix_tokens, own_tokens, overlap_tokens, max_characters)
         self._max_chunks = max_chunks
@@ -64,24 +67,33 @@ class Splitter:
         while group := list(islice(spans, GROUP)):
             page.extend(chunks, page.fit(group))
             if len(chunks) > self._max_chunks:
-                raise RejectedError("too_many_chunks", f"the document has more than {self._max_chunks} chunks")
+                raise RejectedError(
+                    "too_many_chunks", f"the document has more than {self._max_chunks} chunks"
+                )
         return tuple(chunks)
 
 
 def _line(title: str) -> str:
-    return " ".join(clean(title[: 5 * MAX_TITLE_CHARACTERS]).split())[:MAX_TITLE_CHARACTERS].rstrip()
+    return " ".join(clean(title[: 5 * MAX_TITLE_CHARACTERS]).split())[
+        :MAX_TITLE_CHARACTERS
+    ].rstrip()
 
 
 def _check(max_tokens: int, limits: Limits) -> None:
     if max_tokens < MIN_TOKENS:
-        raise ConfigurationError(f"WEBHOOK_MAX_CHUNK_TOKENS is {max_tokens}: set at least {MIN_TOKENS}")
+        raise ConfigurationError(
+            f"WEBHOOK_MAX_CHUNK_TOKENS is {max_tokens}: set at least {MIN_TOKENS}"
+        )
     if not 0 <= limits.overlap_tokens <= limits.own_tokens // 2:
         raise ConfigurationError(
-            f"WEBHOOK_CHUNK_OVERLAP_TOKENS is {limits.overlap_tokens}: set 0 to {limits.own_tokens // 2}, "
+            f"WEBHOOK_CHUNK_OVERLAP_TOKENS is {limits.overlap_tokens}: set 0 to "
+            f"{limits.own_tokens // 2}, "
             "half of what a chunk's own text may have"
         )
     if limits.prefix_tokens < 0:
-        raise ConfigurationError(f"WEBHOOK_CHUNK_PREFIX_TOKENS is {limits.prefix_tokens}: set 0 or more")
+        raise ConfigurationError(
+            f"WEBHOOK_CHUNK_PREFIX_TOKENS is {limits.prefix_tokens}: set 0 or more"
+        )
     if limits.characters < limits.own_tokens:
         raise ConfigurationError(
             f"WEBHOOK_MAX_CHUNK_CHARACTERS is {limits.characters}: set at least {limits.own_tokens}"

@@ -40,8 +40,11 @@ class Threads:
         self._stuck: set[object] = set()  # the work that they are stuck in
         self._is_lost = False
 
-    async def run(self, lane: Lane, limit: TimeLimit, function: Callable[..., T], *args: object) -> T:
-        """Run CPU-bound work off the event loop; waiting for a thread does not count against `limit`.
+    async def run(
+        self, lane: Lane, limit: TimeLimit, function: Callable[..., T], *args: object
+    ) -> T:
+        """Run CPU-bound work off the event loop; waiting for a thread does not count against
+        `limit`.
 
         Raises DependencyError when all threads are stuck: the document is not at fault.
         """
@@ -58,7 +61,8 @@ class Threads:
             with contextlib.suppress(RuntimeError):  # the loop is closed: no caller waits any more
                 loop.call_soon_threadsafe(self._returned, work, timer)
 
-        work.add_done_callback(returned)  # the thread's end, which a cancelled caller does not wait for
+        # The thread's end, which a cancelled caller does not wait for.
+        work.add_done_callback(returned)
         return await asyncio.wrap_future(work)
 
     def close(self) -> None:

@@ -58,11 +58,12 @@ class SendingRules(msgspec.Struct, frozen=True, kw_only=True):
     dimension: int
     backoff: Backoff = msgspec.field(default_factory=Backoff)
     quarantine: Quarantine = msgspec.field(default_factory=Quarantine)
-    silence_s: float = 30.0  # without a sign of life of the server, after which its requests are ended
+    # Without a sign of life of the server, after which its requests are ended.
+    silence_s: float = 30.0
 
 
 class IsolatingEmbedder:
-    """Embeds texts with retries, and splits a request that fails until the text at fault is alone."""
+    """Embeds texts with retries, and splits a failing request until the text at fault is alone."""
 
     def __init__(
         self,
@@ -93,7 +94,9 @@ class IsolatingEmbedder:
         """
         outcomes: dict[int, Vectors | MillstreamError] = {}
         for group in self._quarantine.groups([text.text for text in inputs]):
-            outcomes.update(zip(group, await self._embed_group([inputs[index] for index in group]), strict=True))
+            outcomes.update(
+                zip(group, await self._embed_group([inputs[index] for index in group]), strict=True)
+            )
         return [outcomes[index] for index in range(len(inputs))]
 
     async def _embed_group(self, inputs: Sequence[TextInput]) -> list[Vectors | MillstreamError]:
@@ -108,7 +111,8 @@ class IsolatingEmbedder:
             return await self._embed_group(inputs[:cut]) + await self._embed_group(inputs[cut:])
         except (TeiBackendError, TeiBreakdownError) as error:
             self._quarantine.broke(texts, alone=is_alone)
-            await self._raise_if_unavailable(error)  # the texts are sent in smaller groups when they come again
+            # The texts are sent in smaller groups when they come again.
+            await self._raise_if_unavailable(error)
             if not is_alone:
                 return await self.embed(inputs)
             self._quarantine.reported(texts[0])

@@ -1,4 +1,4 @@
-"""How much may be in flight at once, and at which server: a weighted semaphore over several places."""
+"""How much may be in flight at once, and at which server: a semaphore over several servers."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -26,7 +26,8 @@ class Permits:
         self.in_use = 0  # inputs
         self.requests_in_use = 0
         self.pause_s = 0.0  # after each request
-        self.changed: Callable[[], None] = lambda: None  # called when there may be more room, or none for ever
+        # Called when there may be more room, or none for ever.
+        self.changed: Callable[[], None] = lambda: None
         self._is_open = True
         self._is_pausing = False
 

@@ -39,7 +39,8 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     request: RequestLimits
     inputs_in_flight: int
     requests_in_flight: int
-    batch_inputs: int | None = None  # inputs that TEI computes at once; None if only their tokens are limited
+    # Inputs that TEI computes at once; None if only their tokens are limited.
+    batch_inputs: int | None = None
 
     @property
     def window_ceiling(self) -> int:
@@ -52,7 +53,9 @@ def capacity_of(info: TeiInfo, max_requests: int) -> Capacity:
     permits = info.max_concurrent_requests - int(info.max_concurrent_requests * QUERY_HEADROOM)
     inputs = permits if info.counts_inputs else permits * info.max_client_batch_size
     return Capacity(
-        request=RequestLimits(max_inputs=min(info.max_client_batch_size, inputs), max_tokens=info.max_batch_tokens),
+        request=RequestLimits(
+            max_inputs=min(info.max_client_batch_size, inputs), max_tokens=info.max_batch_tokens
+        ),
         inputs_in_flight=inputs,
         requests_in_flight=min(max_requests, permits),
         batch_inputs=info.max_batch_requests,
@@ -73,7 +76,9 @@ def fitting(inputs: Sequence[TextInput], limits: RequestLimits) -> int:
     tokens = size = 0
     for count, each in enumerate(inputs):
         tokens, size = tokens + each.tokens, size + each.encoded_bytes
-        is_over = count >= limits.max_inputs or tokens > limits.max_tokens or size > limits.max_bytes
+        is_over = (
+            count >= limits.max_inputs or tokens > limits.max_tokens or size > limits.max_bytes
+        )
         if count and is_over:
             return count
     return len(inputs)

@@ -21,13 +21,15 @@ class Quarantine:
         self._group_size: dict[int, int] = {}
 
     def groups(self, texts: Sequence[str]) -> list[list[int]]:
-        """The indexes of the texts that may share a request; those not in quarantine are one group."""
+        """Indexes of the texts that may share a request; those not quarantined are one group."""
         members: dict[int, list[int]] = {}
         for index, text in enumerate(texts):
             size = max(1, self._group_size.get(hash(text), len(texts)))
             members.setdefault(size, []).append(index)
         return [
-            indexes[start : start + size] for size, indexes in members.items() for start in range(0, len(indexes), size)
+            indexes[start : start + size]
+            for size, indexes in members.items()
+            for start in range(0, len(indexes), size)
         ]
 
     def is_single(self, texts: Sequence[str]) -> bool:

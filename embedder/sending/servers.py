@@ -62,7 +62,8 @@ class Shared(msgspec.Struct, frozen=True, kw_only=True):
 
     rules: SendingRules
     metrics: Metrics
-    observe: Callable[[EmbeddingCall], None]  # called once for each request that ended; must not raise
+    # Called once for each request that ended; must not raise.
+    observe: Callable[[EmbeddingCall], None]
     pauses: Pauses = Pauses()
     window_of: Callable[[Capacity], InFlightWindow] = window_of
     jitter: Callable[[float, float], float] = random.uniform
@@ -76,7 +77,9 @@ class Server:
         another model.
         """
         self.permits = Permits(limit=1, requests=1, request_inputs=1)
-        self.breaker = Breaker(f"tei {name}", self._canary, shared.metrics, self._open_or_close, shared.pauses)
+        self.breaker = Breaker(
+            f"tei {name}", self._canary, shared.metrics, self._open_or_close, shared.pauses
+        )
         self.embedder = IsolatingEmbedder(client, shared.rules, observe=self._observe)
         self._handshake = handshake
         self._shared = shared
@@ -91,7 +94,9 @@ class Server:
         """What a request to it may hold now; None before the first handshake."""
         if self._capacity is None:
             return None
-        return msgspec.structs.replace(self._capacity.request, max_inputs=self.permits.request_inputs)
+        return msgspec.structs.replace(
+            self._capacity.request, max_inputs=self.permits.request_inputs
+        )
 
     async def shake_hands(self) -> None:
         """Ask what it can take. A server that changed starts with a new window."""
@@ -135,7 +140,9 @@ class Server:
         elif isinstance(call.error, TeiOverloadedError):
             outcome = "overloaded"
             self._window.refused(time.monotonic(), call.duration_s)
-        elif isinstance(call.error, DependencyError) and not isinstance(call.error, TeiBackendError):
+        elif isinstance(call.error, DependencyError) and not isinstance(
+            call.error, TeiBackendError
+        ):
             self._window.failed(time.monotonic(), call.duration_s)
         self._apply_window()
         self._inputs.labels(outcome).inc(call.inputs)
@@ -174,11 +181,16 @@ class Servers:
         for server, answer in zip(servers, answers, strict=True):
             if isinstance(answer, DependencyError):
                 server.breaker.open(answer)
-        self._recovering = [asyncio.create_task(server.breaker.recover(), name="tei-breaker") for server in servers]
+        self._recovering = [
+            asyncio.create_task(server.breaker.recover(), name="tei-breaker") for server in servers
+        ]
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         for task in self._recovering:
             task.cancel()
@@ -205,7 +217,9 @@ class Servers:
         assert limits is not None, "a server is admitted after its handshake"
         return admission, msgspec.structs.replace(limits, max_inputs=admission.weight)
 
-    async def embed(self, admission: Admission, inputs: Sequence[TextInput]) -> list[Vectors | MillstreamError]:
+    async def embed(
+        self, admission: Admission, inputs: Sequence[TextInput]
+    ) -> list[Vectors | MillstreamError]:
         """Send an admitted request; the admission is used up.
 
         Returns for each text, in order, its vector (`float32[dimension]`) or its error. Raises
@@ -229,7 +243,9 @@ class Servers:
             admission = await self._limiter.acquire(len(inputs) - len(outcomes), admission.lane)
             if admission.permits in tried:  # it has recovered in between, and may fail again
                 admission.release()
-                raise DependencyError("tei", "servers are flapping: the request failed on each of them")
+                raise DependencyError(
+                    "tei", "servers are flapping: the request failed on each of them"
+                )
 
     async def probe(self) -> None:
         """Return if at least one server is available: the canary of all. Recovered ones are used

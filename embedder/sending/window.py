@@ -13,8 +13,8 @@ import msgspec
 
 from shared.tei.client import ServerTiming
 
-# Inputs, before anything is known. With 64 processes at 1 input/s even one is a queue of a minute. A
-# server that does not bound its batches has a GPU, as a rule.
+# Inputs, before anything is known. With 64 processes at 1 input/s even one is a queue of a minute.
+# A server that does not bound its batches has a GPU, as a rule.
 START = 1.0
 START_UNBOUNDED = 8.0
 SMALLEST = 1 / 64  # below one input the process pauses between requests
@@ -25,7 +25,9 @@ GAIN = 0.5  # share of the way to the target that one round trip goes
 # side by side do not delay each other.
 SLOW_START = 2.0
 SLOW_START_SIDE_BY_SIDE = 4.0
-EMPTY = 0.1  # of scale and service time: with less delay there is no queue, and the window doubles in a round trip
+# Of scale and service time: with less delay there is no queue, and the window doubles in a round
+# trip.
+EMPTY = 0.1
 
 # The target delay grows with the square root of the latency: a fixed time would idle slow servers
 # and flood fast ones.
@@ -50,7 +52,8 @@ FAILED_FACTOR = 0.5  # after no usable answer
 PROBING_INPUTS = 2.0  # growth in a round trip beyond a window that was refused
 
 _FORGET = 0.005  # a round trip: a server that became slower for good is believed after some minutes
-_ROUND_TRIPS_TO_REST = 15  # without timings the shortest latency is only seen while the queue is empty
+# Without timings the shortest latency is only seen while the queue is empty.
+_ROUND_TRIPS_TO_REST = 15
 _RESTS = 2
 
 
@@ -67,7 +70,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 class Window:
     """The window of one process at one server."""
 
-    def __init__(self, *, largest_request: int, ceiling: int, batch_inputs: int | None = None) -> None:
+    def __init__(
+        self, *, largest_request: int, ceiling: int, batch_inputs: int | None = None
+    ) -> None:
         """`ceiling` bounds the inputs in flight; the server computes `batch_inputs` at once, None
         if unknown.
         """
@@ -94,7 +99,7 @@ class Window:
 
     @property
     def pause_s(self) -> float:
-        """Seconds between an answer and the next request: 0, unless the window is below one input."""
+        """Seconds from an answer to the next request: 0, unless the window is below one input."""
         if self._size >= 1:
             return 0.0
         # The latency that is aimed at, where the queue is still long: that of a start must not
@@ -177,7 +182,8 @@ class Window:
     def _fit_request(self, answer: Answer, share: float) -> None:
         """Let requests be as large as TEI does in about half a second."""
         fitting = answer.inputs * REQUEST_S / max(1e-6, self._delay.own_s)
-        if fitting >= answer.inputs:  # where a batch has a fixed cost, more inputs take hardly longer
+        # Where a batch has a fixed cost, more inputs take hardly longer.
+        if fitting >= answer.inputs:
             larger = 2.0 if self._delay.is_side_by_side else 1.25
             fitting = max(fitting, answer.inputs + 1, answer.inputs * larger)
         if fitting <= self._request:
@@ -200,17 +206,20 @@ class Window:
 
 
 class _Delay:
-    """What an answer says of the queue: how much longer it took than the request would take alone."""
+    """Queue time in an answer: how much longer it took than the request would take alone."""
 
     def __init__(self, batch_inputs: int | None) -> None:
         self._batch_inputs = batch_inputs
-        self._shortest: dict[int, tuple[float, int]] = {}  # by size class of tokens: seconds, tokens
+        # By size class of tokens: seconds, tokens.
+        self._shortest: dict[int, tuple[float, int]] = {}
         self.latency_s = 0.0  # waiting and computing, mean of the last round trips
         self.service_s = 0.0  # computing, as short as it was ever seen for a request of this size
         self.seconds = 0.0  # of the last answer: all that is above that
-        self.own_s = 0.0  # of the last answer: from the start of its first input to the end of its last
+        # Of the last answer: from the start of its first input to the end of its last.
+        self.own_s = 0.0
         self.is_side_by_side = False  # the server has no queue: it computes requests side by side
-        self.is_unavoidable = False  # it is the time of one input: a smaller window would not shorten it
+        # It is the time of one input: a smaller window would not shorten it.
+        self.is_unavoidable = False
 
     def measure(self, answer: Answer, share: float) -> None:
         """Take an answer into account."""
@@ -222,12 +231,16 @@ class _Delay:
         weight = 1.0 if not self.latency_s else max(0.02, min(0.3, share))
         self.latency_s += weight * (latency - self.latency_s)
 
-    def _with_timing(self, answer: Answer, timing: ServerTiming, share: float) -> tuple[float, float]:
+    def _with_timing(
+        self, answer: Answer, timing: ServerTiming, share: float
+    ) -> tuple[float, float]:
         # The header is a mean over the request's inputs, and those of one request wait behind each
         # other.
         batches = answer.inputs / self._batch_inputs if self._batch_inputs else 0.0
         waited = max(0.0, timing.queue_s - timing.inference_s * max(0.0, batches - 1) / 2)
-        self.service_s = self._shortest_of(answer.tokens // answer.inputs, timing.inference_s, share)
+        self.service_s = self._shortest_of(
+            answer.tokens // answer.inputs, timing.inference_s, share
+        )
         # All that is in the queue once the request has joined it, whatever the size of the request.
         joined = waited + timing.inference_s * batches
         latency = joined + timing.inference_s
@@ -257,4 +270,6 @@ class _Delay:
         known, of_tokens = self._shortest.get(size, (math.inf, tokens))
         aged = known * (1 + _FORGET * share)
         self._shortest[size] = (seconds, tokens) if seconds < aged else (aged, of_tokens)
-        return min(shortest * max(1.0, tokens / max(1.0, of)) for shortest, of in self._shortest.values())
+        return min(
+            shortest * max(1.0, tokens / max(1.0, of)) for shortest, of in self._shortest.values()
+        )

@@ -69,7 +69,9 @@ async def _serve(app: web.Application, options: argparse.Namespace, stop: asynci
     await runner.setup()
     try:
         await web.TCPSite(runner, options.host, options.port).start()
-        log.info("Embedding server ready", host=options.host, port=options.port, threads=options.threads)
+        log.info(
+            "Embedding server ready", host=options.host, port=options.port, threads=options.threads
+        )
         await stop.wait()
     finally:
         await runner.cleanup()
@@ -91,15 +93,25 @@ def _info(limits: Limits, threads: int) -> Info:
 
 def _parser() -> argparse.ArgumentParser:
     defaults = Limits()
-    parser = argparse.ArgumentParser("python -m local.tei", description="A TEI-compatible embedding server.")
+    parser = argparse.ArgumentParser(
+        "python -m local.tei", description="A TEI-compatible embedding server."
+    )
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--cache-dir", type=Path, required=True, help="where the converted model is kept")
+    parser.add_argument(
+        "--cache-dir", type=Path, required=True, help="where the converted model is kept"
+    )
     parser.add_argument("--api-key", help="what clients send as Bearer; default: none is asked for")
-    parser.add_argument("--max-client-batch-size", type=_positive, default=defaults.max_client_batch_size)
-    parser.add_argument("--max-concurrent-requests", type=_positive, default=defaults.max_concurrent_requests)
+    parser.add_argument(
+        "--max-client-batch-size", type=_positive, default=defaults.max_client_batch_size
+    )
+    parser.add_argument(
+        "--max-concurrent-requests", type=_positive, default=defaults.max_concurrent_requests
+    )
     parser.add_argument("--max-batch-tokens", type=_positive, default=defaults.max_batch_tokens)
-    parser.add_argument("--threads", type=_positive, default=os.cpu_count() or 1, help="default: all CPUs")
+    parser.add_argument(
+        "--threads", type=_positive, default=os.cpu_count() or 1, help="default: all CPUs"
+    )
     return parser
 
 

@@ -10,7 +10,15 @@ from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from local.tei import batch, contract
-from local.tei.contract import EmbedRequest, ErrorBody, ErrorType, Info, Limits, TeiError, TokenizeRequest
+from local.tei.contract import (
+    EmbedRequest,
+    ErrorBody,
+    ErrorType,
+    Info,
+    Limits,
+    TeiError,
+    TokenizeRequest,
+)
 from local.tei.counters import Counters, Permits
 from local.tei.engine import Embeddings, Engine
 
@@ -19,7 +27,9 @@ PUBLIC_PATHS = frozenset({"/", "/health", "/ping", "/metrics"})
 T = TypeVar("T")
 
 
-def build_app(engine: Engine, info: Info, limits: Limits, api_key: str | None = None) -> web.Application:
+def build_app(
+    engine: Engine, info: Info, limits: Limits, api_key: str | None = None
+) -> web.Application:
     """The application; run it with `handler_cancellation`, so that a closed connection frees its
     permits.
     """
@@ -116,7 +126,9 @@ def _authentication(api_key: str) -> Middleware:
 async def _decode(request: web.Request, decoder: msgspec.json.Decoder[T]) -> T:
     """The body of a request; what cannot be read is refused in plain text, as axum does for TEI."""
     if request.content_type != "application/json":
-        raise web.HTTPUnsupportedMediaType(text="Expected request with `Content-Type: application/json`")
+        raise web.HTTPUnsupportedMediaType(
+            text="Expected request with `Content-Type: application/json`"
+        )
     try:
         body = await request.read()
         return decoder.decode(body)
@@ -127,7 +139,9 @@ async def _decode(request: web.Request, decoder: msgspec.json.Decoder[T]) -> T:
         reason = f"Failed to deserialize the JSON body into the target type: {error}"
         raise web.HTTPUnprocessableEntity(text=reason) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise web.HTTPBadRequest(text=f"Failed to parse the request body as JSON: {error}") from error
+        raise web.HTTPBadRequest(
+            text=f"Failed to parse the request body as JSON: {error}"
+        ) from error
 
 
 def _timing(embeddings: Embeddings, total_s: float) -> dict[str, str]:

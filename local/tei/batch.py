@@ -1,4 +1,7 @@
-"""Token ids to the arrays that the model takes, and its vectors to what a client asked for. Pure."""
+"""Token ids to the arrays that the model takes, and its vectors to what a client asked for.
+
+Pure.
+"""
 
 from collections.abc import Sequence
 

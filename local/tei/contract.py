@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 import msgspec
 
 VERSION = "1.9.0-millstream"  # clients choose the meaning of max_concurrent_requests by it
-MAX_CHARACTERS_PER_TOKEN = 250  # TEI tokenises at most this many characters for each token of the window
+# TEI tokenises at most this many characters for each token of the window.
+MAX_CHARACTERS_PER_TOKEN = 250
 
 Side = Literal["Left", "Right"]
 
@@ -56,9 +57,11 @@ class ErrorBody(msgspec.Struct, frozen=True):
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of one server, with TEI's defaults."""
 
-    max_input_length: int = 256  # tokens of one input, special tokens included; the model was trained on 256
+    # Tokens of one input, special tokens included; the model was trained on 256.
+    max_input_length: int = 256
     max_client_batch_size: int = 32  # inputs in one request
-    max_concurrent_requests: int = 512  # permits: from 1.9 on each input takes one, over all clients
+    # Permits: from 1.9 on each input takes one, over all clients.
+    max_concurrent_requests: int = 512
     max_batch_tokens: int = 16384  # padded tokens in one run of the model
     max_payload_bytes: int = 2_000_000
 
@@ -72,7 +75,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             raise empty_input()
         if size > self.max_client_batch_size:
             limit = self.max_client_batch_size
-            raise TeiError(ErrorType.VALIDATION, f"batch size {size} > maximum allowed batch size {limit}")
+            raise TeiError(
+                ErrorType.VALIDATION, f"batch size {size} > maximum allowed batch size {limit}"
+            )
 
 
 class EmbedRequest(msgspec.Struct, frozen=True):

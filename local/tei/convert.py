@@ -40,9 +40,13 @@ class _Graph:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
-    def add(self, operator: str, *inputs: str, output: str = "", domain: str = "", **attributes: Any) -> str:
+    def add(
+        self, operator: str, *inputs: str, output: str = "", domain: str = "", **attributes: Any
+    ) -> str:
         name = output or f"{operator.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, list(inputs), [name], domain=domain, **attributes))
+        self.nodes.append(
+            helper.make_node(operator, list(inputs), [name], domain=domain, **attributes)
+        )
         return name
 
     def linear(self, x: str, weights: Weights, prefix: str) -> str:
@@ -82,7 +86,9 @@ def _embeddings(graph: _Graph, weights: Weights, length: str) -> str:
     types = weights["embeddings.token_type_embeddings.weight"][0]
     positions = graph.constant(weights["embeddings.position_embeddings.weight"] + types)
     zero = graph.constant(np.array([0], np.int64))
-    words = graph.add("Gather", graph.constant(weights["embeddings.word_embeddings.weight"]), "ids", axis=0)
+    words = graph.add(
+        "Gather", graph.constant(weights["embeddings.word_embeddings.weight"]), "ids", axis=0
+    )
     summed = graph.add("Add", words, graph.add("Slice", positions, zero, length, zero))
     return graph.layer_norm(summed, weights, "embeddings.LayerNorm")
 
@@ -91,9 +97,13 @@ def _layer(graph: _Graph, weights: Weights, prefix: str, state: str) -> str:
     names = [f"{prefix}.attention.self.{part}" for part in ("query", "key", "value")]
     packed = graph.constant(np.concatenate([weights[f"{name}.weight"].T for name in names], axis=1))
     bias = graph.constant(np.concatenate([weights[f"{name}.bias"] for name in names]))
-    attended = graph.add("Attention", state, packed, bias, "lengths", domain="com.microsoft", num_heads=HEADS)
+    attended = graph.add(
+        "Attention", state, packed, bias, "lengths", domain="com.microsoft", num_heads=HEADS
+    )
     output = graph.linear(attended, weights, f"{prefix}.attention.output.dense")
-    state = graph.layer_norm(graph.add("Add", output, state), weights, f"{prefix}.attention.output.LayerNorm")
+    state = graph.layer_norm(
+        graph.add("Add", output, state), weights, f"{prefix}.attention.output.LayerNorm"
+    )
     inner = graph.linear(state, weights, f"{prefix}.intermediate.dense")
     # TEI computes the tanh form of GELU; with the exact form vectors are 2.5e-4 away from its own.
     inner = graph.add("Gelu", inner, approximate="tanh")

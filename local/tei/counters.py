@@ -19,16 +19,23 @@ class Counters:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = self._counter("te_request_count", "Requests to /embed", method=METHODS)
-        self.successes = self._counter("te_request_success", "Requests answered with vectors", method=METHODS)
-        self.failures = self._counter("te_request_failure", "Requests answered with an error", err=ERRORS)
+        self.successes = self._counter(
+            "te_request_success", "Requests answered with vectors", method=METHODS
+        )
+        self.failures = self._counter(
+            "te_request_failure", "Requests answered with an error", err=ERRORS
+        )
         self.inputs = self._counter("te_embed_count", "Inputs that got a permit")
         self.embedded = self._counter("te_embed_success", "Inputs answered with a vector")
-        self.tokens = self._counter("te_embed_tokens", "Tokens of the inputs answered with a vector")
+        self.tokens = self._counter(
+            "te_embed_tokens", "Tokens of the inputs answered with a vector"
+        )
         self.in_flight = Gauge("te_queue_size", "Inputs that hold a permit", registry=self.registry)
 
     def _counter(self, name: str, documentation: str, **labels: tuple[str, ...]) -> Counter:
         counter = Counter(name, documentation, list(labels), registry=self.registry)
-        for values in labels.values():  # every series is there from the start: zero is an answer too
+        # Every series is there from the start: zero is an answer too.
+        for values in labels.values():
             for value in values:
                 counter.labels(value)
         return counter

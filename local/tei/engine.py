@@ -43,7 +43,9 @@ class Embeddings(msgspec.Struct, frozen=True, kw_only=True):
 class Engine:
     """Owns the threads; `close` waits for what runs."""
 
-    def __init__(self, tokenizer: Tokenizer, backend: Backend, limits: Limits, threads: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, backend: Backend, limits: Limits, threads: int
+    ) -> None:
         self._tokenizer = tokenizer
         self._backend = backend
         self._limits = limits
@@ -79,7 +81,9 @@ class Engine:
 
     async def tokenize(self, texts: Sequence[str], *, special: bool) -> list[list[Token]]:
         """The tokens of each text; raises TeiError as `embed` does."""
-        describe = partial(tokenization.describe, self._tokenizer, texts, self._limits, special=special)
+        describe = partial(
+            tokenization.describe, self._tokenizer, texts, self._limits, special=special
+        )
         return await asyncio.get_running_loop().run_in_executor(self._tokenizing, describe)
 
     async def is_healthy(self) -> bool:
@@ -94,7 +98,9 @@ class Engine:
 
     async def _infer(self, rows: Sequence[list[int]], tokenization_s: float) -> Embeddings:
         """Raises an ExceptionGroup of what the backend raised."""
-        groups = batch.pack([len(row) for row in rows], min(batch.MAX_TOKENS, self._limits.max_batch_tokens))
+        groups = batch.pack(
+            [len(row) for row in rows], min(batch.MAX_TOKENS, self._limits.max_batch_tokens)
+        )
         waiting = iter(groups)
         deadline = self._turns.deadline(sum(map(len, rows)))
         results: list[tuple[list[int], Vectors]] = []
@@ -124,7 +130,9 @@ class Engine:
     async def _run(self, rows: Sequence[list[int]]) -> Vectors:
         loop = asyncio.get_running_loop()
         try:
-            vectors = await loop.run_in_executor(self._inferring, lambda: self._backend(*batch.pad(rows)))
+            vectors = await loop.run_in_executor(
+                self._inferring, lambda: self._backend(*batch.pad(rows))
+            )
         except Exception:
             self._is_failing = True
             raise

@@ -31,9 +31,17 @@ def cached_model(cache_dir: Path) -> Path:
 
 
 def _convert(weights: Path, target: Path) -> None:
-    command = [sys.executable, "-m", "local.tei.convert", str(weights.resolve()), str(target.resolve())]
+    command = [
+        sys.executable,
+        "-m",
+        "local.tei.convert",
+        str(weights.resolve()),
+        str(target.resolve()),
+    ]
     # A session of its own: Ctrl-C is for the server, which then ends; the converter ends by itself.
-    done = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)  # noqa: S603
+    done = subprocess.run(  # noqa: S603
+        command, capture_output=True, text=True, check=False, start_new_session=True
+    )
     if done.returncode != 0:
         reason = done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}"
         raise ConfigurationError(
@@ -57,9 +65,13 @@ def open_backend(model: Path) -> Backend:
     options.enable_mem_pattern = False  # patterns are kept per shape: 30 MB more, and no faster
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(model), options, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:  # onnxruntime's errors share no other base
-        raise ConfigurationError(f"{model} cannot be loaded ({error}): delete it and start again") from error
+        raise ConfigurationError(
+            f"{model} cannot be loaded ({error}): delete it and start again"
+        ) from error
 
     def run(ids: npt.NDArray[np.int64], lengths: npt.NDArray[np.int32]) -> Vectors:
         vectors: Vectors = session.run(["vectors"], {"ids": ids, "lengths": lengths})[0]

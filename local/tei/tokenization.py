@@ -9,7 +9,9 @@ from tokenizers import Tokenizer
 from local.tei.contract import ErrorType, Limits, Side, TeiError, Token, empty_input, invalid
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str], limits: Limits, truncation: Side | None) -> list[list[int]]:
+def encode(
+    tokenizer: Tokenizer, texts: Sequence[str], limits: Limits, truncation: Side | None
+) -> list[list[int]]:
     """Token ids of each text, special tokens included, in input order.
 
     `truncation` says which side of a text that is too long is lost; None makes it an error. Raises
@@ -23,7 +25,9 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], limits: Limits, truncatio
     return [_cut(encoding.ids, limits.max_input_length, truncation) for encoding in encodings]
 
 
-def describe(tokenizer: Tokenizer, texts: Sequence[str], limits: Limits, *, special: bool) -> list[list[Token]]:
+def describe(
+    tokenizer: Tokenizer, texts: Sequence[str], limits: Limits, *, special: bool
+) -> list[list[Token]]:
     """The tokens of each text with their offsets, never truncated; raises TeiError as `encode`
     does.
     """
@@ -52,7 +56,9 @@ def _cut(ids: list[int], limit: int, truncation: Side | None) -> list[int]:
 
 def _tokens(tokenizer: Tokenizer, text: str, *, special: bool) -> list[Token]:
     encoding = tokenizer.encode(text, add_special_tokens=special)
-    columns = zip(encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True)
+    columns = zip(
+        encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True
+    )
     return [
         Token(id_, name, special=True, start=None, stop=None)
         if mask

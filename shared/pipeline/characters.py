@@ -23,4 +23,8 @@ def marks() -> list[str]:
 
     All stand below plane 2.
     """
-    return [mark for mark in map(chr, range(0x300, 0x20000)) if unicodedata.category(mark) in {"Mn", "Mc"}]
+    return [
+        mark
+        for mark in map(chr, range(0x300, 0x20000))
+        if unicodedata.category(mark) in {"Mn", "Mc"}
+    ]

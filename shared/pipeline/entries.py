@@ -30,7 +30,9 @@ class Consumer(msgspec.Struct, frozen=True, kw_only=True):
     lease: float  # seconds; an entry that is idle for longer may be reclaimed by another consumer
 
 
-def entry_of(stage: StageName, lane: Lane, entry_id: str, fields: Mapping[bytes, bytes], deliveries: int) -> Entry:
+def entry_of(
+    stage: StageName, lane: Lane, entry_id: str, fields: Mapping[bytes, bytes], deliveries: int
+) -> Entry:
     """Make an entry of what Redis returned.
 
     `deliveries` of its id are added to those that its header carries.
@@ -38,6 +40,12 @@ def entry_of(stage: StageName, lane: Lane, entry_id: str, fields: Mapping[bytes,
     header = fields.get(b"h")
     summary = summarize_header(header)
     return Entry(
-        stream=stage.stream(lane), lane=lane, id=entry_id, header=header, body=fields.get(b"b", b""),
-        is_newer=summary.is_newer, documents=len(summary.documents), deliveries=deliveries + summary.deliveries,
-    )  # fmt: skip
+        stream=stage.stream(lane),
+        lane=lane,
+        id=entry_id,
+        header=header,
+        body=fields.get(b"b", b""),
+        is_newer=summary.is_newer,
+        documents=len(summary.documents),
+        deliveries=deliveries + summary.deliveries,
+    )

@@ -38,8 +38,16 @@ POINTS: Mapping[str, str] = {
     "dispatch.numbered": "a release has its number, and no items",
     "dispatch.released": "the items are released in Postgres, and not in the streams",
     "dispatch.published": "they are in the streams",
-    **{f"{stage}.{moment}": meaning for stage in StageName for moment, meaning in stage.row.failpoints.items()},
-    **{f"{stage}.{moment}": meaning for stage in StageName for moment, meaning in _STAGE_MOMENTS.items()},
+    **{
+        f"{stage}.{moment}": meaning
+        for stage in StageName
+        for moment, meaning in stage.row.failpoints.items()
+    },
+    **{
+        f"{stage}.{moment}": meaning
+        for stage in StageName
+        for moment, meaning in _STAGE_MOMENTS.items()
+    },
 }
 
 _SETTING = re.compile(r"(?P<point>[a-z_.]+):(?P<action>kill|stop)@(?P<hit>[1-9][0-9]*)")
@@ -63,11 +71,15 @@ def arm(setting: str, *, test_mode: bool) -> None:
     if not setting:
         return
     if not test_mode:
-        raise ConfigurationError("WEBHOOK_FAILPOINT kills this process: it is for tests, with WEBHOOK_TEST_MODE=true")
+        raise ConfigurationError(
+            "WEBHOOK_FAILPOINT kills this process: it is for tests, with WEBHOOK_TEST_MODE=true"
+        )
     match = _SETTING.fullmatch(setting)
     if match is None or match["point"] not in POINTS:
         known = ", ".join(POINTS)
-        raise ConfigurationError(f"WEBHOOK_FAILPOINT={setting} is not a point and :kill@n or :stop@n; points: {known}")
+        raise ConfigurationError(
+            f"WEBHOOK_FAILPOINT={setting} is not a point and :kill@n or :stop@n; points: {known}"
+        )
     _armed[match["point"]] = _Armed(_SIGNALS[match["action"]], int(match["hit"]))
 
 

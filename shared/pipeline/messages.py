@@ -42,7 +42,8 @@ class DocumentRef(msgspec.Struct, frozen=True, kw_only=True):
     action: Action = Action.INDEX
     domain: str = ""
     crawl_id: str | None = None
-    traceparent: str | msgspec.UnsetType = msgspec.UNSET  # of the request that brought it, if that was traced
+    # Of the request that brought it, if that was traced.
+    traceparent: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,7 +188,9 @@ def _schema_of(header: bytes | None) -> int:
 
 
 def encode_body(parts: Sequence[Any]) -> bytes:
-    """The body of an entry, from a document's part each; parts may be encoded already (msgspec.Raw)."""
+    """The body of an entry, from a document's part each; parts may be encoded already
+    (msgspec.Raw).
+    """
     return _body_encoder.encode(parts)
 
 
@@ -212,4 +215,6 @@ def decode_part(data: msgspec.Raw | None, kind: type[T]) -> T:
     try:
         return msgspec.msgpack.decode(data or b"", type=kind)
     except _UNREADABLE as error:
-        raise MalformedMessageError(f"a document's part of the body cannot be read: {error}") from error
+        raise MalformedMessageError(
+            f"a document's part of the body cannot be read: {error}"
+        ) from error

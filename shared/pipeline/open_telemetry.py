@@ -36,7 +36,9 @@ def exporting_provider(service: str, instance: str, environ: Mapping[str, str]) 
     OpenTelemetry reads its variables, sampling too, by itself.
     """
     attributes = {"service.version": version("millstream"), "service.instance.id": instance}
-    if not environ.get("OTEL_SERVICE_NAME") and "service.name=" not in environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
+    if not environ.get("OTEL_SERVICE_NAME") and "service.name=" not in environ.get(
+        "OTEL_RESOURCE_ATTRIBUTES", ""
+    ):
         attributes["service.name"] = f"millstream-{service}"
     provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
@@ -62,18 +64,32 @@ class OpenTelemetry(Tracing):
 
         Of several traces each gets a span of its own, and they and that of the batch are linked.
         """
-        origins = list(dict.fromkeys(ref.traceparent for ref in header.documents if ref.traceparent))
+        origins = list(
+            dict.fromkeys(ref.traceparent for ref in header.documents if ref.traceparent)
+        )
         parent = header.traceparent or (origins[0] if len(origins) == 1 else None)
-        elsewhere = [origin for origin in origins if _span_context(origin).trace_id != _span_context(parent).trace_id]
+        elsewhere = [
+            origin
+            for origin in origins
+            if _span_context(origin).trace_id != _span_context(parent).trace_id
+        ]
         with self._tracer.start_as_current_span(
-            f"{stage} batch" if elsewhere else str(stage), context=_context_of(parent), kind=SpanKind.CONSUMER,
+            f"{stage} batch" if elsewhere else str(stage),
+            context=_context_of(parent),
+            kind=SpanKind.CONSUMER,
             attributes=_attributes(header.documents, entry_id, header),
             links=[Link(_span_context(origin)) for origin in elsewhere],
-        ) as whole:  # fmt: skip
-            parts = {origin: self._part(stage, entry_id, header, origin, whole) for origin in elsewhere}
+        ) as whole:
+            parts = {
+                origin: self._part(stage, entry_id, header, origin, whole) for origin in elsewhere
+            }
             try:
                 with bound_contextvars(**_log_fields(header.documents, whole, parts)):
-                    yield _OpenBatch(msgspec.structs.replace(header, traceparent=traceparent_of(whole)), whole, parts)
+                    yield _OpenBatch(
+                        msgspec.structs.replace(header, traceparent=traceparent_of(whole)),
+                        whole,
+                        parts,
+                    )
             finally:
                 for span in parts.values():
                     span.end()
@@ -93,25 +109,40 @@ class OpenTelemetry(Tracing):
             async with asyncio.timeout(self._patience):
                 await sent.wait()
 
-    def _part(self, stage: StageName, entry_id: str, header: Header, origin: str, whole: Span) -> Span:
+    def _part(
+        self, stage: StageName, entry_id: str, header: Header, origin: str, whole: Span
+    ) -> Span:
         documents = [ref for ref in header.documents if ref.traceparent == origin]
         return self._tracer.start_span(
-            str(stage), context=_context_of(origin), kind=SpanKind.CONSUMER, links=[Link(whole.get_span_context())],
+            str(stage),
+            context=_context_of(origin),
+            kind=SpanKind.CONSUMER,
+            links=[Link(whole.get_span_context())],
             attributes=_attributes(documents, entry_id, header),
-        )  # fmt: skip
+        )
 
     def _request_middleware(self) -> Any:
         @web.middleware
         async def traced(request: web.Request, handler: Any) -> web.StreamResponse:
-            if request.method == "GET" or not request.path.startswith("/api/"):  # watching is not worth a trace
+            # Watching is not worth a trace.
+            if request.method == "GET" or not request.path.startswith("/api/"):
                 answer: web.StreamResponse = await handler(request)
                 return answer
             resource = request.match_info.route.resource
             route = resource.canonical if resource is not None else ""
-            with self._tracer.start_as_current_span(
-                f"{request.method} {route}".strip(), context=_propagator.extract(request.headers), kind=SpanKind.SERVER,
-                attributes={"http.request.method": request.method, "http.route": route, "url.path": request.path},
-            ) as span, bound_contextvars(trace_id=_id_of(span)):  # fmt: skip
+            with (
+                self._tracer.start_as_current_span(
+                    f"{request.method} {route}".strip(),
+                    context=_propagator.extract(request.headers),
+                    kind=SpanKind.SERVER,
+                    attributes={
+                        "http.request.method": request.method,
+                        "http.route": route,
+                        "url.path": request.path,
+                    },
+                ) as span,
+                bound_contextvars(trace_id=_id_of(span)),
+            ):
                 answer = await handler(request)
                 span.set_attribute("http.response.status_code", answer.status)
                 span.set_attribute("millstream.request_id", answer.headers.get("X-Request-ID", ""))
@@ -123,7 +154,9 @@ class OpenTelemetry(Tracing):
 
 
 class _OpenBatch(BatchTrace):
-    """A batch message that is traced: by the span of the whole, and for each other trace by a span there."""
+    """A batch message that is traced: by the span of the whole, and for each other trace by a span
+    there.
+    """
 
     def __init__(self, header: Header, whole: Span, parts: Mapping[str, Span]) -> None:
         super().__init__(header)
@@ -136,9 +169,13 @@ class _OpenBatch(BatchTrace):
             about = {"url.full": ref.url, "millstream.job_id": ref.job_id}
             if isinstance(outcome, Dead):
                 span.set_status(StatusCode.ERROR, outcome.code)
-                span.add_event("dead letter", {**about, "code": outcome.code, "error": outcome.error})
+                span.add_event(
+                    "dead letter", {**about, "code": outcome.code, "error": outcome.error}
+                )
             elif isinstance(outcome, Retry):
-                span.add_event("retry", {**about, "reason": outcome.reason, "delay_s": outcome.delay})
+                span.add_event(
+                    "retry", {**about, "reason": outcome.reason, "delay_s": outcome.delay}
+                )
 
 
 def traceparent_of(span: Span) -> str | None:
@@ -173,8 +210,12 @@ def _attributes(documents: Sequence[DocumentRef], entry_id: str, header: Header)
     }
 
 
-def _log_fields(documents: Sequence[DocumentRef], whole: Span, parts: Mapping[str, Span]) -> dict[str, Any]:
-    """The trace of the batch, and of its jobs those that are in others (shared/service/telemetry.py)."""
+def _log_fields(
+    documents: Sequence[DocumentRef], whole: Span, parts: Mapping[str, Span]
+) -> dict[str, Any]:
+    """The trace of the batch, and of its jobs those that are in others
+    (shared/service/telemetry.py).
+    """
     origins = ((ref.job_id, ref.traceparent or "") for ref in documents)
     by_job = {job_id: _id_of(parts[origin]) for job_id, origin in origins if origin in parts}
     return {"trace_id": _id_of(whole), **({"trace_ids": by_job} if by_job else {})}

@@ -27,7 +27,9 @@ class ItemState(enum.StrEnum):
         return self not in {ItemState.QUEUED, ItemState.RELEASED}
 
 
-_SUCCESSES = frozenset({ItemState.INDEXED, ItemState.UNCHANGED, ItemState.SUPERSEDED, ItemState.DELETED})
+_SUCCESSES = frozenset(
+    {ItemState.INDEXED, ItemState.UNCHANGED, ItemState.SUPERSEDED, ItemState.DELETED}
+)
 
 
 class Emit(msgspec.Struct, frozen=True, tag=True):

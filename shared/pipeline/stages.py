@@ -91,7 +91,7 @@ STAGES: Mapping[StageName, StageRow] = {
             "upserted": "the points are written, and not visible",
             "committed": "they are visible, and so are the hidden points of earlier versions",
             "trimmed": "the hidden points are deleted, and the item is open",
-            "deleted": "the registry knows that a document is deleted, and its points are still there",
+            "deleted": "the registry knows that a document is deleted, its points still exist",
         },
     ),
 }

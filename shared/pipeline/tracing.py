@@ -55,13 +55,21 @@ def is_on(environ: Mapping[str, str]) -> bool:
     exporter = environ.get("OTEL_TRACES_EXPORTER", "").lower()
     endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     is_wanted = exporter == "otlp" or any(environ.get(name) for name in endpoints)
-    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or exporter == "none" or not is_wanted:
+    if (
+        environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+        or exporter == "none"
+        or not is_wanted
+    ):
         return False
     if exporter not in {"", "otlp"}:
-        raise ConfigurationError(f"OTEL_TRACES_EXPORTER is {exporter}: only otlp and none are known")
+        raise ConfigurationError(
+            f"OTEL_TRACES_EXPORTER is {exporter}: only otlp and none are known"
+        )
     for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
         if protocol := environ.get(name):
             if protocol == _PROTOCOL:
                 break
-            raise ConfigurationError(f"{name} is {protocol}: only {_PROTOCOL} is spoken, usually on port 4318")
+            raise ConfigurationError(
+                f"{name} is {protocol}: only {_PROTOCOL} is spoken, usually on port 4318"
+            )
     return True

@@ -1,4 +1,6 @@
-"""What the workers wait for: each one publishes it in Redis, and ingest reads it for /health and the page."""
+"""What the workers wait for: each one publishes it in Redis, and ingest reads it for /health and
+the page.
+"""
 
 import msgspec
 
@@ -18,7 +20,10 @@ class WorkerWaits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decode_waits(value: bytes) -> WorkerWaits | None:
-    """A report as waits.lua stored it: the time in ms, a space, JSON. None if a newer release wrote another form."""
+    """A report as waits.lua stored it: the time in ms, a space, JSON.
+
+    None if a newer release wrote another form.
+    """
     try:
         return msgspec.json.decode(value.partition(b" ")[2], type=WorkerWaits)
     except msgspec.DecodeError:

@@ -48,7 +48,10 @@ async def run_stage(
 
 
 def _worker(
-    process: Process, stage: Stage[Any, Any], settings: RuntimeSettings, canaries: Mapping[str, Canary]
+    process: Process,
+    stage: Stage[Any, Any],
+    settings: RuntimeSettings,
+    canaries: Mapping[str, Canary],
 ) -> Worker:
     name, pool, redis, metrics = stage.name, process.pool, process.redis, process.metrics
     consumer = Consumer(stage=name, name=process.consumer, lease=settings.lease)

@@ -38,7 +38,9 @@ class BatchWorker(Generic[D, R]):
         slots = asyncio.Semaphore(self._limit)
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._process(document, slots)) for document in documents]
+                tasks = [
+                    group.create_task(self._process(document, slots)) for document in documents
+                ]
         except* DrainingError:
             raise DrainingError from None
         return [task.result() for task in tasks]

@@ -79,7 +79,9 @@ T = TypeVar("T")
 
 
 class Port(msgspec.Struct, frozen=True):
-    """The HTTP port: a default one that is taken gives way to a free one, one that was set does not."""
+    """The HTTP port: a default one that is taken gives way to a free one, one that was set does
+    not.
+    """
 
     default: int
     setting: int | None
@@ -90,7 +92,7 @@ class StoppedError(Exception):
 
 
 class Process(msgspec.Struct, kw_only=True):
-    """What a process shares, built once: clients, log of operations, metrics, and its way to end."""
+    """What a process shares, built once: clients, operations log, metrics, and how to stop it."""
 
     service: str
     instance: str  # host:pid:bootid, never reused
@@ -112,12 +114,16 @@ class Process(msgspec.Struct, kw_only=True):
         return f"{self.service}:{self.instance}"
 
     def give_up(self) -> None:
-        """Drain, and end with a status that has the process restarted: it cannot do its work any more."""
+        """Drain, and end with a status that has the process restarted: it cannot do its work any
+        more.
+        """
         self.status = EXIT_STUCK
         self.stop.set()
 
     async def unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await what must be there before the service can start; raises StoppedError if it is told to end first."""
+        """Await what must be there before the service can start; raises StoppedError if it is told
+        to end first.
+        """
         task = asyncio.create_task(work)
         stopped = asyncio.create_task(self.stop.wait())
         await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -139,7 +145,9 @@ class Process(msgspec.Struct, kw_only=True):
         return url
 
 
-def run_process(service: str, settings_type: type[S], serve: Callable[[Process, S], Awaitable[None]]) -> None:
+def run_process(
+    service: str, settings_type: type[S], serve: Callable[[Process, S], Awaitable[None]]
+) -> None:
     """The main function of a service.
 
     Ends the process: 0 after a drain, 78 for a setting that must be changed.
@@ -154,7 +162,9 @@ def run_process(service: str, settings_type: type[S], serve: Callable[[Process, 
         sys.exit(EXIT_CONFIGURATION)
     instance = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
     common = settings.process
-    configure_logging(service=service, instance=instance, level=common.log_level, log_format=common.log_format)
+    configure_logging(
+        service=service, instance=instance, level=common.log_level, log_format=common.log_format
+    )
     for name in retired_variables(os.environ):
         log.warning("Setting has no effect any more", name=name)
     try:
@@ -168,7 +178,9 @@ def run_process(service: str, settings_type: type[S], serve: Callable[[Process, 
     os._exit(status)
 
 
-async def _main(service: str, instance: str, settings: S, serve: Callable[[Process, S], Awaitable[None]]) -> int:
+async def _main(
+    service: str, instance: str, settings: S, serve: Callable[[Process, S], Awaitable[None]]
+) -> int:
     """Run the service; returns the status to end with."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -177,7 +189,9 @@ async def _main(service: str, instance: str, settings: S, serve: Callable[[Proce
         try:
             pool = await _connect_postgres(settings.postgres, service)
         except OSError as error:
-            raise ConfigurationError(f"Postgres cannot be reached ({error}): check WEBHOOK_DATABASE_URL") from error
+            raise ConfigurationError(
+                f"Postgres cannot be reached ({error}): check WEBHOOK_DATABASE_URL"
+            ) from error
         stack.push_async_callback(_close_pool, pool)
         await check_schema(pool)
         redis = redis_command(settings.redis.redis_url)
@@ -188,19 +202,26 @@ async def _main(service: str, instance: str, settings: S, serve: Callable[[Proce
         tracing = open_tracing(service, instance, os.environ)
         stack.push_async_callback(tracing.close)
         operations = OperationLog(pool)
-        health = Health(checks={"redis": _check_redis(redis), "postgres": _check_postgres(pool)}, instance=instance)
+        health = Health(
+            checks={"redis": _check_redis(redis), "postgres": _check_postgres(pool)},
+            instance=instance,
+        )
         process = Process(
-            service=service, instance=instance, stack=stack, stop=stop, pool=pool, redis=redis, reader=reader,
-            operations=operations, metrics=Metrics(), health=health, tracing=tracing,
+            service=service, instance=instance, stack=stack, stop=stop, pool=pool, redis=redis,
+            reader=reader, operations=operations, metrics=Metrics(), health=health, tracing=tracing,
         )  # fmt: skip
         flusher = asyncio.create_task(operations.run(), name="operations")
         stack.push_async_callback(operations.flush)
         stack.callback(flusher.cancel)
         if service in set(StageName):
             _report_waits(process, StageName(service))
-        watch = asyncio.create_task(watch_event_loop(process.metrics.event_loop_lag), name="event loop lag")
+        watch = asyncio.create_task(
+            watch_event_loop(process.metrics.event_loop_lag), name="event loop lag"
+        )
         stack.callback(watch.cancel)
-        stopping = asyncio.create_task(_mark_draining(process, settings.runtime.drain_timeout), name="draining")
+        stopping = asyncio.create_task(
+            _mark_draining(process, settings.runtime.drain_timeout), name="draining"
+        )
         stack.callback(stopping.cancel)
         with contextlib.suppress(StoppedError):
             await serve(process, settings)
@@ -210,7 +231,9 @@ async def _main(service: str, instance: str, settings: S, serve: Callable[[Proce
 
 def _report_waits(process: Process, stage: StageName) -> None:
     """Publish what this process waits for, from its start to its end."""
-    reporter = WaitReporter(process.redis, stage, process.consumer, StartWaits(process.health.checks).look)
+    reporter = WaitReporter(
+        process.redis, stage, process.consumer, StartWaits(process.health.checks).look
+    )
     process.waits = reporter
     process.health.complete = reporter.complete
     process.stack.callback(asyncio.create_task(reporter.run(), name="waits").cancel)
@@ -236,7 +259,9 @@ async def _connect_postgres(settings: PostgresSettings, service: str) -> Postgre
 
 
 async def watch_event_loop(lag: Histogram) -> None:
-    """Measure how late timers ring, until cancelled: what blocks the event loop delays everything in the process."""
+    """Measure how late timers ring, until cancelled: what blocks the event loop delays everything
+    in the process.
+    """
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + _LAG_INTERVAL
@@ -257,7 +282,8 @@ async def _mark_draining(process: Process, drain_timeout: float) -> None:
     process.health.is_draining = True
     log.info("Draining")
     await asyncio.sleep(drain_timeout + _UNWIND_SECONDS)
-    log.error("Not stopped in time")  # a frozen server holds something; what was in flight was given back
+    # A frozen server holds something; what was in flight was given back.
+    log.error("Not stopped in time")
     sys.stdout.flush()
     os._exit(EXIT_STUCK)
 

@@ -10,7 +10,14 @@ from shared.jobs.operations import Operation, OperationLog
 from shared.jobs.progress import Ended, Ending, Postponed, Progress
 from shared.pipeline.entries import Entry
 from shared.pipeline.failpoints import failpoint
-from shared.pipeline.messages import DocumentRef, EncodedMessage, Header, body_parts, encode_body, encode_header
+from shared.pipeline.messages import (
+    DocumentRef,
+    EncodedMessage,
+    Header,
+    body_parts,
+    encode_body,
+    encode_header,
+)
 from shared.pipeline.outcomes import Dead, Done, Emit, ItemState, Outcome, Retry
 from shared.pipeline.stages import StageName
 from shared.runtime.stage import Document
@@ -21,7 +28,9 @@ log = structlog.get_logger()
 
 # While Postgres is unavailable, keep the entry and its slot, and repeat until it works or the lease
 # is lost.
-patiently = stamina.retry(on=is_postgres_unavailable, attempts=None, timeout=None, wait_initial=0.1, wait_max=2.0)
+patiently = stamina.retry(
+    on=is_postgres_unavailable, attempts=None, timeout=None, wait_initial=0.1, wait_max=2.0
+)
 
 
 class Recorder:
@@ -30,7 +39,9 @@ class Recorder:
     Every method waits while Postgres is unavailable, and may be repeated.
     """
 
-    def __init__(self, progress: Progress, operations: OperationLog, metrics: Metrics, stage: StageName) -> None:
+    def __init__(
+        self, progress: Progress, operations: OperationLog, metrics: Metrics, stage: StageName
+    ) -> None:
         self._progress = progress
         self._operations = operations
         self._metrics = metrics
@@ -86,11 +97,19 @@ class Recorder:
     @patiently
     async def dead_letter(self, entry: Entry, reason: str) -> None:
         """Keep an entry that cannot be read as a raw dead letter."""
-        log.error("Entry cannot be read", stage=self._stage, entry_id=entry.id, stream=entry.stream, error=reason)
+        log.error(
+            "Entry cannot be read",
+            stage=self._stage,
+            entry_id=entry.id,
+            stream=entry.stream,
+            error=reason,
+        )
         await self._progress.dead_letter(entry, reason)
         failpoint(self._stage, "dead_lettered")
 
-    async def _pass_on(self, emits: Sequence[tuple[DocumentRef, Emit]], header: Header) -> EncodedMessage | None:
+    async def _pass_on(
+        self, emits: Sequence[tuple[DocumentRef, Emit]], header: Header
+    ) -> EncodedMessage | None:
         counts = [(emit.chunks, emit.cached) for _, emit in emits]
         current = await self._progress.pass_on([ref for ref, _ in emits], counts)
         onward = [pair for index, pair in enumerate(emits) if index in current]
@@ -102,7 +121,9 @@ class Recorder:
             documents=tuple(ref for ref, _ in onward),
             traceparent=header.traceparent,
         )
-        return EncodedMessage(header=encode_header(next_header), body=encode_body([emit.body for _, emit in onward]))
+        return EncodedMessage(
+            header=encode_header(next_header), body=encode_body([emit.body for _, emit in onward])
+        )
 
     def _count_saved(self, outcome: Outcome) -> None:
         if isinstance(outcome, Emit) and outcome.cached:
@@ -118,40 +139,69 @@ class Recorder:
 
     def _report_item(self, item: Ended, duration_ms: float, queued_ms: float) -> None:
         ref = item.ref
-        bound = log.bind(job_id=ref.job_id, crawl_id=ref.crawl_id, document_id=ref.document_id, url=ref.url)
+        bound = log.bind(
+            job_id=ref.job_id, crawl_id=ref.crawl_id, document_id=ref.document_id, url=ref.url
+        )
         if item.state is ItemState.FAILED:
-            bound.error("Document indexing failed in batch", stage=self._stage, code=item.code, error=item.error)
+            bound.error(
+                "Document indexing failed in batch",
+                stage=self._stage,
+                code=item.code,
+                error=item.error,
+            )
         elif item.state is ItemState.INDEXED:
             bound.info("Indexing job completed", chunks=item.chunks, duration_ms=duration_ms)
         self._metrics.indexing_seconds.observe(duration_ms / 1000)
         self._metrics.waiting_seconds.observe(queued_ms / 1000)
         self._operations.add(
             Operation(
-                operation_type="document_indexing", operation_name=item.state, duration_ms=duration_ms,
-                success=item.state.is_success, error_message=item.error, job_id=ref.job_id, crawl_id=ref.crawl_id,
+                operation_type="document_indexing",
+                operation_name=item.state,
+                duration_ms=duration_ms,
+                success=item.state.is_success,
+                error_message=item.error,
+                job_id=ref.job_id,
+                crawl_id=ref.crawl_id,
                 document_url=ref.url,
                 metadata={"queued_ms": queued_ms, "chunks": item.chunks, "stage": self._stage},
             )
-        )  # fmt: skip
+        )
 
 
 def report_job(job: FinishedJob, operations: OperationLog) -> None:
     """Report a finished job: its canonical log line and its row of operation_metrics."""
     log.info(
-        "Batch processing complete", job_id=job.job_id, crawl_id=job.crawl_id, status=job.status, total=job.total,
-        success=job.succeeded, failed=job.failed, cancelled=job.cancelled, duration_ms=job.duration_ms,
-        chunks=job.chunks, inputs_saved=job.inputs_saved,
-    )  # fmt: skip
+        "Batch processing complete",
+        job_id=job.job_id,
+        crawl_id=job.crawl_id,
+        status=job.status,
+        total=job.total,
+        success=job.succeeded,
+        failed=job.failed,
+        cancelled=job.cancelled,
+        duration_ms=job.duration_ms,
+        chunks=job.chunks,
+        inputs_saved=job.inputs_saved,
+    )
     operations.add(
         Operation(
-            operation_type="batch_processing", operation_name=job.kind, duration_ms=job.duration_ms,
-            success=job.failed == 0, job_id=job.job_id, crawl_id=job.crawl_id, request_id=job.request_id,
+            operation_type="batch_processing",
+            operation_name=job.kind,
+            duration_ms=job.duration_ms,
+            success=job.failed == 0,
+            job_id=job.job_id,
+            crawl_id=job.crawl_id,
+            request_id=job.request_id,
             metadata={
-                "total": job.total, "success": job.succeeded, "failed": job.failed, "cancelled": job.cancelled,
-                "chunks": job.chunks, "inputs_saved": job.inputs_saved,
+                "total": job.total,
+                "success": job.succeeded,
+                "failed": job.failed,
+                "cancelled": job.cancelled,
+                "chunks": job.chunks,
+                "inputs_saved": job.inputs_saved,
             },
         )
-    )  # fmt: skip
+    )
 
 
 def _ended(ref: DocumentRef, outcome: Done | Dead) -> Ended:

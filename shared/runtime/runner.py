@@ -44,7 +44,9 @@ class StageRunner:
         self._breakers = breakers
         self._settings = settings
 
-    async def run(self, entry_id: str, header: Header, documents: Sequence[Document]) -> list[Outcome]:
+    async def run(
+        self, entry_id: str, header: Header, documents: Sequence[Document]
+    ) -> list[Outcome]:
         """Return one outcome per document, in order."""
         if not documents:
             return []
@@ -64,17 +66,25 @@ class StageRunner:
         """Decode the bodies, then run the steps on those documents that could be read."""
         read = [self._decoded(document) for document in batch.documents]
         readable = [result for result in read if isinstance(result, Document)]
-        outcomes = await self._steps(msgspec.structs.replace(batch, documents=readable)) if readable else []
+        outcomes = (
+            await self._steps(msgspec.structs.replace(batch, documents=readable))
+            if readable
+            else []
+        )
         return _completed(read, outcomes)
 
     async def _steps(self, batch: Batch) -> list[Outcome]:
         prepared = await self._stage.prepare(batch)
         worker: BatchWorker[Document, Any] = BatchWorker(
-            partial(self._handle_document, prepared), limit=len(batch.documents), on_error=self._failures.outcome_of
+            partial(self._handle_document, prepared),
+            limit=len(batch.documents),
+            on_error=self._failures.outcome_of,
         )
         results = await worker.process_batch(batch.documents)
         unfinished = [result for result in results if not isinstance(result, Outcome)]
-        return _completed(results, await self._stage.finish(prepared, unfinished) if unfinished else [])
+        return _completed(
+            results, await self._stage.finish(prepared, unfinished) if unfinished else []
+        )
 
     async def _handle_document(self, prepared: Any, document: Document) -> Any:
         async with document.limit:
@@ -85,10 +95,16 @@ class StageRunner:
         body_type = self._stage.name.row.body
         has_body = body_type is not None and document.ref.action is not Action.DELETE
         try:
-            body = decode_part(document.body, body_type) if has_body and body_type is not None else None
+            body = (
+                decode_part(document.body, body_type)
+                if has_body and body_type is not None
+                else None
+            )
         except Exception as error:
             return self._failures.outcome_of(document, error)
-        return msgspec.structs.replace(document, body=body, limit=TimeLimit(self._settings.document_timeout))
+        return msgspec.structs.replace(
+            document, body=body, limit=TimeLimit(self._settings.document_timeout)
+        )
 
 
 def _completed(results: Sequence[Any], outcomes: Sequence[Outcome]) -> list[Outcome]:

@@ -72,7 +72,9 @@ class Slots:
         self._changed.set()
 
     async def cancel(self, timeout: float) -> None:
-        """Cancel all work and wait at most `timeout` seconds: a frozen server may hold a task longer."""
+        """Cancel all work and wait at most `timeout` seconds: a frozen server may hold a task
+        longer.
+        """
         tasks = set(self._tasks)
         for task in tasks:
             task.cancel()

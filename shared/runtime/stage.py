@@ -64,6 +64,10 @@ class Stage(abc.ABC, Generic[Prepared, Unfinished]):
         Returns its outcome, or what `finish` needs to find it.
         """
 
-    async def finish(self, prepared: Prepared, unfinished: Sequence[Unfinished]) -> Sequence[Outcome]:
+    async def finish(
+        self, prepared: Prepared, unfinished: Sequence[Unfinished]
+    ) -> Sequence[Outcome]:
         """Return one outcome for each unfinished result of `handle_document`, in their order."""
-        raise NotImplementedError(f"{type(self).__name__} returns results that are no outcomes, and has no `finish`")
+        raise NotImplementedError(
+            f"{type(self).__name__} returns results that are no outcomes, and has no `finish`"
+        )

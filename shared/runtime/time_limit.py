@@ -26,7 +26,10 @@ class TimeLimit:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         timeout, self._timeout = self._timeout, None
         assert timeout is not None
@@ -63,4 +66,6 @@ class TimeLimit:
             return
         now = asyncio.get_running_loop().time()
         is_running = self._left is not None and not self._holds
-        self._timeout.reschedule(now + self._left if is_running and self._left is not None else None)
+        self._timeout.reschedule(
+            now + self._left if is_running and self._left is not None else None
+        )

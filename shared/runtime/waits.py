@@ -1,7 +1,7 @@
 """Finds out what this worker waits for, and publishes it every two seconds while it waits.
 
-Three sources: an open breaker; a stall (batches are in flight, none ends, and a dependency gives no answer); before
-the stage is ready, a health check that fails.
+Three sources: an open breaker; a stall (batches are in flight, none ends, and a dependency gives no
+answer); before the stage is ready, a health check that fails.
 """
 
 import asyncio
@@ -25,8 +25,10 @@ log = structlog.get_logger()
 
 _INTERVAL = 2.0
 _LIFETIME = 10.0  # seconds that a report outlives its worker
-_STALLED_AFTER = 5.0  # seconds without the end of a batch; with a probe less than the 10 s of the command line
-# A canary embeds a word. On a slow TEI a batch may take minutes, and the canaries of many embedders would add up.
+# Seconds without the end of a batch; with a probe less than the 10 s of the command line.
+_STALLED_AFTER = 5.0
+# A canary embeds a word. On a slow TEI a batch may take minutes, and the canaries of many embedders
+# would add up.
 _CANARY_INTERVAL = 15.0
 _PROBE_TIMEOUT = 3.0
 
@@ -49,7 +51,10 @@ class WaitReporter:
         self._is_published = False
 
     async def run(self) -> None:
-        """Look and publish until cancelled. While Redis is unavailable nothing is published; /health says so."""
+        """Look and publish until cancelled.
+
+        While Redis is unavailable nothing is published; /health says so.
+        """
         while True:
             try:
                 await self.report()
@@ -58,7 +63,10 @@ class WaitReporter:
             await asyncio.sleep(_INTERVAL)
 
     async def report(self) -> None:
-        """Look once, and publish the waits if there are any or were any. Raises RedisError and OSError."""
+        """Look once, and publish the waits if there are any or were any.
+
+        Raises RedisError and OSError.
+        """
         self.latest = await self.look()
         if not self.latest and not self._is_published:
             return
@@ -72,13 +80,17 @@ class WaitReporter:
         if not self.latest:
             return report
         waiting = {each.dependency: f"unhealthy: {describe(each)}" for each in self.latest}
-        return msgspec.structs.replace(report, status="degraded", services={**report.services, **waiting})
+        return msgspec.structs.replace(
+            report, status="degraded", services={**report.services, **waiting}
+        )
 
 
 class StartWaits:
     """What a worker waits for before its stage is ready: the health checks that fail."""
 
-    def __init__(self, checks: Mapping[str, Check], now: Callable[[], dt.datetime] = utc_now) -> None:
+    def __init__(
+        self, checks: Mapping[str, Check], now: Callable[[], dt.datetime] = utc_now
+    ) -> None:
         """`checks` may grow while the service starts."""
         self._checks = checks
         self._now = now
@@ -89,13 +101,20 @@ class StartWaits:
         errors = await _errors_of(dict(self._checks))
         self._since = {service: self._since.get(service, self._now()) for service in errors}
         return [
-            Wait(dependency=service, state=WaitState.UNREACHABLE, since=self._since[service], reason=_text(error))
+            Wait(
+                dependency=service,
+                state=WaitState.UNREACHABLE,
+                since=self._since[service],
+                reason=_text(error),
+            )
             for service, error in errors.items()
         ]
 
 
 class StageWaits:
-    """What a working stage waits for: dependencies with open breakers, and those that stall its batches."""
+    """What a working stage waits for: dependencies with open breakers, and those that stall its
+    batches.
+    """
 
     def __init__(
         self,
@@ -113,7 +132,8 @@ class StageWaits:
         self._slots = slots
         self._now = now
         self._clock = clock
-        self._stall: float | None = None  # `quiet_since` of the slots when the waits below were found
+        # `quiet_since` of the slots when the waits below were found.
+        self._stall: float | None = None
         self._stalling: dict[str, Wait] = {}
         self._canary_after = _CANARY_INTERVAL  # seconds of the stall
 
@@ -126,8 +146,8 @@ class StageWaits:
     async def _look_for_stall(self, known: set[str]) -> list[Wait]:
         """The dependencies that failed a probe since the last batch ended.
 
-        Such a dependency stays named until a batch ends: a server that answers every second probe would otherwise
-        come and go in each report.
+        Such a dependency stays named until a batch ends: a server that answers every second probe
+        would otherwise come and go in each report.
         """
         since = self._slots.quiet_since
         if since != self._stall:
@@ -137,7 +157,9 @@ class StageWaits:
         probes: Mapping[str, Callable[[], Awaitable[object]]] = self._checks
         if seconds >= self._canary_after:
             probes, self._canary_after = self._canaries, seconds + _CANARY_INTERVAL
-        unasked = {s: probe for s, probe in probes.items() if s not in self._stalling and s not in known}
+        unasked = {
+            s: probe for s, probe in probes.items() if s not in self._stalling and s not in known
+        }
         begin = self._now() - dt.timedelta(seconds=seconds)
         for service, error in (await _errors_of(unasked)).items():
             self._stalling[service] = Wait(
@@ -154,7 +176,9 @@ def describe(wait: Wait) -> str:
 async def _errors_of(checks: Mapping[str, Callable[[], Awaitable[object]]]) -> dict[str, Exception]:
     """Run all checks at once; the error of each one that failed."""
     answers = await asyncio.gather(*(_error_of(check) for check in checks.values()))
-    return {service: error for service, error in zip(checks, answers, strict=True) if error is not None}
+    return {
+        service: error for service, error in zip(checks, answers, strict=True) if error is not None
+    }
 
 
 async def _error_of(check: Callable[[], Awaitable[object]]) -> Exception | None:

@@ -55,7 +55,9 @@ class Worker:
     tracing: Tracing = OFF
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then drain: finish what is in flight, give back the rest in time."""
+        """Work until `stop` is set, then drain: finish what is in flight, give back the rest in
+        time.
+        """
         async with asyncio.TaskGroup() as group:
             keepers = [
                 group.create_task(self.leases.keep(), name="leases"),
@@ -93,11 +95,15 @@ class Worker:
             documents = await self.recorder.begin(entry, header)
             outcomes = await self._handle(entry, header, documents)
             trace.note([document.ref for document in documents], outcomes)
-            message = await self.recorder.record(documents, outcomes, trace.header, entry.deliveries)
+            message = await self.recorder.record(
+                documents, outcomes, trace.header, entry.deliveries
+            )
             if await self.handover.pass_on(entry, message):
                 self._report(entry, header, outcomes, time.monotonic() - started)
 
-    async def _handle(self, entry: Entry, header: Header, documents: Sequence[Document]) -> Sequence[Outcome]:
+    async def _handle(
+        self, entry: Entry, header: Header, documents: Sequence[Document]
+    ) -> Sequence[Outcome]:
         if self._treatment(entry) is not Treatment.DEAD_LETTER:
             return await self.runner.run(entry.id, header, documents)
         error = f"its worker crashed {entry.deliveries - 1} times while it was in flight"
@@ -105,11 +111,15 @@ class Worker:
 
     async def _read(self, group: asyncio.TaskGroup) -> None:
         while await self.slots.wait_free():
-            if self.breakers.is_any_open and not await self.slots.unless_closed(self.breakers.wait_closed()):
+            if self.breakers.is_any_open and not await self.slots.unless_closed(
+                self.breakers.wait_closed()
+            ):
                 return
             entries = await self.intake.take(self.slots.free)
             self._report_redelivered(entries)
-            quarantined = [entry for entry in entries if self._treatment(entry) is Treatment.QUARANTINE]
+            quarantined = [
+                entry for entry in entries if self._treatment(entry) is Treatment.QUARANTINE
+            ]
             for entry in entries:
                 if entry not in quarantined:
                     self.slots.start(group, self._guard(entry), name=entry.id)
@@ -163,13 +173,25 @@ class Worker:
                 deliveries=entry.deliveries, documents=entry.documents,
             )  # fmt: skip
 
-    def _report(self, entry: Entry, header: Header, outcomes: Sequence[Outcome], seconds: float) -> None:
+    def _report(
+        self, entry: Entry, header: Header, outcomes: Sequence[Outcome], seconds: float
+    ) -> None:
         self.metrics.batch_seconds.labels(self.stage).observe(seconds)
         for _ in outcomes:  # a document leaves a stage with its batch, not before
             self.metrics.document_seconds.labels(self.stage).observe(seconds)
-        count = {kind: sum(isinstance(o, kind) for o in outcomes) for kind in (Emit, Done, Retry, Dead)}
+        count = {
+            kind: sum(isinstance(o, kind) for o in outcomes) for kind in (Emit, Done, Retry, Dead)
+        }
         jobs = sorted({ref.job_id for ref in header.documents})
         log.info(
-            "Batch handled", stage=self.stage, entry_id=entry.id, documents=len(outcomes), emitted=count[Emit],
-            done=count[Done], retried=count[Retry], dead=count[Dead], duration_ms=seconds * 1000, jobs=jobs,
-        )  # fmt: skip
+            "Batch handled",
+            stage=self.stage,
+            entry_id=entry.id,
+            documents=len(outcomes),
+            emitted=count[Emit],
+            done=count[Done],
+            retried=count[Retry],
+            dead=count[Dead],
+            duration_ms=seconds * 1000,
+            jobs=jobs,
+        )

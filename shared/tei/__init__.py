@@ -1,1 +1,1 @@
-"""Everything that knows an embedding server: its protocol, the choice among several, its tokenizer."""
+"""What knows an embedding server: its protocol, the choice among several, its tokenizer."""

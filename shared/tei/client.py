@@ -1,11 +1,12 @@
-"""Client of Text Embeddings Inference: one HTTP request a call, answers checked, errors by what must happen next.
+"""Client of Text Embeddings Inference: one HTTP request a call, answers checked, errors by what
+must happen next.
 
 DependencyError("tei")    TEI or the way to it: wait
 ├── TeiOverloadedError    429, back-pressure: ask again after a pause
 ├── TeiBackendError       424, the model failed on this batch: a few more tries
-├── TeiBreakdownError     the connection broke, or a vector is none: TEI's own trouble, or one of the texts
+├── TeiBreakdownError     the connection broke, or a vector is invalid: caused by TEI, or a text
 └── BreakingTextError     TEI is available, but breaks on this text
-InputRejectedError        a text of the request is at fault (a RejectedError): split until it is alone
+InputRejectedError        a text is at fault (a RejectedError): split until it is alone
 """
 
 import asyncio
@@ -88,7 +89,8 @@ class TeiInfo(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     max_input_length: Positive  # tokens of one input, special tokens included
     max_batch_tokens: Positive  # of one batch on the server
-    max_batch_requests: Positive | None = None  # inputs of one batch on the server; null: as many as the tokens allow
+    # Inputs of one batch on the server; null: as many as the tokens allow.
+    max_batch_requests: Positive | None = None
     max_client_batch_size: Positive  # inputs of one request
     max_concurrent_requests: Positive  # permits over all clients
     auto_truncate: bool = False
@@ -209,7 +211,9 @@ class TeiClient:
 
     async def tokenize(self, text: str) -> list[int]:
         """The ids of a text's tokens, special ones included. Raises DependencyError."""
-        answer = (await self._exchange("POST", "/tokenize", msgspec.json.encode({"inputs": [text]}))).body
+        answer = (
+            await self._exchange("POST", "/tokenize", msgspec.json.encode({"inputs": [text]}))
+        ).body
         try:
             return [token.id for token in msgspec.json.decode(answer, type=list[list[_Token]])[0]]
         except (msgspec.DecodeError, IndexError) as error:
@@ -236,26 +240,35 @@ class TeiClient:
         vectors: Vectors = (await self._embed([text], None, is_cut=True)).vectors[0]
         return vectors
 
-    async def _embed(self, texts: Sequence[str], dimension: int | None, *, is_cut: bool) -> Embedded:
+    async def _embed(
+        self, texts: Sequence[str], dimension: int | None, *, is_cut: bool
+    ) -> Embedded:
         try:
             body = msgspec.json.encode({"inputs": texts, "truncate": is_cut, "normalize": True})
         except UnicodeEncodeError as error:
-            raise InputRejectedError("the text is not valid Unicode: it has a lone surrogate") from error
+            raise InputRejectedError(
+                "the text is not valid Unicode: it has a lone surrogate"
+            ) from error
         answer = await self._exchange("POST", "/embed", body, self._embed_timeout_s)
-        return Embedded(decode_vectors(answer.body, len(texts), dimension), timing_of(answer.headers))
+        return Embedded(
+            decode_vectors(answer.body, len(texts), dimension), timing_of(answer.headers)
+        )
 
     async def _exchange(
         self, method: str, path: str, body: bytes | None = None, timeout_s: float | None = None
     ) -> "_Response":
         timeout = aiohttp.ClientTimeout(total=timeout_s or self._timeout_s)
-        data = None if body is None else io.BytesIO(body)  # aiohttp warns about plain bytes above 1 MiB
+        # Aiohttp warns about plain bytes above 1 MiB.
+        data = None if body is None else io.BytesIO(body)
         try:
             async with self._session.request(
                 method, self._url + path, data=data, headers=self._headers, timeout=timeout
             ) as response:
                 answer = await response.read()
         except TimeoutError as error:
-            raise DependencyError("tei", f"no answer to {path} within {timeout.total:g} s") from error
+            raise DependencyError(
+                "tei", f"no answer to {path} within {timeout.total:g} s"
+            ) from error
         except aiohttp.ClientConnectorError as error:
             raise DependencyError("tei", f"{type(error).__name__}: {error}") from error
         except (aiohttp.ClientError, OSError) as error:
@@ -292,7 +305,9 @@ def decode_vectors(answer: bytes, count: int, dimension: int | None = None) -> V
     """
     try:
         with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused below
-            vectors = np.array(msgspec.json.decode(answer, type=list[list[float | None]]), dtype=np.float32)
+            vectors = np.array(
+                msgspec.json.decode(answer, type=list[list[float | None]]), dtype=np.float32
+            )
     except (msgspec.DecodeError, ValueError) as error:  # ValueError: rows of different lengths
         raise DependencyError("tei", f"the answer is not a list of vectors: {error}") from error
     if problem := _misfit(vectors, count, dimension):

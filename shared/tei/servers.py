@@ -41,7 +41,7 @@ def check_any(clients: Sequence[TeiClient]) -> Callable[[], Awaitable[None]]:
 
 
 async def first_success(calls: Sequence[Callable[[], Awaitable[T]]]) -> T:
-    """Make all calls at once and return what succeeds first; the last DependencyError if none does."""
+    """Make all calls at once; return the first success, or raise the last DependencyError."""
     tasks = [asyncio.ensure_future(call()) for call in calls]
     failure = DependencyError("tei", "no server is known")
     try:

@@ -30,7 +30,8 @@ def load_tokenizer(path: str | None) -> Tokenizer:
     except Exception as error:  # the Rust side raises bare Exception, whatever the cause
         raise ConfigurationError(
             f"{source} cannot be read as a tokenizer ({error}): "
-            "point WEBHOOK_TOKENIZER (or that of the collection) to the tokenizer.json of the model that TEI serves, "
+            "point WEBHOOK_TOKENIZER (or that of the collection) to the tokenizer.json of the "
+            "model that TEI serves, "
             "or unset it"
         ) from error
     # The bundled tokenizer.json cuts at 128 tokens and pads to 128: every count would be wrong.
@@ -63,6 +64,10 @@ def verify_file(path: Path, sha256: str) -> None:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read ({error}): run `make install` again") from error
+        raise ConfigurationError(
+            f"{path} cannot be read ({error}): run `make install` again"
+        ) from error
     if found != sha256:
-        raise ConfigurationError(f"{path} has sha256 {found}, expected {sha256}: run `make install` again")
+        raise ConfigurationError(
+            f"{path} has sha256 {found}, expected {sha256}: run `make install` again"
+        )

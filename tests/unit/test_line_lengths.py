@@ -13,9 +13,6 @@ MAX_COLUMNS = 100
 URL = re.compile(r"https?://\S{20,}|\]\([^)]+\)")
 TABLE_OR_FIGURES = ("|", '{"')  # rows of a table, and the figures that the benchmarks write
 
-# Without the embedded TEI and Qdrant.
-LOCAL = tuple(sorted(f"local/{path.name}" for path in (ROOT / "local").glob("*.py")))
-
 SUPPORT = tuple(
     sorted(
         f"tests/support/{path.name}"
@@ -25,11 +22,12 @@ SUPPORT = tuple(
 )
 
 COVERED = (
+    ".env.example",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
-    "README.md",
-    ".env.example",
     "Dockerfile",
+    "README.md",
+    "chunker",
     "compose.yaml",
     "deploy/README.md",
     "deploy/compose.gpu.yaml",
@@ -52,6 +50,7 @@ COVERED = (
     "docs/settings.md",
     "docs/tracing.md",
     "docs/tutorial.md",
+    "embedder",
     "examples",
     "indexer",
     "ingest/__main__.py",
@@ -69,13 +68,11 @@ COVERED = (
     "ingest/inspection",
     "ingest/jobs",
     "ingest/upkeep",
-    "local/qdrant",
-    "shared/jobs",
-    "tests/unit/ingest",
-    *LOCAL,
-    *SUPPORT,
+    "local",
+    "shared",
     "tests/torture",
-    "shared/service",
+    "tests/unit/ingest",
+    *SUPPORT,
 )
 
 

@@ -1,7 +1,7 @@
 """Circuit breakers: while a dependency is unavailable, its stage reads nothing.
 
-An outage costs no document an attempt. A canary tells whether the dependency or the documents are at
-fault. It is a request that must succeed if the dependency is healthy: one fixed word to embed, a
+An outage costs no document an attempt. A canary tells whether the dependency or the documents are
+at fault. It is a request that must succeed if the dependency is healthy: one fixed word to embed, a
 read of the store.
 """
 
@@ -81,11 +81,15 @@ class Breaker:
             self.open(error)
             return True
 
-    def open(self, error: Exception, pause: float | None = None, state: WaitState = WaitState.UNREACHABLE) -> None:
+    def open(
+        self, error: Exception, pause: float | None = None, state: WaitState = WaitState.UNREACHABLE
+    ) -> None:
         """Mark the dependency unavailable; ask its canary again after `pause` seconds."""
         self._pause = self._pauses.first if pause is None else pause
         reason = str(error) or type(error).__name__
-        self._wait = Wait(dependency=self._service, state=state, since=dt.datetime.now(dt.UTC), reason=reason)
+        self._wait = Wait(
+            dependency=self._service, state=state, since=dt.datetime.now(dt.UTC), reason=reason
+        )
         log.warning("Breaker opened", dependency=self._service, error=reason)
         self._gauge.set(1)
         self._closed.clear()
@@ -178,8 +182,12 @@ class Breakers:
         One without a canary counts as unavailable.
         """
         known = [service for service in services if service in self._breakers]
-        answers = await asyncio.gather(*(self._breakers[service].is_unavailable() for service in known))
-        return (services - set(known)) | {service for service, is_down in zip(known, answers, strict=True) if is_down}
+        answers = await asyncio.gather(
+            *(self._breakers[service].is_unavailable() for service in known)
+        )
+        return (services - set(known)) | {
+            service for service, is_down in zip(known, answers, strict=True) if is_down
+        }
 
     def back_off(self, cause: FailureCause) -> None:
         """Stop using a dependency for a while because it finds nearly all documents at fault."""

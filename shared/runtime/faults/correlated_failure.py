@@ -52,6 +52,10 @@ class CorrelatedFailures:
             del self._last[document_id]
         causes = [cause for cause in self._last.values() if cause is not None]
         common = max(set(causes), key=causes.count, default=None)
-        if common is None or len(self._last) < _DOCUMENTS or causes.count(common) <= _SHARE * _DOCUMENTS:
+        if (
+            common is None
+            or len(self._last) < _DOCUMENTS
+            or causes.count(common) <= _SHARE * _DOCUMENTS
+        ):
             return None
         return common

@@ -19,7 +19,9 @@ log = structlog.get_logger()
 class Failures:
     """Maps errors to outcomes, and charges these when the state of the dependencies is known."""
 
-    def __init__(self, stage: StageName, max_attempts: int, breakers: Breakers, rng: random.Random) -> None:
+    def __init__(
+        self, stage: StageName, max_attempts: int, breakers: Breakers, rng: random.Random
+    ) -> None:
         self._stage = stage
         self._max_attempts = max_attempts
         self._breakers = breakers
@@ -32,17 +34,27 @@ class Failures:
         if isinstance(error, TimeoutError):
             log.warning("Job exceeded timeout", stage=self._stage, url=ref.url, job_id=ref.job_id)
         elif not isinstance(error, MillstreamError):
-            log.error("Unexpected error", stage=self._stage, url=ref.url, job_id=ref.job_id, exc_info=error)
+            log.error(
+                "Unexpected error",
+                stage=self._stage,
+                url=ref.url,
+                job_id=ref.job_id,
+                exc_info=error,
+            )
         return outcome_of(error, document.attempts, self._max_attempts, self._rng.random())
 
-    async def attribute(self, documents: Sequence[Document], outcomes: Sequence[Outcome]) -> list[Outcome]:
+    async def attribute(
+        self, documents: Sequence[Document], outcomes: Sequence[Outcome]
+    ) -> list[Outcome]:
         """Charge failures to the documents or to the dependencies that they name.
 
         While a dependency is unavailable its failures cost nothing. If it is healthy, a document
         that makes it fail pays an attempt; but if nearly all documents do, the dependency is at
         fault and the stage backs off.
         """
-        named = {o.dependency for o in outcomes if isinstance(o, Retry) and o.dependency is not None}
+        named = {
+            o.dependency for o in outcomes if isinstance(o, Retry) and o.dependency is not None
+        }
         healthy = named - await self._breakers.unavailable(named)
         attributed = [
             self._charged(document, outcome) if _is_at_fault(outcome, healthy) else outcome

@@ -32,7 +32,9 @@ def treatment_of(deliveries: int, documents: int, max_deliveries: int) -> Treatm
     return Treatment.DEAD_LETTER if deliveries >= max_deliveries else Treatment.QUARANTINE
 
 
-def outcome_of(error: BaseException, attempts: int, max_attempts: int, jitter: float) -> Retry | Dead:
+def outcome_of(
+    error: BaseException, attempts: int, max_attempts: int, jitter: float
+) -> Retry | Dead:
     """Return the outcome of a document that raised `error` after `attempts` attempts.
 
     `jitter` is uniform in 0..1.
@@ -52,14 +54,20 @@ def outcome_of(error: BaseException, attempts: int, max_attempts: int, jitter: f
 def charged(retry: Retry, attempts: int, max_attempts: int, jitter: float) -> Retry | Dead:
     """Charge an attempt to the document, because the dependency that it failed on is healthy."""
     if attempts + 1 >= max_attempts:
-        return Dead(f"{retry.dependency}_error", retry.reason, attempts=1, dependency=retry.dependency)
-    return Retry(retry.reason, retry_delay(attempts, jitter), attempts=1, dependency=retry.dependency)
+        return Dead(
+            f"{retry.dependency}_error", retry.reason, attempts=1, dependency=retry.dependency
+        )
+    return Retry(
+        retry.reason, retry_delay(attempts, jitter), attempts=1, dependency=retry.dependency
+    )
 
 
 def reclassified(outcome: Retry | Dead, jitter: float) -> Retry:
     """Reclassify a failure of the document as one of its dependency, which costs no attempt."""
     assert outcome.dependency is not None
-    return _no_fault(outcome.dependency, outcome.error if isinstance(outcome, Dead) else outcome.reason, jitter)
+    return _no_fault(
+        outcome.dependency, outcome.error if isinstance(outcome, Dead) else outcome.reason, jitter
+    )
 
 
 def retry_delay(attempts: int, jitter: float) -> float:
@@ -72,12 +80,14 @@ def retry_delay(attempts: int, jitter: float) -> float:
 
 
 def storable(text: str) -> str:
-    """Return the text as Postgres stores it: its last 4,000 characters, no NUL, no lone surrogate."""
+    """Return the text for Postgres: its last 4,000 characters, no NUL, no lone surrogate."""
     return text[-_MAX_ERROR_CHARACTERS:].replace("\0", "").encode(errors="replace").decode()
 
 
 def _no_fault(dependency: str, reason: str, jitter: float) -> Retry:
-    return Retry(storable(reason), _DEPENDENCY_DELAY * (0.2 + jitter), attempts=0, dependency=dependency)
+    return Retry(
+        storable(reason), _DEPENDENCY_DELAY * (0.2 + jitter), attempts=0, dependency=dependency
+    )
 
 
 def _text(error: BaseException) -> str:

@@ -16,14 +16,27 @@ class ClockSkew:
 
     def __init__(self, lease: float) -> None:
         self._lease = lease
-        self._seen: dict[tuple[bytes, bytes], tuple[float, int]] = {}  # id, consumer -> first look, looks
+        # Id, consumer -> first look, looks.
+        self._seen: dict[tuple[bytes, bytes], tuple[float, int]] = {}
 
     def abandoned(self, pending: Iterable[dict[str, Any]], now: float) -> list[bytes]:
         """Look at rows of XPENDING; return the ids to reclaim.
 
         `now` is in seconds of any steady clock.
         """
-        fresh = [(row["message_id"], row["consumer"]) for row in pending if row["time_since_delivered"] == 0]
+        fresh = [
+            (row["message_id"], row["consumer"])
+            for row in pending
+            if row["time_since_delivered"] == 0
+        ]
         before = self._seen
-        self._seen = {key: (first, looks + 1) for key in fresh for first, looks in (before.get(key, (now, 0)),)}
-        return [key[0] for key, (first, looks) in self._seen.items() if looks >= _LOOKS and now - first >= self._lease]
+        self._seen = {
+            key: (first, looks + 1)
+            for key in fresh
+            for first, looks in (before.get(key, (now, 0)),)
+        }
+        return [
+            key[0]
+            for key, (first, looks) in self._seen.items()
+            if looks >= _LOOKS and now - first >= self._lease
+        ]

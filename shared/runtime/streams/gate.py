@@ -54,7 +54,10 @@ class Gate:
             pipeline.xlen(stream)
             pipeline.memory_usage(stream, samples=0)  # exact; the default of 5 samples was 50% off
         answers = await pipeline.execute()
-        fills = [Fill(entries, size or 0) for entries, size in zip(answers[::2], answers[1::2], strict=True)]
+        fills = [
+            Fill(entries, size or 0)
+            for entries, size in zip(answers[::2], answers[1::2], strict=True)
+        ]
         room = {
             lane: room_of(self._mark.of(lane), fill, self._is_shut[lane])
             for lane, fill in zip(Lane, fills, strict=True)

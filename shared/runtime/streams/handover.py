@@ -48,18 +48,30 @@ class HandOver:
 
         False if the lease was lost.
         """
-        log.warning("Batch split", stage=self._consumer.stage, entry_id=entry.id, deliveries=entry.deliveries)
+        log.warning(
+            "Batch split",
+            stage=self._consumer.stage,
+            entry_id=entry.id,
+            deliveries=entry.deliveries,
+        )
         failpoint(self._consumer.stage, "splitting")
-        is_won = await self._run(entry, entry.stream, split_message(header, entry.body, entry.deliveries - 1))
+        is_won = await self._run(
+            entry, entry.stream, split_message(header, entry.body, entry.deliveries - 1)
+        )
         failpoint(self._consumer.stage, "split")
         return is_won
 
-    @stamina.retry(on=is_redis_unavailable, attempts=None, timeout=None, wait_initial=0.1, wait_max=2.0)
-    async def _run(self, entry: Entry, destination: str, messages: Sequence[EncodedMessage]) -> bool:
+    @stamina.retry(
+        on=is_redis_unavailable, attempts=None, timeout=None, wait_initial=0.1, wait_max=2.0
+    )
+    async def _run(
+        self, entry: Entry, destination: str, messages: Sequence[EncodedMessage]
+    ) -> bool:
         fields = [part for message in messages for part in (message.header, message.body)]
         try:
             won = await self._script(
-                keys=[entry.stream, destination], args=[self._consumer.stage, self._consumer.name, entry.id, *fields]
+                keys=[entry.stream, destination],
+                args=[self._consumer.stage, self._consumer.name, entry.id, *fields],
             )
         except ResponseError as error:
             if not is_missing_group(error):
@@ -76,7 +88,9 @@ def split_message(header: Header, body: bytes, deliveries: int) -> list[EncodedM
     parts = body_parts(body, len(header.documents))
     return [
         EncodedMessage(
-            header=encode_header(msgspec.structs.replace(header, documents=(ref,), deliveries=deliveries)),
+            header=encode_header(
+                msgspec.structs.replace(header, documents=(ref,), deliveries=deliveries)
+            ),
             body=b"" if part is None else encode_body([part]),
         )
         for ref, part in zip(header.documents, parts, strict=True)

@@ -57,7 +57,8 @@ class Intake:
         self._cursors = dict.fromkeys(Lane, "0-0")
         self._skew = {lane: ClockSkew(consumer.lease) for lane in Lane}
         self._next_reclaim = 0.0
-        self._is_disturbed = False  # a reply was lost, and its entries may be pending, not in flight
+        # A reply was lost, and its entries may be pending, not in flight.
+        self._is_disturbed = False
 
     async def take(self, free: Mapping[Lane, int]) -> list[Entry]:
         """Return up to `free` entries of each lane (two more at most); none after a short wait."""
@@ -101,7 +102,9 @@ class Intake:
             self._fair.found_empty(lane)
         return {lane: entries for lane in Lane if (entries := min(free[lane], room[lane])) > 0}
 
-    async def _read_group(self, lanes: Sequence[Lane], *, count: int, block: float | None) -> list[Entry]:
+    async def _read_group(
+        self, lanes: Sequence[Lane], *, count: int, block: float | None
+    ) -> list[Entry]:
         lane_of = {self._stage.stream(lane): lane for lane in lanes}
         answer: Any = await self._reader.xreadgroup(
             self._stage, self._consumer, dict.fromkeys(lane_of, ">"), count=count,
@@ -110,7 +113,10 @@ class Intake:
         entries = []
         for stream, rows in answer or []:
             lane = lane_of[stream.decode()]
-            found = [entry_of(self._stage, lane, entry_id.decode(), fields, 1) for entry_id, fields in rows]
+            found = [
+                entry_of(self._stage, lane, entry_id.decode(), fields, 1)
+                for entry_id, fields in rows
+            ]
             self._fair.served(lane, sum(entry.documents for entry in found))
             entries += found
         return entries
@@ -131,7 +137,12 @@ class Intake:
         for lane in Lane:
             stream = self._stage.stream(lane)
             answer: Any = await self._command.xautoclaim(
-                stream, self._stage, self._consumer, int(self._lease * 1000), start_id=self._cursors[lane], count=1
+                stream,
+                self._stage,
+                self._consumer,
+                int(self._lease * 1000),
+                start_id=self._cursors[lane],
+                count=1,
             )
             self._cursors[lane] = answer[0].decode()
             if answer[2]:
@@ -154,13 +165,19 @@ class Intake:
         """Take over one entry that has no idle time, since Redis' clock was set back."""
         for lane in Lane:
             stream = self._stage.stream(lane)
-            pending: Any = await self._command.xpending_range(stream, self._stage, "-", "+", _PENDING)
+            pending: Any = await self._command.xpending_range(
+                stream, self._stage, "-", "+", _PENDING
+            )
             for entry_id in self._skew[lane].abandoned(pending, self._timing.clock()):
                 name = entry_id.decode()
                 if self._leases.holds(stream, name):
                     continue
-                log.warning("Entry dated into the future", stage=self._stage, entry_id=name, stream=stream)
-                rows: Any = await self._command.xclaim(stream, self._stage, self._consumer, 0, [entry_id])
+                log.warning(
+                    "Entry dated into the future", stage=self._stage, entry_id=name, stream=stream
+                )
+                rows: Any = await self._command.xclaim(
+                    stream, self._stage, self._consumer, 0, [entry_id]
+                )
                 return [await self._claimed(lane, claimed, fields) for claimed, fields in rows]
         return []
 
@@ -175,7 +192,9 @@ class Intake:
         entries = []
         for lane in Lane:
             stream = self._stage.stream(lane)
-            pending: Any = await self._command.xpending_range(stream, self._stage, "-", "+", _PENDING, self._consumer)
+            pending: Any = await self._command.xpending_range(
+                stream, self._stage, "-", "+", _PENDING, self._consumer
+            )
             ids = [row["message_id"] for row in pending]
             for entry_id in (each for each in ids if not self._leases.holds(stream, each.decode())):
                 rows: Any = await self._command.xrange(stream, entry_id, entry_id)
@@ -195,6 +214,8 @@ class Intake:
 
     async def _claimed(self, lane: Lane, entry_id: bytes, fields: dict[bytes, bytes]) -> Entry:
         stream = self._stage.stream(lane)
-        pending: Any = await self._command.xpending_range(stream, self._stage, entry_id, entry_id, 1)
+        pending: Any = await self._command.xpending_range(
+            stream, self._stage, entry_id, entry_id, 1
+        )
         deliveries = pending[0]["times_delivered"] if pending else 1
         return entry_of(self._stage, lane, entry_id.decode(), fields, deliveries)

@@ -46,7 +46,9 @@ class Janitor:
             consumers: Any = await self._redis.xinfo_consumers(stream, self._consumer.stage)
             for consumer in consumers:
                 if self._is_dead(consumer):
-                    deleted += await self._leave(keys=[stream], args=[self._consumer.stage, consumer["name"]])
+                    deleted += await self._leave(
+                        keys=[stream], args=[self._consumer.stage, consumer["name"]]
+                    )
         if deleted:
             log.info("Dead consumers deleted", stage=self._consumer.stage, consumers=deleted)
         return deleted
@@ -54,4 +56,8 @@ class Janitor:
     def _is_dead(self, consumer: dict[str, Any]) -> bool:
         is_own = consumer["name"] == self._consumer.name.encode()
         idle_s = consumer["idle"] / 1000
-        return not is_own and consumer["pending"] == 0 and idle_s > _DEAD_AFTER_LEASES * self._consumer.lease
+        return (
+            not is_own
+            and consumer["pending"] == 0
+            and idle_s > _DEAD_AFTER_LEASES * self._consumer.lease
+        )

@@ -80,8 +80,12 @@ class Leases:
         if not held:
             return
         streams = sorted({stream for stream, _ in held})
-        pairs = [part for stream, entry_id in held for part in (streams.index(stream) + 1, entry_id)]
-        answer = await self._renew(keys=streams, args=[self._consumer.stage, self._consumer.name, *pairs])
+        pairs = [
+            part for stream, entry_id in held for part in (streams.index(stream) + 1, entry_id)
+        ]
+        answer = await self._renew(
+            keys=streams, args=[self._consumer.stage, self._consumer.name, *pairs]
+        )
         for index in answer:
             self._cancel(held[int(index)])
 
@@ -93,7 +97,9 @@ class Leases:
         try:
             await self._count(entry, -1, idle_ms=int(self._consumer.lease * 1000) + 1)
         except (RedisError, OSError) as error:
-            log.warning("Entry not given back", entry_id=entry.id, stream=entry.stream, error=str(error))
+            log.warning(
+                "Entry not given back", entry_id=entry.id, stream=entry.stream, error=str(error)
+            )
 
     async def uncount(self, entry: Entry) -> None:
         """Take back the delivery of an entry that only waits: it cannot crash the worker now."""
@@ -113,7 +119,9 @@ class Leases:
     async def _count(self, entry: Entry, change: int, idle_ms: int = 0) -> bool:
         consumer = self._consumer
         return bool(
-            await self._recount(keys=[entry.stream], args=[consumer.stage, consumer.name, entry.id, change, idle_ms])
+            await self._recount(
+                keys=[entry.stream], args=[consumer.stage, consumer.name, entry.id, change, idle_ms]
+            )
         )
 
     def _cancel(self, key: tuple[str, str]) -> None:

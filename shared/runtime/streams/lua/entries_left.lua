@@ -1,6 +1,7 @@
 #!lua flags=no-writes
 -- Counts the entries that ever left each stream.
--- A script, since the reply of XINFO STREAM has the first and the last entry, which may be megabytes of vectors.
+-- A script, since the reply of XINFO STREAM has the first and the last entry, which may be
+-- megabytes of vectors.
 -- KEYS the streams
 local left = {}
 for i, stream in ipairs(KEYS) do

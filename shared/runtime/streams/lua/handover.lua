@@ -1,8 +1,10 @@
 #!lua flags=allow-oom
--- The guarded hand-over: adds the messages and deletes the entry, both or neither, and only for the owner of the entry.
+-- The guarded hand-over: adds the messages and deletes the entry, both or neither, and only for the
+-- owner of the entry.
 -- KEYS[1] the entry's stream; KEYS[2] the stream that takes the messages
 -- ARGV group, consumer, entry id, then h and b of each message
--- Returns 1, or 0 if the lease was lost. allow-oom: at maxmemory a pipeline must still be able to drain.
+-- Returns 1, or 0 if the lease was lost. allow-oom: at maxmemory a pipeline must still be able to
+-- drain.
 local owner = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1)
 if #owner == 0 or owner[1][2] ~= ARGV[2] then
   return 0

@@ -1,6 +1,6 @@
 #!lua flags=no-writes
--- How long the oldest entry of each stream has been there, in milliseconds of Redis' own clock; -1 for an empty stream.
--- Only the age leaves Redis: an entry may be megabytes.
+-- How long the oldest entry of each stream has been there, in milliseconds of Redis' own clock; -1
+-- for an empty stream. Only the age leaves Redis: an entry may be megabytes.
 -- KEYS the streams
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

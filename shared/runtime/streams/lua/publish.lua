@@ -1,5 +1,6 @@
 #!lua
--- Adds a release of the dispatcher to the streams once: the marker has the number of the last release.
+-- Adds a release of the dispatcher to the streams once: the marker has the number of the last
+-- release.
 -- KEYS[1] the marker; KEYS[2..] the stream of each message
 -- ARGV previous release, this release, then h of each message
 -- Returns 'done', or the marker that it found instead of the previous release.
@@ -7,7 +8,8 @@ local marker = redis.call('GET', KEYS[1]) or '0'
 if marker == ARGV[2] then
   return 'done'
 end
--- A number below the marker was drawn before another dispatcher's turn: its items would never count as lost.
+-- A number below the marker was drawn before another dispatcher's turn: its items would never count
+-- as lost.
 if marker ~= ARGV[1] or tonumber(ARGV[2]) <= tonumber(marker) then
   return marker
 end

@@ -5,7 +5,8 @@
 local lost = {}
 for i = 3, #ARGV, 2 do
   local stream, id = KEYS[tonumber(ARGV[i])], ARGV[i + 1]
-  local owner = redis.pcall('XPENDING', stream, ARGV[1], id, id, 1)  -- NOGROUP: the lease is lost too
+  -- NOGROUP: the lease is lost too
+  local owner = redis.pcall('XPENDING', stream, ARGV[1], id, id, 1)
   if owner.err or #owner == 0 or owner[1][2] ~= ARGV[2] then
     lost[#lost + 1] = (i - 3) / 2
   else

@@ -1,7 +1,8 @@
 #!lua
--- Stores what a worker waits for, or removes its report, and drops the reports of workers that stopped renewing theirs.
--- A report older than its lifetime belongs to a dead worker. Its time is Redis' own: workers' clocks may differ. The
--- difference counts in both directions, since Redis' clock may be set back.
+-- Stores what a worker waits for, or removes its report, and drops the reports of workers that
+-- stopped renewing theirs. A report older than its lifetime belongs to a dead worker. Its time is
+-- Redis' own: workers' clocks may differ. The difference counts in both directions, since Redis'
+-- clock may be set back.
 -- KEYS the hash; ARGV consumer, report (JSON, or empty), lifetime in ms
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
