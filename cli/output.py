@@ -4,6 +4,7 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from urllib.parse import urlsplit, urlunsplit
 
 import typer
 
@@ -77,3 +78,9 @@ def fail(message: str, status: Exit) -> NoReturn:
     """Print an error on stderr and end the command with `status`."""
     complain(message)
     raise typer.Exit(status)
+
+
+def without_credentials(url: str) -> str:
+    """The URL without user and password, to be shown."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

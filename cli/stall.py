@@ -64,10 +64,11 @@ def explain(health: Mapping[str, Any]) -> list[str]:
 def _causes(name: str, stage: Mapping[str, Any]) -> list[str]:
     if not stage["workers"]:
         return [f"{name}: no worker is running (start one: `millstream serve {name}`)"]
-    return [f"{name}: {_wait(wait, stage['workers'])}" for wait in stage["waits"]]
+    return [f"{name}: {describe(wait, stage['workers'])}" for wait in stage["waits"]]
 
 
-def _wait(wait: Mapping[str, Any], workers: int) -> str:
+def describe(wait: Mapping[str, Any], workers: int) -> str:
+    """A wait of a stage with so many workers: `qdrant unreachable since 19:24 (refused)`."""
     dependency, since = wait["dependency"], local_time(wait["since"])
     share = f"{wait['workers']} of {workers} workers; " if wait["workers"] < workers else ""
     what = (

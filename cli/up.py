@@ -6,14 +6,13 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 import typer
 
 from cli.client import ApiClient
 from cli.failures import Exit
-from cli.output import Json, emit, errors, table
+from cli.output import Json, emit, errors, table, without_credentials
 from cli.sample_run import SampleReport, run_sample
 from cli.serve import apply_migrations
 
@@ -175,12 +174,6 @@ def _show_rows(rows: "Sequence[ProcessRow]") -> None:
     columns = ("service", "replica", "pid", "url")
     cells = [[row.service, row.replica, row.pid, without_credentials(row.url)] for row in rows]
     errors().print(table(columns, cells))
-
-
-def without_credentials(url: str) -> str:
-    """The URL without user and password, to be shown."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _show_hints(environment: Path, url: str) -> None:

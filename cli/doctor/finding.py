@@ -1,4 +1,4 @@
-"""What the doctor says: a verdict on one thing, what was found, and what to change. No I/O."""
+"""What the doctor reports: a verdict on one thing, what was found, and what to change. No I/O."""
 
 import enum
 from collections.abc import Iterable
@@ -13,15 +13,15 @@ class Verdict(enum.StrEnum):
     """How bad it is, in rising order."""
 
     OK = "ok"
-    WARN = "warn"  # it works, and will not for long, or not as well as it could
-    FAIL = "fail"  # something does not work, or what was accepted is in danger
+    WARN = "warn"  # it works, but not as well as it could, or not for long
+    FAIL = "fail"  # something does not work, or accepted documents are in danger
 
 
 _ORDER = list(Verdict)
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One check. `remedy` names the setting or command to change, and may be advice where all is well."""
+    """One check. `remedy` names the setting or command to change; with `ok` it is advice."""
 
     check: str  # for programs, for example `redis.policy`
     verdict: Verdict
@@ -36,7 +36,7 @@ Findings: TypeAlias = list[Finding]
 class Examination(msgspec.Struct, frozen=True, kw_only=True):
     """What `millstream doctor --json` prints."""
 
-    verdict: Verdict  # the worst of the findings'
+    verdict: Verdict  # the worst of all findings
     findings: Findings
     stages: list[StageLoad]  # measured over the latest documents of the last hour
 
@@ -54,16 +54,16 @@ def fail(check: str, found: str, remedy: str, runbook: str | None = None) -> Fin
 
 
 def refusal(check: str, message: str, runbook: str | None = None) -> Finding:
-    """What a service would not start on, by the message of its ConfigurationError: `what is wrong: what to do`."""
+    """A reason why a service would not start, from its ConfigurationError: `PROBLEM: REMEDY`."""
     found, _, remedy = message.rpartition(": ")
     return fail(check, found, remedy, runbook)
 
 
 def figure(value: float) -> str:
-    """A number with two digits, or with all before the point."""
+    """A number with two significant digits, or without decimals from 10 on."""
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def worst(findings: Iterable[Finding]) -> Verdict:
-    """The verdict on all of them together."""
+    """The worst verdict of the findings; OK if there are none."""
     return max((finding.verdict for finding in findings), key=_ORDER.index, default=Verdict.OK)

@@ -1,4 +1,4 @@
-"""Looks at the servers and notes what it sees; judges nothing. Every question has a time limit.
+"""Probes the servers and records what they answer; judges nothing. Every request has a time limit.
 
 Each probe raises DependencyError for a server that does not answer.
 """
@@ -32,28 +32,35 @@ from shared.tei.client import Backoff, TeiClient, TeiInfo
 
 _ENDED = OperationFilter(hours=1.0, operation_type="document_indexing", limit=0)
 _ROUND_TRIPS = 7
-_MAX_DOCUMENTS = 2000  # whose stages are looked at
-_READ = {"limit": 64, "with_payload": True}  # an answer of several TCP segments, as those of searches are
+_MAX_DOCUMENTS = 2000  # whose times in the stages are read
+# The answer has several TCP segments, like those of searches.
+_READ = {"limit": 64, "with_payload": True}
 _SAMPLE = (
-    "A heron stands in the shallow water at the edge of the reeds and waits for a fish to come within its reach. " * 4
-)
+    "A heron stands in the shallow water at the edge of the reeds and waits for a fish to come "
+    "within its reach. "
+) * 4
 _SAMPLES = 8
 
 _SERVER = """
-SELECT current_setting('server_version') AS server_version, current_setting('fsync') AS fsync,
-       current_setting('synchronous_commit') AS synchronous_commit, pg_is_in_recovery() AS is_standby,
-       (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,
+SELECT current_setting('server_version') AS server_version,
+       current_setting('fsync') AS fsync,
+       current_setting('synchronous_commit') AS synchronous_commit,
+       pg_is_in_recovery() AS is_standby,
+       (SELECT count(*) FROM pg_stat_activity
+        WHERE backend_type = 'client backend') AS connections,
        current_setting('max_connections')::int AS max_connections
 """
 
 _BACKLOG = """
-SELECT count(*) AS due, coalesce(extract(epoch FROM now() - min(due_at)), 0)::float8 AS longest_due_s,
+SELECT count(*) AS due,
+       coalesce(extract(epoch FROM now() - min(due_at)), 0)::float8 AS longest_due_s,
        (SELECT count(*) FROM webhook.job_items
         WHERE state = 'released' AND progress_at < now() - make_interval(secs => $1)) AS stalled
-FROM (SELECT due_at FROM webhook.job_items WHERE state = 'queued' AND due_at < now() LIMIT 10000) queued
+FROM (SELECT due_at FROM webhook.job_items
+      WHERE state = 'queued' AND due_at < now() LIMIT 10000) queued
 """
 
-# Of jobs that are open or ended lately, both of which have an index.
+# Documents of jobs that are open or ended lately: both conditions have an index.
 _STAYS = f"""
 SELECT i.stages FROM webhook.jobs j JOIN webhook.job_items i USING (job_id)
 WHERE (j.finished_at IS NULL OR j.finished_at > now() - interval '1 hour')
@@ -68,21 +75,23 @@ WHERE operation_type = 'embedding' AND timestamp BETWEEN $1 AND $2
 
 _FILLED = """
 SELECT target FROM webhook.targets t
-WHERE EXISTS (SELECT 1 FROM webhook.documents d WHERE d.target = t.target AND d.live_version IS NOT NULL)
+WHERE EXISTS (SELECT 1 FROM webhook.documents d
+              WHERE d.target = t.target AND d.live_version IS NOT NULL)
 """
 
 
 class WorkSeen(msgspec.Struct, frozen=True, kw_only=True):
-    """What Postgres knows of the work."""
+    """What Postgres knows about the work."""
 
     backlog: BacklogSeen
     total: int  # documents that ended within the last hour
     failed: int
-    load: Load | None  # made by the latest of them
-    request_s: float  # of requests to TEI meanwhile
+    load: Load | None  # over the latest of them
+    request_s: float  # of requests to TEI in that time
 
 
 async def see_redis(redis: Redis) -> RedisSeen:
+    """INFO, the round trip, and whether services would start with it."""
     with redis_errors():
         info = await redis.info()
         trip = await round_trip_ms(redis.ping)
@@ -91,6 +100,7 @@ async def see_redis(redis: Redis) -> RedisSeen:
 
 
 async def see_postgres(pool: PostgresPool) -> PostgresSeen:
+    """Settings, connections, the round trip, and whether services would start with it."""
     row = await pool.fetchrow(_SERVER)
     trip = await round_trip_ms(lambda: pool.fetchval("SELECT 1"))
     refusal = await refusal_of(check_schema(pool))
@@ -98,32 +108,43 @@ async def see_postgres(pool: PostgresPool) -> PostgresSeen:
 
 
 async def see_filled(pool: PostgresPool) -> frozenset[str]:
-    """The targets with documents that search shows."""
+    """The targets with searchable documents."""
     return frozenset(row["target"] for row in await pool.fetch(_FILLED))
 
 
 async def see_work(pool: PostgresPool, runtime: RuntimeSettings) -> WorkSeen:
-    """What waits, and how the documents of the last hour got on."""
+    """The backlog, and the outcomes and times of the last hour's documents."""
     backlog = await pool.fetchrow(_BACKLOG, runtime.indexing_job_timeout)
     reports = await OperationReports(pool).report(_ENDED)
     totals = reports.operations_by_type.get("document_indexing")
-    documents = [msgspec.convert(row["stages"], dict[StageName, Stay]) for row in await pool.fetch(_STAYS)]
+    documents = [
+        msgspec.convert(row["stages"], dict[StageName, Stay]) for row in await pool.fetch(_STAYS)
+    ]
     load = measure(documents, runtime.stage_concurrency)
     return WorkSeen(
         backlog=msgspec.convert(dict(backlog), BacklogSeen),
         total=totals.total if totals else 0,
         failed=totals.failure_count if totals else 0,
         load=load,
-        request_s=float(await pool.fetchval(_REQUEST_SECONDS, load.start, load.end)) if load else 0.0,
+        request_s=float(await pool.fetchval(_REQUEST_SECONDS, load.start, load.end))
+        if load
+        else 0.0,
     )
 
 
 async def see_tei(client: TeiClient, shape: ChunkShape) -> TeiSeen:
-    """Raises ConfigurationError for a server that does not fit the chunks. A busy one is asked again."""
+    """Model, device and speed of a server; a busy one is asked again.
+
+    Raises ConfigurationError for a server that does not fit the chunks.
+    """
     served = await Backoff().run(lambda: handshake(client))
     check_compatible(served, shape)
     by_metrics = await _speed_by_metrics(client)
-    by_request = await Backoff().run(lambda: _speed_by_request(client, served.info)) if by_metrics is None else 0.0
+    by_request = (
+        await Backoff().run(lambda: _speed_by_request(client, served.info))
+        if by_metrics is None
+        else 0.0
+    )
     return TeiSeen(
         name=client.name,
         served=served,
@@ -133,8 +154,10 @@ async def see_tei(client: TeiClient, shape: ChunkShape) -> TeiSeen:
     )
 
 
-async def see_qdrant(session: aiohttp.ClientSession, settings: QdrantSettings, targets: Sequence[Target]) -> QdrantSeen:
-    """Its release, the collections of `targets`, and how long an answer and a read take."""
+async def see_qdrant(
+    session: aiohttp.ClientSession, settings: QdrantSettings, targets: Sequence[Target]
+) -> QdrantSeen:
+    """Its release, the collections of `targets`, and the shortest round trips."""
     key = {"api-key": str(settings.qdrant_api_key)} if settings.qdrant_api_key else {}
 
     async def get(path: str, body: Any = None) -> tuple[int, Any]:
@@ -147,19 +170,25 @@ async def see_qdrant(session: aiohttp.ClientSession, settings: QdrantSettings, t
 
     _, root = await get("/")
     if "version" not in root:
-        raise DependencyError("qdrant", "something else answers there (check WEBHOOK_QDRANT_URL)")
-    collections = [collection_seen(each, (await get(f"/collections/{each.target}"))[1]) for each in targets]
-    stored = next((f"/collections/{seen.target.target}" for seen in collections if seen.exists), None)
+        raise DependencyError("qdrant", "the answer is not Qdrant's (check WEBHOOK_QDRANT_URL)")
+    collections = [
+        collection_seen(each, (await get(f"/collections/{each.target}"))[1]) for each in targets
+    ]
+    stored = next(
+        (f"/collections/{seen.target.target}" for seen in collections if seen.exists), None
+    )
     return QdrantSeen(
         version=root["version"],
         round_trip_ms=await round_trip_ms(lambda: get("/")),
-        read_ms=await round_trip_ms(lambda: get(f"{stored}/points/scroll", _READ)) if stored else None,
+        read_ms=await round_trip_ms(lambda: get(f"{stored}/points/scroll", _READ))
+        if stored
+        else None,
         collections=collections,
     )
 
 
 def collection_seen(target: Target, answer: Any) -> CollectionSeen:
-    """What `GET /collections/NAME` says; an answer without a result is that of a collection which is not there."""
+    """Read the answer to `GET /collections/NAME`; one without a result means that none exists."""
     result = answer.get("result")
     if not result:
         return CollectionSeen(target=target, exists=False)
@@ -174,19 +203,22 @@ def collection_seen(target: Target, answer: Any) -> CollectionSeen:
 
 
 async def see_ingest(session: aiohttp.ClientSession, url: str, secret: str) -> IngestSeen:
+    """The health report of ingest, and whether it accepts the secret."""
     url = url.rstrip("/")
     _, health = await _ask(session, "ingest", f"{url}/health", {})
-    status, _ = await _ask(session, "ingest", f"{url}/api/jobs?limit=1", {"Authorization": f"Bearer {secret}"})
+    status, _ = await _ask(
+        session, "ingest", f"{url}/api/jobs?limit=1", {"Authorization": f"Bearer {secret}"}
+    )
     trip = await round_trip_ms(lambda: _ask(session, "ingest", f"{url}/livez", {}))
     try:
         report = msgspec.convert(health, HealthReport)
     except msgspec.ValidationError as error:
-        raise DependencyError("ingest", f"{url} is something else: {error}") from error
-    return IngestSeen(health=report, secret_status=status, round_trip_ms=trip)
+        raise DependencyError("ingest", f"the answer is not ingest's: {error}") from error
+    return IngestSeen(url=url, health=report, secret_status=status, round_trip_ms=trip)
 
 
 async def round_trip_ms(call: Callable[[], Awaitable[Any]]) -> float:
-    """The shortest of several, in milliseconds: that of the way, not of what else the two machines do."""
+    """The shortest of several, in milliseconds: the network's share, not that of busy machines."""
     shortest = float("inf")
     for _ in range(_ROUND_TRIPS):
         started = time.perf_counter()
@@ -196,7 +228,7 @@ async def round_trip_ms(call: Callable[[], Awaitable[Any]]) -> float:
 
 
 async def refusal_of(check: Awaitable[None]) -> str | None:
-    """Why a service would not start."""
+    """The reason why a service would not start, None if it would."""
     try:
         await check
     except ConfigurationError as error:
@@ -205,7 +237,7 @@ async def refusal_of(check: Awaitable[None]) -> str | None:
 
 
 def speed_by_metrics(text: str) -> float | None:
-    """Tokens a second over TEI's life, by its own measurement of batches; None before it had any."""
+    """Tokens a second over TEI's lifetime, from its own metrics; None before its first batch."""
     names = {"te_batch_next_tokens_sum", "te_batch_inference_duration_sum"}
     sums: Mapping[str, float] = {
         sample.name: sample.value
@@ -220,7 +252,7 @@ def speed_by_metrics(text: str) -> float | None:
 async def _speed_by_metrics(client: TeiClient) -> float | None:
     try:
         return speed_by_metrics(await client.metrics())
-    except (DependencyError, ValueError):  # on another port, or in another form
+    except (DependencyError, ValueError):  # on another port, or in another format
         return None
 
 
@@ -233,11 +265,17 @@ async def _speed_by_request(client: TeiClient, info: TeiInfo) -> float:
 
 
 async def _ask(
-    session: aiohttp.ClientSession, service: str, url: str, headers: Mapping[str, str], body: Any = None
+    session: aiohttp.ClientSession,
+    service: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: Any = None,
 ) -> tuple[int, Any]:
     """GET, or POST if there is a body. The session keeps the connection."""
     try:
-        async with session.request("POST" if body else "GET", url, headers=headers, json=body) as answer:
+        async with session.request(
+            "POST" if body else "GET", url, headers=headers, json=body
+        ) as answer:
             return answer.status, await answer.json(content_type=None)
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise DependencyError(service, f"{type(error).__name__}: {error}") from error

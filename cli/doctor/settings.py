@@ -1,4 +1,4 @@
-"""Whether the settings of an environment can be read, know each other, and are safe. No I/O."""
+"""Judges whether settings can be read, are consistent, and are safe. No I/O."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,11 +24,11 @@ from shared.service.settings import (
     unknown_variables,
 )
 
-_MIN_RENEWALS = 3  # in one lease: two may be late before the entry is somebody else's
+_MIN_RENEWALS = 3  # in one lease: two may be late before another worker takes the entry
 
 
 class DoctorSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the doctor itself goes by. A block that cannot be read has its defaults."""
+    """The settings that the doctor itself uses. A block that cannot be read has its defaults."""
 
     process: ProcessSettings
     redis: RedisSettings
@@ -42,10 +42,14 @@ class DoctorSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_settings(environ: Mapping[str, str]) -> tuple[DoctorSettings, Findings]:
-    """The settings as far as they can be read, and what is wrong with those that cannot."""
+    """The settings that can be read, and what is wrong with the others. Secrets are not judged."""
     unknown = unknown_variables(environ)
     findings = [
-        fail("settings.name", f"{name} is not a setting, so that no service starts", f"rename it to {nearest}")
+        fail(
+            "settings.name",
+            f"{name} is not a setting, so no service starts",
+            f"rename it to {nearest}",
+        )
         for name, nearest in unknown.items()
     ]
     known = {name: value for name, value in environ.items() if name not in unknown}
@@ -54,32 +58,47 @@ def read_settings(environ: Mapping[str, str]) -> tuple[DoctorSettings, Findings]
         try:
             read[block] = _read(block, known)
         except ConfigurationError as error:
-            findings.append(fail("settings.value", str(error), "set it as docs/settings.md says, or unset it"))
+            remedy = "set it as docs/settings.md says, or unset it"
+            findings.append(fail("settings.value", str(error), remedy))
             read[block] = block()
     wanted = {field.name: read[field.type] for field in msgspec.structs.fields(DoctorSettings)}
     settings = DoctorSettings(**wanted)
     if not findings:
-        findings.append(ok("settings.name", "every WEBHOOK_ name is known and its value can be read"))
-    return settings, [*findings, *_retired(environ), *check_secrets(settings), *check_limits(settings)]
+        found = "every WEBHOOK_ variable is a setting and has a valid value"
+        findings.append(ok("settings.name", found))
+    return settings, [*findings, *_retired(environ), *check_limits(settings)]
 
 
-def check_secrets(settings: DoctorSettings) -> Findings:
-    """Whether the secrets are there and long enough."""
+def check_secrets(settings: DoctorSettings, *, ingest_answers: bool) -> Findings:
+    """Whether the secrets are set and long enough.
+
+    An ingest that answers has valid secrets, or it would not have started. Then a secret that is
+    not set here is one that only the services know.
+    """
     if settings.process.test_mode:
-        remedy = "unset WEBHOOK_TEST_MODE"
-        return [warn("settings.secrets", "WEBHOOK_TEST_MODE allows weak secrets and failpoints", remedy)]
-    secrets = {"WEBHOOK_API_SECRET": settings.ingest.api_secret, "WEBHOOK_SECRET": settings.ingest.secret}
+        found = "WEBHOOK_TEST_MODE allows weak secrets and failpoints"
+        return [warn("settings.secrets", found, "unset WEBHOOK_TEST_MODE")]
+    secrets = {
+        "WEBHOOK_API_SECRET": settings.ingest.api_secret,
+        "WEBHOOK_SECRET": settings.ingest.secret,
+    }
     findings: Findings = []
     for name, secret in secrets.items():
+        if ingest_answers and not secret:
+            continue
         try:
             check_secret(name, secret, test_mode=False)
         except ConfigurationError as error:
             findings.append(refusal("settings.secrets", str(error)))
-    return findings or [ok("settings.secrets", "both secrets are set and long enough")]
+    if findings:
+        return findings
+    if all(secrets.values()):
+        return [ok("settings.secrets", "both secrets are set and long enough")]
+    return [ok("settings.secrets", "not all secrets are set here; ingest runs with its own")]
 
 
 def check_limits(settings: DoctorSettings) -> Findings:
-    """Whether limits that depend on each other fit."""
+    """Whether limits that depend on each other are consistent."""
     runtime = settings.runtime
     lease, timeout = _MIN_RENEWALS * runtime.lease_renewal, 2 * runtime.document_timeout
     findings: Findings = []
@@ -88,7 +107,7 @@ def check_limits(settings: DoctorSettings) -> Findings:
             warn(
                 "settings.lease",
                 f"a lease of {runtime.lease:g} s has room for fewer than {_MIN_RENEWALS} renewals "
-                f"({runtime.lease_renewal:g} s): entries are taken from workers that are well",
+                f"({runtime.lease_renewal:g} s each): healthy workers lose their entries",
                 f"WEBHOOK_LEASE={lease:g}s or longer, or a shorter WEBHOOK_LEASE_RENEWAL",
                 "dead-consumers",
             )
@@ -98,7 +117,7 @@ def check_limits(settings: DoctorSettings) -> Findings:
             warn(
                 "settings.timeouts",
                 f"one document may take {runtime.document_timeout:g} s, "
-                f"but the batch message it is in {runtime.indexing_job_timeout:g} s",
+                f"but its batch message only {runtime.indexing_job_timeout:g} s",
                 f"WEBHOOK_INDEXING_JOB_TIMEOUT={timeout:g}s, or a shorter WEBHOOK_DOCUMENT_TIMEOUT",
                 "timeouts",
             )
@@ -107,7 +126,10 @@ def check_limits(settings: DoctorSettings) -> Findings:
 
 
 def _retired(environ: Mapping[str, str]) -> list[Finding]:
-    return [warn("settings.retired", f"{name} has no effect", f"unset {name}") for name in retired_variables(environ)]
+    return [
+        warn("settings.retired", f"{name} has no effect", f"unset {name}")
+        for name in retired_variables(environ)
+    ]
 
 
 def _read(block: type, environ: Mapping[str, str]) -> Any:

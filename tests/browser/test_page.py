@@ -40,7 +40,7 @@ async def violations(page: Page) -> str:
     return str(found.generate_report()) if found.violations_count else ""
 
 
-async def test_the_page_wants_the_secret_and_forgets_it_when_signed_out(open_page: OpenPage) -> None:
+async def test_the_page_requires_the_secret_until_it_is_signed_out(open_page: OpenPage) -> None:
     page = await open_page()
     [cookie] = await page.context.cookies()
     assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
@@ -50,7 +50,7 @@ async def test_the_page_wants_the_secret_and_forgets_it_when_signed_out(open_pag
     assert await page.context.cookies() == []
 
 
-async def test_a_wrong_secret_is_said_so(open_door: OpenPage) -> None:
+async def test_a_wrong_secret_is_reported(open_door: OpenPage) -> None:
     page = await open_door(java_script_enabled=False)  # signing in needs no script
     await page.fill("#secret", "not the secret")
     async with page.expect_response("**/session") as answer:
@@ -73,7 +73,17 @@ async def test_numbers_are_live_while_documents_flow(open_page: OpenPage, pipeli
     await expect(page.locator("#plot-rates svg")).to_have_attribute("aria-label", re.compile("documents done"))
 
 
-async def test_an_opened_job_shows_how_each_document_got_on(open_page: OpenPage, pipeline: Pipeline) -> None:
+async def test_a_stage_names_the_server_that_it_waits_for(open_page: OpenPage, pipeline: Pipeline) -> None:
+    page = await open_page()
+    waits = page.locator(".stage.embedder .waits")
+    with frozen(pipeline.pids("tei")):
+        job_id = await asyncio.to_thread(pipeline.index, documents(4))
+        await expect(waits).to_have_text(re.compile(r"waiting for tei since \d\d:\d\d"), timeout=30_000)
+    await asyncio.to_thread(pipeline.finished, job_id)
+    await expect(waits).to_have_text("", timeout=15_000)
+
+
+async def test_an_opened_job_shows_the_result_of_each_document(open_page: OpenPage, pipeline: Pipeline) -> None:
     page = await open_page()
     good, bad = documents(2)
     job_id = await asyncio.to_thread(pipeline.index, [good, {**bad, "markdown": "\x01"}])
@@ -99,14 +109,14 @@ async def test_a_failed_document_is_replayed_by_a_click(open_page: OpenPage, pip
     assert (job["status"], job["results"][0]["status"]) == ("succeeded", "indexed")
 
 
-async def test_entries_that_hang_are_released_and_given_up_by_a_click(open_page: OpenPage, pipeline: Pipeline) -> None:
+async def test_pending_entries_are_released_and_given_up_by_a_click(open_page: OpenPage, pipeline: Pipeline) -> None:
     page = await open_page()
     with frozen(pipeline.pids("chunker")):
         released, given_up = [await asyncio.to_thread(HeldEntry, pipeline) for _ in range(2)]
         await show(page, "pending")
         await expect(page.locator(f".entry[data-key$='{released.id}']")).to_contain_text("chunker:")
         await page.get_by_role("button", name=f"Release {released.url}").click()
-        await expect(page.locator("#notice")).to_have_text("Free for the next worker")
+        await expect(page.locator("#notice")).to_have_text("Available to the next worker")
         await expect(page.locator(f".entry[data-key$='{released.id}']")).to_contain_text("held by an operator")
         await page.get_by_role("button", name=f"Give up {given_up.url}").click()
         await expect(page.locator("#notice")).to_have_text("Given up: 1 dead letter")
@@ -165,7 +175,7 @@ async def test_the_page_works_with_the_keyboard_alone(open_page: OpenPage, pipel
     await asyncio.to_thread(lambda: pipeline.finished(pipeline.index(documents(1))))
     page = await open_page()
     await page.keyboard.press("Tab")
-    await expect(page.get_by_role("link", name="Skip to the work")).to_be_focused()
+    await expect(page.get_by_role("link", name="Skip to jobs and search")).to_be_focused()
     await page.keyboard.press("Enter")
     await page.keyboard.press("Tab")
     await expect(page.locator("#tab-jobs")).to_be_focused()

@@ -270,11 +270,32 @@ def test_a_running_pipeline_is_examined_from_its_stack_file(pipeline: Pipeline) 
     assert all(0 < load["utilisation"] <= 1 for load in answer["stages"])
 
 
+def test_outside_the_containers_the_doctor_goes_by_what_ingest_reports(pipeline: Pipeline) -> None:
+    """Only ingest's address and secret are known there; the servers' names and ports do not exist."""
+    known = {name: pipeline.env[name] for name in ("MILLSTREAM_URL", "WEBHOOK_API_SECRET")}
+    urls = {
+        "WEBHOOK_REDIS_URL": "redis://127.0.0.1:9", "WEBHOOK_DATABASE_URL": "postgresql://127.0.0.1:9/x",
+        "WEBHOOK_TEI_URL": NOBODY, "WEBHOOK_QDRANT_URL": NOBODY,
+    }  # fmt: skip
+    done = subprocess.run(
+        [*MILLSTREAM, "doctor", "--json"], env=bare_environ(**known, **urls), capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 5, done.stdout
+    findings = json.loads(done.stdout)["findings"]
+    healthy = {f["check"] for f in findings if f"according to ingest ({known['MILLSTREAM_URL']}/health)" in f["found"]}
+    assert healthy == {"redis.reachable", "postgres.reachable", "tei.reachable", "qdrant.reachable"}
+    [reach] = [f for f in findings if f["check"] == "doctor.reach"]
+    assert "docker compose exec ingest millstream doctor" in reach["remedy"]
+    workers = [f["found"].split(":")[0] for f in findings if f["check"] == "work.workers"]
+    assert workers == list(StageName)
+
+
 def test_people_are_told_in_lines_and_programs_by_the_exit_status() -> None:
     environ = bare_environ(WEBHOOK_LEAS="1", **dict.fromkeys(("WEBHOOK_TEI_URL", "WEBHOOK_QDRANT_URL"), NOBODY))
     done = subprocess.run([*MILLSTREAM, "doctor"], env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert "fail settings.name WEBHOOK_LEAS is not a setting, so that no service starts" in lines
+    assert "fail settings.name WEBHOOK_LEAS is not a setting, so no service starts" in lines
     assert "-> rename it to WEBHOOK_LEASE" in lines
-    assert any(line.startswith("fail tei.reachable tei does not answer as it should: ") for line in lines)
+    assert any(line.startswith("fail tei.reachable tei does not answer as expected at 127.0.0.1:9: ") for line in lines)

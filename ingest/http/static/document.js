@@ -1,4 +1,4 @@
-// Where is my page: how far its last version came, stage by stage, and what search shows of it.
+// Where is my page: the progress of its last version, stage by stage, and what search shows of it.
 
 import { call, withQuery } from "/static/api.js";
 import { byId, h } from "/static/dom.js";
@@ -37,7 +37,7 @@ function stageStep(step) {
   const took = step.started_at && step.finished_at ? Date.parse(step.finished_at) - Date.parse(step.started_at) : null;
   return h("li", { class: step.finished_at ? "past" : step.started_at ? "present" : "future" },
     h("b", {}, h("i", { class: `key ${step.stage}` }), step.stage),
-    h("span", {}, step.finished_at ? `done in ${duration(took)}` : step.started_at ? "in work" : "not yet"),
+    h("span", {}, step.finished_at ? `done in ${duration(took)}` : step.started_at ? "in progress" : "not yet"),
     step.started_at ? h("span", { class: "hint" }, moment(step.started_at)) : null,
     step.worker ? h("code", { class: "hint" }, step.worker) : null);
 }

@@ -1,4 +1,4 @@
-// Building the page from data. Texts only ever become text nodes, so that nothing a crawl brought in can run.
+// Builds the page from data. Texts become text nodes only, so that nothing from a crawl can run.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -24,12 +24,12 @@ function fill(element, attributes, children) {
   return element;
 }
 
-/** Change a text only if it is another one, so that screen readers and selections are left alone. */
+/** Change a text only if it differs: screen readers and selections are not disturbed. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Make the children of `list` those of `items`, in order; elements are kept by key and updated in place. */
+/** Make the children of `list` those of `items`, in order. Known keys keep their element. */
 export function reconcile(list, items, keyOf, create) {
   const known = new Map([...list.children].map((child) => [child.dataset.key, child]));
   let place = list.firstElementChild;

@@ -1,11 +1,11 @@
-// Numbers and times as people read them.
+// Numbers and times as text.
 
 const COUNTED = 100_000; // where the server stops counting
 const numbers = new Intl.NumberFormat("en");
 
 export const count = (n) => (n === null || n === undefined ? "–" : numbers.format(n));
 
-/** A count that the server bounds: 100,000 means that many or more. */
+/** A count that the server stops at 100,000: then that many or more. */
 export const bounded = (n) => (n >= COUNTED ? `${numbers.format(COUNTED)}+` : count(n));
 
 export function duration(ms) {

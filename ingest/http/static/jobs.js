@@ -1,4 +1,4 @@
-// The jobs, newest first, with their progress; one that is opened shows the result of each of its documents.
+// The jobs, newest first, with their progress. An opened job shows the result of each document.
 
 import { call, withQuery } from "/static/api.js";
 import { byId, h, reconcile, setText } from "/static/dom.js";
@@ -62,7 +62,7 @@ function jobRow(job, refresh) {
   return row;
 }
 
-/** What an opened job shows: its actions and the results of its documents, live while it runs. */
+/** The details of an opened job: actions, and the results of its documents, live while it runs. */
 class Results {
   constructor(job, refresh) {
     this.job = job;
@@ -139,13 +139,13 @@ class Results {
 
   async retryFailed(refresh) {
     const { retried } = await call("POST", `/api/jobs/${this.job.job_id}/retry`);
-    say(retried ? `${plural(retried, "document")} queued again` : "Nothing of this job can be tried again");
+    say(retried ? `${plural(retried, "document")} queued again` : "No document of this job can be retried");
     await refresh();
   }
 
   async cancelRest(refresh) {
     const { cancelled } = await call("DELETE", `/api/jobs/${this.job.job_id}`);
-    say(`${plural(cancelled, "document")} cancelled; what is in the streams goes on`);
+    say(`${plural(cancelled, "document")} cancelled; documents in the streams continue`);
     await refresh();
   }
 }

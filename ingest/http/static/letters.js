@@ -1,4 +1,4 @@
-// The dead letters: what was given up and why, and trying it again.
+// The dead letters: documents that were given up, the reason, and replaying them.
 
 import { call, withQuery } from "/static/api.js";
 import { byId, h, reconcile, setText } from "/static/dom.js";
@@ -45,7 +45,7 @@ export class Letters {
   async replay(filter) {
     const counts = await call("POST", "/api/dead-letters/replay", filter);
     const left = counts.superseded + counts.without_text + counts.without_item;
-    say(`${plural(counts.replayed, "document")} queued again${left ? `, ${count(left)} left as they are` : ""}`);
+    say(`${plural(counts.replayed, "document")} queued again${left ? `, ${count(left)} left out` : ""}`);
     await this.refresh();
   }
 }

@@ -1,4 +1,4 @@
-// The page's start: tabs, the live connection, and who is told what.
+// Starts the page: tabs, the live connection, and what each part shows.
 
 import { call } from "/static/api.js";
 import { startDocument } from "/static/document.js";
@@ -31,7 +31,7 @@ listen();
 repeat(showHistory, HISTORY_SECONDS);
 repeat(showHealth, HEALTH_SECONDS);
 
-/** What the server sees of the pipeline, every two seconds; the list that is looked at follows. */
+/** Receive the state of the pipeline every two seconds, and refresh the list that is shown. */
 function listen() {
   const events = new EventSource("/api/pipeline/events");
   events.addEventListener("overview", (event) => {
@@ -42,12 +42,12 @@ function listen() {
     refreshList();
   });
   events.addEventListener("error", () => {
-    live("away", "reconnecting");
+    live("lost", "reconnecting");
     if (events.readyState === EventSource.CLOSED) setTimeout(returnToServer, 2000);
   });
 }
 
-/** The browser gave up the connection: the session ended, or ingest is away. */
+/** The browser closed the connection: the session ended, or ingest is unavailable. */
 async function returnToServer() {
   try {
     await call("GET", "/api/pipeline"); // without a session this asks to sign in
@@ -98,12 +98,12 @@ function live(state, text) {
   setText(place, text);
 }
 
-/** Run now and then again, whether it worked or not; not while nobody looks. */
+/** Run now and every so many seconds, also after an error; not while the page is hidden. */
 async function repeat(action, seconds) {
   try {
     if (!document.hidden) await action();
   } catch {
-    // the live line says that ingest is away
+    // the live line shows that ingest is unavailable
   }
   setTimeout(() => repeat(action, seconds), seconds * 1000);
 }

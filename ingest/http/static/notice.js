@@ -1,4 +1,4 @@
-// One line at the foot of the page says what an action did.
+// One line at the foot of the page shows the outcome of an action.
 
 import { byId } from "/static/dom.js";
 
@@ -13,7 +13,7 @@ export function say(text) {
   timer = setTimeout(() => notice.classList.remove("shown"), SECONDS * 1000);
 }
 
-/** Run an action of a button: disabled meanwhile, and an error is said. */
+/** Run the action of a button. The button is disabled meanwhile; an error is shown. */
 export async function act(button, action) {
   button.disabled = true;
   try {

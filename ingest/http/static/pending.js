@@ -1,4 +1,4 @@
-// The entries that workers hold, the longest idle first, and what an operator can do about one.
+// The entries that workers hold, the longest idle first, and the actions on one.
 
 import { call } from "/static/api.js";
 import { byId, h, reconcile, setText } from "/static/dom.js";
@@ -6,7 +6,7 @@ import { count, duration, plural } from "/static/format.js";
 import { act, say } from "/static/notice.js";
 import { OPERATOR, STAGES } from "/static/tables.js";
 
-const SHOWN = 50; // of each stage; the gates keep what is in work far below a thousand
+const SHOWN = 50; // of each stage; the gates keep entries in flight far below a thousand
 
 export class Pending {
   /** Read the lists again. Throws ApiError. */
@@ -27,10 +27,10 @@ export class Pending {
       h("span", { class: "where" }, h("i", { class: `key ${entry.stage}` }), " ", entry.stage),
       h("span", { class: "lane-name" }, entry.lane), tries, idle,
       h("div", { class: "actions" },
-        this.button(entry, name, "Release", "release", () => "Free for the next worker"),
+        this.button(entry, name, "Release", "release", () => "Available to the next worker"),
         this.button(entry, name, "Give up", "dead-letter", (done) => `Given up: ${plural(done.dead_letters, "dead letter")}`)));
     row.update = (now) => {
-      entry.consumer = now.consumer; // who is seen is who is meant: somebody else is not touched
+      entry.consumer = now.consumer; // an action applies to the consumer that is shown, to no other
       setText(holder, now.consumer.startsWith(OPERATOR) ? "held by an operator" : now.consumer);
       setText(tries, `delivered ${count(now.deliveries)}×`);
       setText(idle, `idle ${duration(now.idle_ms)}`);

@@ -8,7 +8,7 @@ const MINUTES = 60;
 const HEIGHT = 168;
 const MARGIN = { top: 10, right: 8, bottom: 22, left: 46 };
 
-/** Every minute of the last hour, those without rows too. */
+/** Every minute of the last hour, also those without rows. */
 export function completeHour(minutes, now = Date.now()) {
   const known = new Map(minutes.map((minute) => [Date.parse(minute.minute), minute]));
   const last = Math.floor(now / 60_000) * 60_000;

@@ -1,4 +1,4 @@
-// Searching the index, with the query's words marked in what was found.
+// Searching the index. The words of the query are marked in the results.
 
 import { call } from "/static/api.js";
 import { byId, h } from "/static/dom.js";
@@ -23,7 +23,7 @@ export function startSearch() {
 
 function answerOf(answer) {
   if (!answer.results.length) return [h("p", { class: "empty" }, "Nothing found.")];
-  const degraded = answer.degraded ? " · degraded: not every part answered" : "";
+  const degraded = answer.degraded ? " · degraded: a part of the search did not answer" : "";
   return [
     h("p", { class: "hint" }, `${plural(answer.total, "page")} in ${duration(answer.took_ms)}, ${answer.mode}${degraded}`),
     h("ol", { class: "hits" }, answer.results.map(hit)),
@@ -38,12 +38,13 @@ function hit(result) {
     h("p", { class: "text" }, ...excerpt(result.text, result.highlights)));
 }
 
-/** A link only for what a browser may open; a crawl may have brought any scheme. */
+/** A link if the scheme is http or https: a crawl may contain any scheme. */
 function link(url, text) {
   return /^https?:\/\//i.test(url) ? h("a", { href: url, rel: "noreferrer noopener", target: "_blank" }, text) : text;
 }
 
-/** The text around the first highlight, its highlights marked. They count characters, JavaScript counts UTF-16 units. */
+/** The text around the first highlight, its highlights marked. Highlights count characters, while
+ * JavaScript strings count UTF-16 units. */
 export function excerpt(text, highlights) {
   const characters = [...text];
   const first = highlights[0]?.[0] ?? 0;

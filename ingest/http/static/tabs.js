@@ -1,4 +1,4 @@
-// Tabs as the ARIA practices describe them: one tab stop, arrow keys, and the address remembers which one is open.
+// Tabs after the ARIA Authoring Practices: one tab stop, arrow keys. The address has the open tab.
 
 import { byId } from "/static/dom.js";
 

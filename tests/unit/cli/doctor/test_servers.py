@@ -18,8 +18,8 @@ from cli.doctor.servers import (
     judge_postgres,
     judge_qdrant,
     judge_redis,
-    unreachable,
 )
+from cli.doctor.vantage import Vantage, unreachable
 from shared.jobs.targets import Target
 from shared.service.health import HealthReport
 
@@ -33,6 +33,7 @@ TARGET = Target(target="docs_1", collection="docs", generation="g", model="m", d
 FILLED = {"docs_1"}
 COLLECTION = CollectionSeen(target=TARGET, exists=True, dimension=384, generation="g")
 INGEST = IngestSeen(
+    url="http://ingest:50108",
     health=HealthReport(status="healthy", services={"redis": "healthy"}, timestamp=dt.datetime.now(dt.UTC)),
     secret_status=200,
     round_trip_ms=1.0,
@@ -140,7 +141,7 @@ def test_ingest_that_refuses_the_secret_or_misses_a_server_fails() -> None:
     assert "WEBHOOK_API_SECRET" in (secret.remedy or "")
     health = msgspec.structs.replace(INGEST.health, services={"tei": "unhealthy: no answer", "redis": "healthy"})
     [tei] = troubles(judge_ingest(msgspec.structs.replace(INGEST, health=health)))
-    assert tei.found == "ingest finds tei unhealthy: no answer"
+    assert tei.found == "ingest at http://ingest:50108 reports tei unhealthy: no answer"
     assert "WEBHOOK_TEI_URL" in (tei.remedy or "")
 
 
@@ -180,6 +181,29 @@ def test_speed_is_tokens_over_seconds_of_inference() -> None:
 def test_a_server_that_does_not_answer_is_to_be_started_or_its_setting_corrected(
     reason: str, found: str, remedy: str
 ) -> None:
-    finding = unreachable("tei", reason)
+    finding = unreachable("tei", "tei:80", reason)
     assert (finding.check, finding.verdict, finding.remedy) == ("tei.reachable", Verdict.FAIL, remedy)
     assert finding.found.endswith(f": {found}")
+
+
+def test_a_server_that_only_ingest_reaches_is_healthy_but_not_examined() -> None:
+    vantage = Vantage("http://ingest:50108", {"redis": "healthy", "qdrant": "unhealthy: refused"})
+    redis = vantage.unreachable("redis", "redis://localhost:6379/0", "refused")
+    assert (redis.verdict, redis.remedy) == (Verdict.OK, None)
+    assert "according to ingest (http://ingest:50108/health)" in redis.found
+    assert "redis://localhost:6379/0 does not answer from here (refused)" in redis.found
+    qdrant = vantage.unreachable("qdrant", "http://localhost:6333", "refused")
+    assert qdrant.verdict is Verdict.FAIL
+    assert "http://localhost:6333" in qdrant.found
+    [finding] = vantage.findings()
+    assert (finding.check, finding.verdict) == ("doctor.reach", Verdict.WARN)
+    assert finding.found.endswith(": redis")
+    assert "docker compose exec ingest millstream doctor" in (finding.remedy or "")
+    assert "WEBHOOK_REDIS_URL" in (finding.remedy or "")
+
+
+def test_without_ingest_a_server_that_does_not_answer_fails() -> None:
+    vantage = Vantage("http://ingest:50108", None)
+    assert vantage.unreachable("redis", "redis://r", "refused").verdict is Verdict.FAIL
+    assert not vantage.ingest_answers
+    assert vantage.findings() == []

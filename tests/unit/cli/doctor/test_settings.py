@@ -3,20 +3,23 @@
 import pytest
 
 from cli.doctor.finding import Finding, Verdict, worst
-from cli.doctor.settings import read_settings
+from cli.doctor.settings import check_secrets, read_settings
 from shared.service.settings import Seconds
 
 GOOD = {"WEBHOOK_API_SECRET": "a" * 32, "WEBHOOK_SECRET": "b" * 32, "PATH": "/bin"}
 
 
 def troubles(**changes: str) -> list[Finding]:
-    _, findings = read_settings(GOOD | changes)
+    settings, findings = read_settings(GOOD | changes)
+    findings = [*findings, *check_secrets(settings, ingest_answers=False)]
     return [finding for finding in findings if finding.verdict is not Verdict.OK]
 
 
 def test_an_environment_with_both_secrets_is_well() -> None:
     settings, findings = read_settings(GOOD)
     assert worst(findings) is Verdict.OK
+    [secrets] = check_secrets(settings, ingest_answers=False)
+    assert secrets.found == "both secrets are set and long enough"
     assert settings.runtime.lease == Seconds(30)
 
 
@@ -53,3 +56,11 @@ def test_what_is_wrong_is_told_with_what_to_set(changes: dict[str, str], check: 
     [finding] = troubles(**changes)
     assert finding.check == check
     assert remedy in (finding.remedy or "")
+
+
+def test_secrets_that_only_the_services_have_are_not_missed_while_ingest_answers() -> None:
+    settings, _ = read_settings({})
+    assert worst(check_secrets(settings, ingest_answers=True)) is Verdict.OK
+    assert len(check_secrets(settings, ingest_answers=False)) == 2
+    weak, _ = read_settings({"WEBHOOK_SECRET": "x"})
+    assert worst(check_secrets(weak, ingest_answers=True)) is Verdict.FAIL

@@ -1,14 +1,16 @@
 """What is judged of the streams and of what waits before them."""
 
+import datetime as dt
 from typing import Any
 
 import pytest
 
 from cli.doctor.finding import Finding, Verdict
-from cli.doctor.work import BacklogSeen, judge_backlog, judge_stage, live_consumers
+from cli.doctor.work import BacklogSeen, judge_backlog, judge_stage, judge_waits, live_consumers
 from ingest.inspection.streams import ConsumerState, LaneState, PendingEntry, StageState
 from shared.pipeline.lanes import Lane
 from shared.pipeline.stages import StageName
+from shared.service.health import StageHealth, StageStatus, StageWait, WaitState
 
 LEASE = 30.0
 EMBEDDER = StageName.EMBEDDER
@@ -49,13 +51,13 @@ def test_an_entry_without_a_lease_waits_for_another_worker() -> None:
     assert "streams pending embedder --idle-over 60s" in (found.remedy or "")
 
 
-def test_an_entry_that_nobody_can_take_over_fails() -> None:
+def test_an_entry_without_a_worker_to_take_it_over_fails() -> None:
     found = troubles(judge_stage(stage(("dead", 60_000)), [ABANDONED], LEASE))
     assert found["work.abandoned"].verdict is Verdict.FAIL
     assert "start another worker" in (found["work.abandoned"].remedy or "")
 
 
-def test_an_entry_that_was_delivered_again_is_a_suspect() -> None:
+def test_an_entry_that_was_delivered_again_is_reported() -> None:
     found = troubles(judge_stage(stage(("a", 900), redeliveries=1), [], LEASE))
     assert found.keys() == {"work.redeliveries"}
     assert found["work.redeliveries"].runbook == "poison-documents"
@@ -73,7 +75,23 @@ def test_what_is_due_and_not_released_while_the_streams_are_empty_is_stuck(
     assert found.keys() == ({"work.dispatch"} if is_stuck else set())
 
 
-def test_what_makes_no_progress_in_the_streams_is_told() -> None:
+def test_documents_without_progress_in_the_streams_are_reported() -> None:
     found = troubles(judge_backlog(BacklogSeen(due=0, longest_due_s=0.0, stalled=3), stage(depth=1)))
     assert found.keys() == {"work.progress"}
     assert found["work.progress"].found.startswith("3 documents")
+
+
+def test_a_worker_that_waits_for_a_dependency_counts_although_it_asks_for_nothing() -> None:
+    assert not troubles(judge_stage(stage(("a", 600_000)), [], LEASE, reported=1))
+
+
+def test_what_a_stage_waits_for_fails_with_the_setting_to_correct() -> None:
+    since = dt.datetime(2026, 11, 27, 12, 0, tzinfo=dt.UTC)
+    wait = StageWait(dependency="qdrant", state=WaitState.UNREACHABLE, since=since, reason="refused", workers=1)
+    waiting = StageHealth(status=StageStatus.WAITING, workers=2, entries=0, waits=[wait])
+    healthy = StageHealth(status=StageStatus.HEALTHY, workers=1, entries=0, waits=[])
+    [finding] = judge_waits({"chunker": healthy, "indexer": waiting})
+    assert (finding.check, finding.verdict) == ("work.waits", Verdict.FAIL)
+    assert finding.found.startswith("indexer: qdrant unreachable since ")
+    assert "1 of 2 workers; refused" in finding.found
+    assert finding.remedy == "start qdrant, or correct WEBHOOK_QDRANT_URL of the indexer"
