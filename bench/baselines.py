@@ -1,4 +1,4 @@
-"""What people build by hand instead of millstream's search: bm25s, exact dense search, and their fusion."""
+"""Baselines for the search of millstream: bm25s, exact dense search, and their fusion."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,7 @@ Matrix = NDArray[np.float32]
 
 
 class Bm25sIndex:
-    """bm25s as its own documentation shows it: English stop words, Snowball stemming, default k1 and b."""
+    """bm25s as its documentation shows it: English stop words, Snowball stemming, default k1, b."""
 
     def __init__(self, texts: Mapping[str, str]) -> None:
         """`texts` by document id."""
@@ -36,7 +36,7 @@ class Bm25sIndex:
 
 
 class DenseIndex:
-    """Exact cosine over the vectors of all chunks; a document is as near as its nearest chunk."""
+    """Exact cosine over all chunks; the score of a document is that of its nearest chunk."""
 
     def __init__(self, owners: Sequence[str], vectors: Matrix) -> None:
         """`owners` names the document of each row of `vectors`, float32[chunks, dimension]."""

@@ -1,7 +1,7 @@
-"""Retrieval collections in BEIR's layout: corpus.jsonl[.gz], queries.jsonl[.gz] and qrels.tsv in one folder.
+"""Retrieval collections in BEIR's layout: corpus.jsonl[.gz], queries.jsonl[.gz], qrels.tsv.
 
-corpus: {_id, title?, text} a line; queries: {_id, text}; qrels: query-id, corpus-id, score by tabs, below a header
-(Thakur et al. 2021, github.com/beir-cellar/beir).
+corpus: {_id, title?, text} on each line; queries: {_id, text}; qrels: query-id, corpus-id and
+score, separated by tabs, below a header (Thakur et al. 2021, github.com/beir-cellar/beir).
 """
 
 import csv
@@ -29,7 +29,7 @@ class Document(msgspec.Struct, frozen=True):
 
     @property
     def content(self) -> str:
-        """What every system in comparison gets to see of it."""
+        """The text that every compared system gets."""
         return f"{self.title or ''}\n{self.text or ''}".strip()
 
 
@@ -39,7 +39,7 @@ class Query(msgspec.Struct, frozen=True):
 
 
 class RetrievalCollection(msgspec.Struct, frozen=True, kw_only=True):
-    """Documents, the queries that have a relevant one, and who is relevant to whom."""
+    """Documents, the queries that have a relevant one, and the judgements of relevance."""
 
     name: str
     documents: list[Document]  # without empty ones
@@ -49,12 +49,12 @@ class RetrievalCollection(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def index_name(self) -> str:
-        """The name as millstream takes it for a collection."""
+        """The name in a form that is valid for a collection of millstream."""
         return re.sub(r"[^A-Za-z0-9._-]", "-", self.name)
 
 
 def load_collections(folder: Path) -> list[RetrievalCollection]:
-    """The collection of a folder, or those of its subfolders. Raises FileNotFoundError if there is none."""
+    """The collection of a folder, or those of its subfolders. FileNotFoundError if none."""
     folders = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
     found = [_load(each) for each in folders if _find(each, "corpus.jsonl") is not None]
     if not found:
@@ -69,7 +69,11 @@ def _load(folder: Path) -> RetrievalCollection:
         name=folder.resolve().name,
         documents=[document for document in documents if not document.is_empty],
         empty=sum(document.is_empty for document in documents),
-        queries=[query for query in _lines(folder, "queries.jsonl", Query) if query.id in qrels and query.text.strip()],
+        queries=[
+            query
+            for query in _lines(folder, "queries.jsonl", Query)
+            if query.id in qrels and query.text.strip()
+        ],
         qrels=qrels,
     )
 
@@ -80,7 +84,9 @@ def _read_qrels(folder: Path) -> Qrels:
     qrels: Qrels = {}
     with path.open(encoding="utf-8", newline="") as lines:
         next(lines, None)
-        for query_id, document_id, score in filter(None, csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)):
+        for query_id, document_id, score in filter(
+            None, csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+        ):
             if (relevance := int(float(score))) > 0:
                 qrels.setdefault(query_id, {})[document_id] = relevance
     return qrels

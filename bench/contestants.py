@@ -1,4 +1,4 @@
-"""Runs one contestant over some pages between fresh stand-ins: ours, or a peer in its own environment."""
+"""Runs one contestant over some pages with fresh stand-ins: millstream, or a peer."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from local.stack import Stack
 PEERS = Path(__file__).parent / "peers"
 _PYTHON = Path(__file__).parent.parent / ".venv-peers" / "bin" / "python"  # `make bench` makes it
 
-# Each as its own documentation or its users run it; `fixed` arguments after those that all have.
+# Each as its documentation or its users run it. Arguments that only one has come last.
 SCRIPTS: Mapping[str, tuple[str, ...]] = {
     "rq": ("rq_worker.py",),
     "rq_all_in_one_job": ("rq_worker.py", "--batch", "0"),
@@ -28,13 +28,13 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
 
 
 class Showing(msgspec.Struct, frozen=True, kw_only=True):
-    """One contestant's round. Stored pages and TEI's times are the stand-ins' own counts."""
+    """One round of a contestant. The stand-ins count stored pages and the times of TEI."""
 
     name: str
     pages: int
     stored: int  # pages with all of their chunks
     chunks: int
-    inputs: int  # that TEI embedded: fewer than chunks where one embeds equal texts once
+    inputs: int  # that TEI embedded; fewer than chunks if equal texts are embedded once
     seconds: float
     cpu_s: float
     overloaded: int  # requests that TEI answered with 429
@@ -50,19 +50,25 @@ class Showing(msgspec.Struct, frozen=True, kw_only=True):
         return 1000 * self.cpu_s / self.chunks
 
 
-async def show_millstream(pages: Sequence[Page], texts: Sequence[ChunkedPage], mode: str) -> Showing:
-    """Our pipeline, one process of each service, from the first webhook to the last searchable page."""
+async def show_millstream(
+    pages: Sequence[Page], texts: Sequence[ChunkedPage], mode: str
+) -> Showing:
+    """Millstream, one process of each service, from first webhook to last searchable page."""
     async with stand_in("tei", "--mode", mode) as tei, stand_in("qdrant") as qdrant:
         settings = {"WEBHOOK_TEI_URL": tei.url, "WEBHOOK_QDRANT_URL": qdrant.url, **BARE_CHUNKS}
         async with running_pipeline(settings) as pipeline:
             await tei.reset()
             round_ = await pipeline.index(pages)
-            showing = await _showing("millstream", texts, (tei, qdrant), (round_.seconds, round_.cpu_s))
+            showing = await _showing(
+                "millstream", texts, (tei, qdrant), (round_.seconds, round_.cpu_s)
+            )
             return msgspec.structs.replace(showing, round=round_)
 
 
-async def show_peer(name: str, texts: Sequence[ChunkedPage], mode: str, splitting_cpu_s: float) -> Showing:
-    """A peer, from its start with all chunks in memory until it ends; the CPU that they took is added."""
+async def show_peer(
+    name: str, texts: Sequence[ChunkedPage], mode: str, splitting_cpu_s: float
+) -> Showing:
+    """A peer, from its start with all chunks in memory to its end. Adds the CPU of chunking."""
     async with stand_in("tei", "--mode", mode) as tei, stand_in("qdrant") as qdrant:
         with directory() as path:
             file = path / "pages.jsonl"
@@ -73,7 +79,9 @@ async def show_peer(name: str, texts: Sequence[ChunkedPage], mode: str, splittin
                 if script == "rq_worker.py":
                     own += ["--redis", stack.environment["WEBHOOK_REDIS_URL"]]
                 answer = await _run(PEERS / script, *common, *own)
-        return await _showing(name, texts, (tei, qdrant), (answer["seconds"], answer["cpu_s"] + splitting_cpu_s))
+        return await _showing(
+            name, texts, (tei, qdrant), (answer["seconds"], answer["cpu_s"] + splitting_cpu_s)
+        )
 
 
 async def _showing(
@@ -84,10 +92,16 @@ async def _showing(
 ) -> Showing:
     tei, qdrant = [await server.counts() for server in stand_ins]
     return Showing(
-        name=name, pages=len(texts), stored=stored_pages(texts, qdrant["chunks_by_url"]),
-        chunks=sum(len(page.chunks) for page in texts), inputs=tei["inputs"], seconds=took[0], cpu_s=took[1],
-        overloaded=tei["overloaded"], tei_s=tei["last_answer_at"] - tei["first_input_at"],
-    )  # fmt: skip
+        name=name,
+        pages=len(texts),
+        stored=stored_pages(texts, qdrant["chunks_by_url"]),
+        chunks=sum(len(page.chunks) for page in texts),
+        inputs=tei["inputs"],
+        seconds=took[0],
+        cpu_s=took[1],
+        overloaded=tei["overloaded"],
+        tei_s=tei["last_answer_at"] - tei["first_input_at"],
+    )
 
 
 def stored_pages(texts: Sequence[ChunkedPage], chunks_by_url: Mapping[str, int]) -> int:
@@ -101,7 +115,7 @@ def median_of(showings: Sequence[Showing], figure: str) -> float:
 
 
 async def _run(script: Path, *arguments: str) -> dict[str, Any]:
-    """Run a peer's script; an error of its own is a result: it stored what it stored."""
+    """Run the script of a peer. Its failure is a result as well: it stored what it stored."""
     process = await asyncio.create_subprocess_exec(
         str(_PYTHON), str(script), *arguments, stdout=asyncio.subprocess.PIPE
     )

@@ -1,8 +1,9 @@
-"""Whether a bigger backlog costs more for each of its documents: `make bench NAME=growth`.
+"""Whether a document costs more in a larger backlog: `make bench NAME=growth`.
 
-Crawls of 400, 800 and 1,600 pages in mode `tei`, each on a fresh pipeline, median of 3; then how fast the dispatcher
-releases with 1,000 to 1,000,000 items of 200 sources queued, into streams that are emptied at once; and how long jobs
-of five documents take alone and while a crawl of 50,000 is under way in the same lane, medians of 5.
+Crawls of 400, 800 and 1,600 pages in mode `tei`, each on a new pipeline, median of 3. Then the
+release rate of the dispatcher with 1,000 to 1,000,000 queued items of 200 sources, into streams
+that are trimmed at once. Then the time of jobs with five documents, alone and beside a crawl of
+50,000 in the same lane, medians of 5.
 """
 
 import asyncio
@@ -25,25 +26,29 @@ _PAGES = (400, 800, 1600)
 _ROUNDS = 3
 _QUEUED = (1_000, 100_000, 1_000_000)
 _SOURCES = 200
-_MEASURED = 20_000  # items released, where there are as many
+_MEASURED = 20_000  # items released, if there are as many
 _CRAWL = 50_000
 _SMALL_JOB = 5
 _SMALL_JOBS = 5
-_UNDER_WAY = 500  # documents of the crawl that have ended: its messages fill the streams by then
+_STARTED = 500  # documents of the crawl that ended; its messages fill the streams by then
 
-# Items as ingest writes them, of pages that say next to nothing.
+# Items as ingest writes them, of almost empty pages.
 _FILL = """
 WITH job AS (
   INSERT INTO webhook.jobs (job_id, kind, lane, collection, timeout, total)
-  VALUES (gen_random_uuid(), 'index_document_batch_job', 'normal', 'pulse_docs', 600, $1) RETURNING job_id
+  VALUES (gen_random_uuid(), 'index_document_batch_job', 'normal', 'pulse_docs', 600, $1)
+  RETURNING job_id
 ), item AS (
-  INSERT INTO webhook.job_items (job_id, position, state, lane, source, domain, collection, document_id, version, url)
-  SELECT job_id, n, 'queued', 'normal', 'source-' || n % $2, 'fill.example', 'pulse_docs', gen_random_uuid(),
+  INSERT INTO webhook.job_items
+    (job_id, position, state, lane, source, domain, collection, document_id, version, url)
+  SELECT job_id, n, 'queued', 'normal', 'source-' || n % $2, 'fill.example', 'pulse_docs',
+         gen_random_uuid(),
          nextval('webhook.document_version'), 'https://fill.example/' || n
   FROM job, generate_series(1, $1) AS n RETURNING version, document_id, url
 )
 INSERT INTO webhook.payloads (version, document_id, body)
-SELECT version, document_id, convert_to(json_build_object('page', json_build_object(), 'markdown', url)::text, 'UTF8')
+SELECT version, document_id,
+       convert_to(json_build_object('page', json_build_object(), 'markdown', url)::text, 'UTF8')
 FROM item
 """
 
@@ -57,11 +62,15 @@ async def measure() -> Report:
     rows = [_row(count, rounds[count]) for count in _PAGES]
     figures = {
         "cpu_growth": rounded(rows[-1]["CPU s/1,000 chunks"] / rows[0]["CPU s/1,000 chunks"]),
-        "rss_growth": rounded(max(rows[-1][_peak(service)] / rows[0][_peak(service)] for service in SERVICES)),
+        "rss_growth": rounded(
+            max(rows[-1][_peak(service)] / rows[0][_peak(service)] for service in SERVICES)
+        ),
         "dispatch_per_s": {str(queued): round(rate) for queued, rate in rates.items()},
         "small_job_behind_crawl": rounded(behind / alone),
     }
-    return Report(figures=figures, rows=rows, note=__doc__ or "", plot=lambda axes: _plot(axes, rates))
+    return Report(
+        figures=figures, rows=rows, note=__doc__ or "", plot=lambda axes: _plot(axes, rates)
+    )
 
 
 async def _crawl(pages: Sequence[Page]) -> Round:
@@ -78,10 +87,10 @@ async def _stood_in() -> AsyncIterator[Pipeline]:
 
 
 async def _dispatch(queued: int) -> float:
-    """Items released a second, with ingest alone and a reader that only empties the streams."""
+    """Items released a second, with ingest alone and a reader that only trims the streams."""
     others = dict.fromkeys(("chunker", "embedder", "indexer"), 0)
     async with running_pipeline({}, others) as pipeline:
-        await pipeline.send(load_pages(1))  # makes the target
+        await pipeline.send(load_pages(1))  # creates the target
         await pipeline.connection.execute(_FILL, queued, _SOURCES, timeout=600)
         await pipeline.connection.execute("ANALYZE webhook.job_items")
         released = before = await _released(pipeline)
@@ -114,10 +123,11 @@ async def _small_job() -> tuple[float, float]:
     first, *pages = load_pages(1 + 2 * _SMALL_JOBS * _SMALL_JOB)
     jobs = [pages[start : start + _SMALL_JOB] for start in range(0, len(pages), _SMALL_JOB)]
     async with _stood_in() as pipeline:
-        await pipeline.index_each([first], lane="normal")  # makes the collection
+        await pipeline.index_each([first], lane="normal")  # creates the collection
         alone = [await pipeline.index_each(job, lane="normal") for job in jobs[:_SMALL_JOBS]]
         await pipeline.connection.execute(_FILL, _CRAWL, 1, timeout=600)
-        while await pipeline.connection.fetchval(_ENDED) < _UNDER_WAY:  # noqa: ASYNC110 - Postgres gives no event
+        # Postgres gives no event to wait for.
+        while await pipeline.connection.fetchval(_ENDED) < _STARTED:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
         behind = [await pipeline.index_each(job, lane="normal") for job in jobs[_SMALL_JOBS:]]
         return statistics.median(alone), statistics.median(behind)
@@ -130,7 +140,10 @@ def _row(count: int, rounds: Sequence[Round]) -> report.Row:
         "chunks": chunks,
         "seconds": statistics.median(round_.seconds for round_ in rounds),
         "CPU s/1,000 chunks": statistics.median(1000 * round_.cpu_s / chunks for round_ in rounds),
-        **{_peak(service): statistics.median(r.usage[service].peak_mb for r in rounds) for service in SERVICES},
+        **{
+            _peak(service): statistics.median(r.usage[service].peak_mb for r in rounds)
+            for service in SERVICES
+        },
     }
 
 

@@ -1,8 +1,9 @@
-"""How many one-page webhooks ingest takes, and how soon it answers: `make bench NAME=ingest`.
+"""Webhooks that ingest accepts a second, and its answer times: `make bench NAME=ingest`.
 
-Throughput: a closed loop of 16 connections, ingest alone on one core, no stage running. Latency: 100 webhooks a second,
-counted from when each was due, while the stages index a crawl (TEI and Qdrant stand-ins). All signed, all committed
-before they are answered, each a page of its own.
+Throughput: a closed loop of 16 connections, ingest alone on one core, no stage running. Latency:
+100 webhooks a second, counted from when each was due, while the stages index a crawl (with
+stand-ins for TEI and Qdrant). Every webhook is signed, has a page of its own, and is committed
+before its answer.
 """
 
 import asyncio
@@ -40,7 +41,10 @@ async def measure() -> Report:
             os.sched_setaffinity(pid, {0})
         await _closed_loop(pipeline, _deliveries(pipeline, pages, 500))
         before = pipeline.usage()["ingest"].cpu_s
-        loops = [await _closed_loop(pipeline, _deliveries(pipeline, pages, _WEBHOOKS)) for _ in range(_ROUNDS)]
+        loops = [
+            await _closed_loop(pipeline, _deliveries(pipeline, pages, _WEBHOOKS))
+            for _ in range(_ROUNDS)
+        ]
         cpu_ms = (pipeline.usage()["ingest"].cpu_s - before) / (_ROUNDS * _WEBHOOKS) * 1000
     async with stand_in("tei", "--mode", "tei") as tei, stand_in("qdrant") as qdrant:
         settings = {"WEBHOOK_TEI_URL": tei.url, "WEBHOOK_QDRANT_URL": qdrant.url, **BARE_CHUNKS}
@@ -52,23 +56,36 @@ async def measure() -> Report:
     idle = _row("16 connections, idle", per_s, [latency for _, times in loops for latency in times])
     busy = _row(f"{_PER_SECOND}/s while indexing", float(_PER_SECOND), latencies)
     figures = {
-        "webhooks_per_s": rounded(per_s), "p50_ms": rounded(busy["p50 ms"]), "p99_ms": rounded(busy["p99 ms"])
-    }  # fmt: skip
+        "webhooks_per_s": rounded(per_s),
+        "p50_ms": rounded(busy["p50 ms"]),
+        "p99_ms": rounded(busy["p99 ms"]),
+    }
     crawl = "lasted to the end" if is_busy else "ended too early: latency is too good"
-    note = f"{__doc__} Ingest took {cpu_ms:.2f} ms of CPU for a webhook. The crawl {crawl}. Load before: {load:.1f}."
-    return Report(figures=figures, rows=[idle, busy], note=note, plot=lambda axes: _plot(axes, latencies))
+    note = (
+        f"{__doc__} Ingest took {cpu_ms:.2f} ms of CPU for a webhook. The crawl {crawl}. "
+        f"Load before: {load:.1f}."
+    )
+    return Report(
+        figures=figures, rows=[idle, busy], note=note, plot=lambda axes: _plot(axes, latencies)
+    )
 
 
 def _deliveries(pipeline: Pipeline, pages: list[Page], count: int) -> list[Delivery]:
-    """Signed webhooks, each of a page that has not been sent yet."""
+    """Signed webhooks, each with a page that was not sent before."""
     run = uuid.uuid4().hex
     some = [{**pages[n % len(pages)], "url": f"https://{run}.example/{n}"} for n in range(count)]
-    fresh: list[Any] = [{**page, "metadata": {**page["metadata"], "url": page["url"]}} for page in some]
-    return [pipeline.signed(event) for event in events(fresh, lambda: str(uuid.uuid4())) if event["data"]]
+    fresh: list[Any] = [
+        {**page, "metadata": {**page["metadata"], "url": page["url"]}} for page in some
+    ]
+    return [
+        pipeline.signed(event)
+        for event in events(fresh, lambda: str(uuid.uuid4()))
+        if event["data"]
+    ]
 
 
 async def _closed_loop(pipeline: Pipeline, deliveries: list[Delivery]) -> tuple[float, list[float]]:
-    """Seconds for all, and milliseconds of each."""
+    """Seconds for all webhooks, and milliseconds for each."""
     times: list[float] = []
 
     async def sender(session: aiohttp.ClientSession, waiting: Iterator[Delivery]) -> None:
@@ -85,7 +102,7 @@ async def _closed_loop(pipeline: Pipeline, deliveries: list[Delivery]) -> tuple[
 
 
 async def _paced(pipeline: Pipeline, deliveries: list[Delivery]) -> list[float]:
-    """Milliseconds of each, from when it was due."""
+    """Milliseconds for each webhook, from the moment when it was due."""
     started = time.monotonic()
 
     async def send(session: aiohttp.ClientSession, number: int, delivery: Delivery) -> float:
@@ -95,7 +112,9 @@ async def _paced(pipeline: Pipeline, deliveries: list[Delivery]) -> list[float]:
         return (time.monotonic() - due) * 1000
 
     async with _session(pipeline) as session:
-        return await asyncio.gather(*(send(session, *numbered) for numbered in enumerate(deliveries)))
+        return await asyncio.gather(
+            *(send(session, *numbered) for numbered in enumerate(deliveries))
+        )
 
 
 async def _post(session: aiohttp.ClientSession, delivery: Delivery) -> None:

@@ -1,6 +1,7 @@
-"""How long a document of the high lane takes, alone and under a flood of low ones: `make bench NAME=lanes`.
+"""The time of a document in the high lane, beside many low ones: `make bench NAME=lanes`.
 
-Documents of a few chunks by POST /api/index, one at a time, in mode `tei`; the flood is a crawl in the low lane.
+Documents of a few chunks by POST /api/index, one at a time, in mode `tei`. The many low ones are a
+crawl in the low lane.
 """
 
 import statistics
@@ -19,7 +20,9 @@ _DOCUMENTS = 60
 
 async def measure() -> Report:
     pages = load_pages()
-    small = [page for page, text in zip(pages, chunked(pages), strict=True) if 1 <= len(text.chunks) <= 4]
+    small = [
+        page for page, text in zip(pages, chunked(pages), strict=True) if 1 <= len(text.chunks) <= 4
+    ]
     async with stand_in("tei", "--mode", "tei") as tei, stand_in("qdrant") as qdrant:
         settings = {"WEBHOOK_TEI_URL": tei.url, "WEBHOOK_QDRANT_URL": qdrant.url, **BARE_CHUNKS}
         async with running_pipeline(settings) as pipeline:
@@ -31,8 +34,11 @@ async def measure() -> Report:
             is_flooded = await pipeline.is_busy()
     rows = [_row("alone", alone), _row("under a flood", flood)]
     figures = {"p95_alone_s": rounded(rows[0]["p95 s"]), "p95_flood_s": rounded(rows[1]["p95 s"])}
-    note = f"{__doc__} The flood {'lasted to the end' if is_flooded else 'ended too early: the figure is too good'}."
-    return Report(figures=figures, rows=rows, note=note, plot=lambda axes: _plot(axes, alone, flood))
+    end = "lasted to the end" if is_flooded else "ended too early: the figure is too good"
+    note = f"{__doc__} The crawl {end}."
+    return Report(
+        figures=figures, rows=rows, note=note, plot=lambda axes: _plot(axes, alone, flood)
+    )
 
 
 async def _times(pipeline: Pipeline, documents: list[Page]) -> list[float]:
@@ -42,7 +48,12 @@ async def _times(pipeline: Pipeline, documents: list[Page]) -> list[float]:
 
 def _row(name: str, times: list[float]) -> report.Row:
     quantiles = statistics.quantiles(times, n=20)
-    return {"high lane": name, "documents": len(times), "p50 s": statistics.median(times), "p95 s": quantiles[-1]}
+    return {
+        "high lane": name,
+        "documents": len(times),
+        "p50 s": statistics.median(times),
+        "p95 s": quantiles[-1],
+    }
 
 
 def _plot(axes: Axes, alone: list[float], flood: list[float]) -> None:

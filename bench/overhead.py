@@ -1,8 +1,9 @@
-"""What the pipeline costs beside TEI's own time: `make bench NAME=overhead`.
+"""The time of the pipeline compared with TEI alone: `make bench NAME=overhead`.
 
-The sample crawl's chunks are embedded twice on the same embedded TEI: by the embedder's own batcher alone, and on
-their way through the whole pipeline, from the first webhook to the last searchable document. The rounds alternate, and
-the figure is the ratio of the medians: machines are noisy, a ratio from one run is less so.
+The chunks of the sample crawl are embedded twice on the same embedded TEI: by the batcher of the
+embedder alone, and in the whole pipeline, from the first webhook to the last searchable document.
+The rounds alternate. The figure is the ratio of the medians: machines are noisy, and a ratio from
+one run is less so.
 """
 
 import asyncio
@@ -41,10 +42,12 @@ RESULTS = Path(__file__).parent / "results" / "overhead.json"
 
 
 async def measure(directory: Path) -> dict[str, Any]:
-    """Run both ways on a stack of its own in `directory`."""
+    """Run both ways on a new stack in `directory`."""
     sample = pages()
     splitter = Splitter(load_tokenizer(None))
-    documents = [splitter.split(clean(page["markdown"]), page["metadata"]["title"]) for page in sample]
+    documents = [
+        splitter.split(clean(page["markdown"]), page["metadata"]["title"]) for page in sample
+    ]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("WEBHOOK_")}
     async with Stack(directory / "data", environ) as stack:
         await apply_migrations(stack.environment["WEBHOOK_DATABASE_URL"])
@@ -53,21 +56,31 @@ async def measure(directory: Path) -> dict[str, Any]:
 
 
 async def compare(
-    environment: dict[str, str], url: str, sample: list[dict[str, Any]], documents: list[tuple[Chunk, ...]]
+    environment: dict[str, str],
+    url: str,
+    sample: list[dict[str, Any]],
+    documents: list[tuple[Chunk, ...]],
 ) -> dict[str, Any]:
-    """Alternate both ways, a warm-up round first; seconds are medians."""
+    """Alternate both ways after a warm-up round; seconds are medians."""
     api = ApiClient(url, environment[API_SECRET])
     alone, pipeline = [], []
     for _ in range(ROUNDS + 1):
         alone.append(await embed_alone(environment["WEBHOOK_TEI_URL"], documents))
-        pipeline.append(await asyncio.to_thread(run_pipeline, api, environment[WEBHOOK_SECRET], sample))
+        pipeline.append(
+            await asyncio.to_thread(run_pipeline, api, environment[WEBHOOK_SECRET], sample)
+        )
     tei, whole = statistics.median(alone[1:]), statistics.median(pipeline[1:])
     chunks = sum(len(document) for document in documents)
     return {
-        "documents": len(documents), "chunks": chunks, "rounds": ROUNDS, "tei_alone_s": round(tei, 2),
-        "pipeline_s": round(whole, 2), "ratio": round(whole / tei, 3),
-        "cores": os.cpu_count(), "python": platform.python_version(),
-    }  # fmt: skip
+        "documents": len(documents),
+        "chunks": chunks,
+        "rounds": ROUNDS,
+        "tei_alone_s": round(tei, 2),
+        "pipeline_s": round(whole, 2),
+        "ratio": round(whole / tei, 3),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+    }
 
 
 async def embed_alone(url: str, documents: list[tuple[Chunk, ...]]) -> float:
@@ -78,19 +91,27 @@ async def embed_alone(url: str, documents: list[tuple[Chunk, ...]]) -> float:
         async def handshake() -> Capacity:
             return capacity_of(await client.info(), 80)
 
-        shared = Shared(rules=SendingRules(dimension=dimension), metrics=Metrics(), observe=lambda _call: None)
+        shared = Shared(
+            rules=SendingRules(dimension=dimension), metrics=Metrics(), observe=lambda _call: None
+        )
         server = Server(client.name, client, handshake, shared)
         async with Servers([server], dimension) as servers, EmbeddingBatcher(servers) as batcher:
             started = time.monotonic()
-            texts = [[TextInput(chunk.embedded_text, chunk.tokens) for chunk in chunks] for chunks in documents]
+            texts = [
+                [TextInput(chunk.embedded_text, chunk.tokens) for chunk in chunks]
+                for chunks in documents
+            ]
             await asyncio.gather(*(batcher.embed(each) for each in texts))
             return time.monotonic() - started
 
 
 def run_pipeline(api: ApiClient, secret: str, sample: list[dict[str, Any]]) -> float:
-    """Index the pages under URLs that are new each time, so that nothing is unchanged."""
+    """Index the pages under new URLs, so that none counts as unchanged."""
     run = uuid.uuid4().hex
-    fresh = [{**page, "metadata": {**page["metadata"], "url": f"{page['url']}?run={run}"}} for page in sample]
+    fresh = [
+        {**page, "metadata": {**page["metadata"], "url": f"{page['url']}?run={run}"}}
+        for page in sample
+    ]
     started = time.monotonic()
     wait_for_crawl(api, post_crawl(api, secret, fresh))
     return time.monotonic() - started

@@ -1,4 +1,4 @@
-"""The pages that the benchmarks send: 2,039 pages of real documentation, up to 64 KB each (licences: bench/data)."""
+"""The pages of the benchmarks: 2,039 of real documentation, up to 64 KB (licences: bench/data)."""
 
 import gzip
 import json
@@ -15,25 +15,25 @@ from chunker.splitting.cleaning import clean
 from chunker.splitting.splitter import Splitter
 from shared.tei.tokenizer import load_tokenizer
 
-# What makes a chunk's text all that is embedded, so that every contestant can embed the same.
+# With these settings exactly the text of a chunk is embedded: every contestant can do the same.
 BARE_CHUNKS = {"WEBHOOK_CHUNK_OVERLAP_TOKENS": "0", "WEBHOOK_CHUNK_PREFIX_TOKENS": "0"}
 
 _FILE = Path(__file__).parent / "data" / "pages.jsonl.gz"
 _SEED = 20
-_TOKENS = 254  # of a chunk, and two special ones
+_TOKENS = 254  # of a chunk, plus two special tokens
 
 Page = dict[str, Any]  # url, markdown, metadata, as Firecrawl scraped it
 
 
 class ChunkedPage(msgspec.Struct, frozen=True):
-    """What every contestant embeds and stores of a page."""
+    """The chunks of a page that every contestant embeds and stores."""
 
     url: str
     chunks: list[str]
 
 
 def load_pages(count: int | None = None) -> list[Page]:
-    """The first `count` of the pages in an order that mixes sites, lengths and languages; always the same."""
+    """The first `count` pages, in a fixed order that mixes sites, lengths and languages."""
     with gzip.open(_FILE, "rt") as lines:
         pages = [json.loads(line) for line in lines]
     random.Random(_SEED).shuffle(pages)
@@ -41,16 +41,18 @@ def load_pages(count: int | None = None) -> list[Page]:
 
 
 def chunked(pages: Sequence[Page]) -> list[ChunkedPage]:
-    """The pages split as a pipeline with `BARE_CHUNKS` splits them."""
+    """The pages, split as a pipeline with `BARE_CHUNKS` splits them."""
     splitter = Splitter(load_tokenizer(None), overlap_tokens=0, prefix_tokens=0)
     return [
-        ChunkedPage(page["url"], [chunk.text for chunk in splitter.split(clean(page["markdown"]), "")])
+        ChunkedPage(
+            page["url"], [chunk.text for chunk in splitter.split(clean(page["markdown"]), "")]
+        )
         for page in pages
     ]
 
 
 def splitting_cpu_s(pages: Sequence[Page]) -> float:
-    """CPU seconds that a splitter takes which counts tokens all along, as it is used with what we compare with."""
+    """CPU seconds of a splitter that counts tokens all along, as the peers use it."""
     splitter = MarkdownSplitter.from_huggingface_tokenizer(load_tokenizer(None), _TOKENS)
     started = time.process_time()
     for page in pages:
@@ -59,11 +61,14 @@ def splitting_cpu_s(pages: Sequence[Page]) -> float:
 
 
 def with_changed_paragraphs(pages: Sequence[Page], share: float) -> list[Page]:
-    """The pages with a sentence more in this share of their paragraphs of prose, drawn with a fixed seed."""
+    """The pages with one more sentence in this share of their paragraphs, by a fixed seed."""
     draw = random.Random(_SEED)
 
     def changed(paragraph: str) -> str:
         is_prose = paragraph[:1].isalpha() and "\n" not in paragraph
         return f"{paragraph} This was changed." if is_prose and draw.random() < share else paragraph
 
-    return [{**page, "markdown": "\n\n".join(map(changed, page["markdown"].split("\n\n")))} for page in pages]
+    return [
+        {**page, "markdown": "\n\n".join(map(changed, page["markdown"].split("\n\n")))}
+        for page in pages
+    ]

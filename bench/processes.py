@@ -1,4 +1,4 @@
-"""What processes cost, from Linux' /proc: CPU seconds and memory."""
+"""CPU seconds and memory of processes, from /proc of Linux."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Of one process since its start."""
+    """One process since its start."""
 
     cpu_s: float  # user and system
     rss_mb: float  # now
@@ -18,9 +18,11 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 def usage(pid: int) -> Usage:
-    """Raises FileNotFoundError when the process is gone."""
+    """The usage of a process. Raises FileNotFoundError if it has ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    status = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
     return Usage(
         cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS_PER_S,
         rss_mb=int(status["VmRSS"].split()[0]) / 1024,
@@ -29,7 +31,7 @@ def usage(pid: int) -> Usage:
 
 
 def usages(pids: Mapping[str, Iterable[int]]) -> dict[str, Usage]:
-    """Sums over the processes of each name."""
+    """The sums over the processes of each name."""
     return {name: _total([usage(pid) for pid in members]) for name, members in pids.items()}
 
 

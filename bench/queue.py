@@ -29,12 +29,15 @@ _SEARCH_S = 0.5
 _PHASES = ("steady", "a third as fast", "recovered", "two more embedders")
 _PHASE_S = 20.0
 _SAMPLE_S = 0.5
-_FAULTS = "SELECT count(*) FILTER (WHERE state <> 'indexed'), coalesce(sum(attempts), 0) FROM webhook.job_items"
+_FAULTS = """
+SELECT count(*) FILTER (WHERE state <> 'indexed'), coalesce(sum(attempts), 0)
+FROM webhook.job_items
+"""
 _LIMIT = re.compile(r"^millstream_tei_input_limit\{.*\} (\S+)$", re.MULTILINE)
 
 
 class Searches(msgspec.Struct):
-    """What searches met, in order."""
+    """The searches of a round, in order."""
 
     seconds: list[float] = msgspec.field(default_factory=list)
     degraded: list[bool] = msgspec.field(default_factory=list)
@@ -53,12 +56,17 @@ async def measure() -> Report:
     """One embedder and four at 8 inputs/s, then the run in the picture."""
     rows = [await shared_by(embedders) for embedders in (1, 4)]
     samples = await _changing()
-    figures = {f"embedders_{row['embedders']}": {k: v for k, v in row.items() if k != "embedders"} for row in rows}
-    return Report(figures=figures, rows=rows, note=__doc__ or "", plot=lambda axes: _plot(axes, samples))
+    figures = {
+        f"embedders_{row['embedders']}": {k: v for k, v in row.items() if k != "embedders"}
+        for row in rows
+    }
+    return Report(
+        figures=figures, rows=rows, note=__doc__ or "", plot=lambda axes: _plot(axes, samples)
+    )
 
 
 async def shared_by(embedders: int, mode: str = "cpu") -> report.Row:
-    """Index the documents with so many embedders, and search all the while."""
+    """Index the documents with so many embedders, and search at the same time."""
     async with _running(mode, embedders) as (tei, pipeline):
         await pipeline.index(list(pages(1)))
         await tei.reset()
@@ -73,7 +81,9 @@ async def shared_by(embedders: int, mode: str = "cpu") -> report.Row:
         "seconds": rounded(round_.seconds),
         "TEI busy": rounded(counts["busy"]),
         "queue p95 s": rounded(counts["queue_p95_s"]),
-        "given up %": rounded(100 * counts["dropped"] / max(1, counts["inputs"] + counts["dropped"])),
+        "given up %": rounded(
+            100 * counts["dropped"] / max(1, counts["inputs"] + counts["dropped"])
+        ),
         "searches": len(seconds),
         "degraded": sum(searches.degraded[GRACE:]),
         "search p95 s": rounded(seconds[int(0.95 * (len(seconds) - 1))]),
@@ -83,12 +93,16 @@ async def shared_by(embedders: int, mode: str = "cpu") -> report.Row:
 
 
 def pages(count: int) -> Iterator[Page]:
-    """Documents of eight chunks, no text of which comes twice."""
+    """Documents of eight chunks, all with different texts."""
     for _ in range(count):
         run = uuid.uuid4().hex[:6]
         paragraphs = ("word " * 50 + f"{run} {number}." for number in range(CHUNKS))
         url = f"https://example.com/{run}"
-        yield {"url": url, "markdown": "\n\n".join(paragraphs), "metadata": {"url": url, "title": run}}
+        yield {
+            "url": url,
+            "markdown": "\n\n".join(paragraphs),
+            "metadata": {"url": url, "title": run},
+        }
 
 
 @contextlib.asynccontextmanager
@@ -138,7 +152,9 @@ async def _changing() -> list[Sample]:
         for phase, slowness in zip(_PHASES, (1, 3, 1, 1), strict=True):
             await tei.slow_down(slowness)
             if phase == _PHASES[-1]:
-                joining = (joined.enter_async_context(pipeline.another("embedder", {})) for _ in range(2))
+                joining = (
+                    joined.enter_async_context(pipeline.another("embedder", {})) for _ in range(2)
+                )
                 embedders += await asyncio.gather(*joining)
             await asyncio.sleep(_PHASE_S)
         sampling.cancel()
@@ -152,7 +168,11 @@ async def _sample(tei: StandIn, embedders: Sequence[str], samples: list[Sample])
         await asyncio.sleep(max(0.0, started + number * _SAMPLE_S - time.monotonic()))
         now, sums = time.monotonic(), await _tei_sums(tei.url)
         inputs = sums[1] - before[1]
-        limits = [float(match) for url in embedders for match in _LIMIT.findall(await _text(f"{url}/metrics"))]
+        limits = [
+            float(match)
+            for url in embedders
+            for match in _LIMIT.findall(await _text(f"{url}/metrics"))
+        ]
         samples.append(
             Sample(
                 at=now - started,
@@ -181,7 +201,9 @@ def _plot(axes: Axes, samples: Sequence[Sample]) -> None:
     for number in range(max(len(sample.limits) for sample in samples)):
         seen = [sample for sample in samples if len(sample.limits) > number]
         label = f"in flight, embedder {number + 1}"
-        axes.step([sample.at for sample in seen], [sample.limits[number] for sample in seen], label=label)
+        axes.step(
+            [sample.at for sample in seen], [sample.limits[number] for sample in seen], label=label
+        )
     axes.set_xlabel("seconds")
     axes.set_ylabel("inputs")
     axes.set_ylim(0, 60)

@@ -1,6 +1,7 @@
-"""What a second crawl of the same site costs: `make bench NAME=recrawl`.
+"""The cost of a second crawl of the same site: `make bench NAME=recrawl`.
 
-2,000 pages in mode `bound`: for the first time, again unchanged, and with a sentence more in 5% of their paragraphs.
+2,000 pages in mode `bound`: for the first time, again unchanged, and with one more sentence in 5%
+of their paragraphs.
 """
 
 from matplotlib.axes import Axes
@@ -36,7 +37,9 @@ async def measure() -> Report:
     return Report(figures=figures, rows=rows, note=note, plot=lambda axes: _plot(axes, rows))
 
 
-async def _crawl(pipeline: Pipeline, tei: StandIn, name: str, pages: list[dict[str, object]]) -> report.Row:
+async def _crawl(
+    pipeline: Pipeline, tei: StandIn, name: str, pages: list[dict[str, object]]
+) -> report.Row:
     await tei.reset()
     round_ = await pipeline.index(pages)
     counts = await tei.counts()

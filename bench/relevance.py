@@ -1,8 +1,9 @@
-"""How good the answers are: `make bench NAME=relevance DATA=folder`.
+"""The quality of search results: `make bench NAME=relevance DATA=folder`.
 
-Collections in BEIR's layout go through the real webhook into named collections and are searched over the API, one hit
-for each document. In the same run bm25s, and reciprocal rank fusion of bm25s with exact dense search over the very
-same vectors, rank the same documents. The last line is {"collections": {name: {system: nDCG@10}}}.
+Collections in BEIR's layout go through the webhook into named collections and are searched over the
+API, with one hit for each document. In the same run two baselines rank the same documents: bm25s,
+and reciprocal rank fusion of bm25s with exact dense search over the same vectors. The last line is
+{"collections": {name: {system: nDCG@10}}}.
 """
 
 import argparse
@@ -37,7 +38,7 @@ from shared.service.settings import QdrantSettings, TeiSettings, load
 from shared.tei.client import TeiClient
 
 OURS = ("keyword", "semantic", "hybrid")
-DEPTH = 100  # what the API gives at most
+DEPTH = 100  # the most that the API returns
 
 _DOCUMENTS_OF_EVENT = 50
 _SEARCHES_AT_ONCE = 4
@@ -45,11 +46,11 @@ _URL = "https://documents.example/"
 
 
 class DegradedError(Exception):
-    """An answer of one side alone, which would measure something else."""
+    """A degraded answer: it would measure one half of the search."""
 
 
 class Deployment:
-    """A running millstream, as its environment describes it. Close it."""
+    """A running millstream, found through its environment. The caller closes it."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = environment
@@ -59,7 +60,7 @@ class Deployment:
         self.api.close()
 
     def index(self, collection: RetrievalCollection) -> int:
-        """Send all documents and wait until they are searchable; returns how many failed. Blocks."""
+        """Send all documents and block until they are searchable; returns how many failed."""
         starts = range(0, len(collection.documents), _DOCUMENTS_OF_EVENT)
         jobs = [self._send(collection, start) for start in starts]
         failed = 0
@@ -72,13 +73,16 @@ class Deployment:
         return failed
 
     def search(self, collection: RetrievalCollection, mode: str) -> list[Ranking]:
-        """The documents that the API finds for each query. Blocks."""
+        """The documents that the API finds for each query. Blocks until all are answered."""
 
         def rank(query: Query) -> Ranking:
             request = {
-                "query": query.text[:MAX_QUERY_CHARACTERS], "mode": mode, "limit": DEPTH, "collapse": "document",
+                "query": query.text[:MAX_QUERY_CHARACTERS],
+                "mode": mode,
+                "limit": DEPTH,
+                "collapse": "document",
                 "collection": collection.index_name,
-            }  # fmt: skip
+            }
             answer = self._whole_answer(request)
             return [document_of(collection, result["url"]).id for result in answer["results"]]
 
@@ -100,7 +104,7 @@ class Deployment:
             return np.stack([await tei.embed_query(text) for text in texts])
 
     async def dense_index(self, collection: RetrievalCollection) -> DenseIndex:
-        """The stored vectors of a collection, to be searched by hand."""
+        """The stored vectors of a collection, for the exact search."""
         client = make_client(load(_QdrantOnly, self.environment).qdrant)
         owners: list[str] = []
         vectors: list[Any] = []
@@ -108,10 +112,18 @@ class Deployment:
         try:
             while True:
                 points, offset = await client.scroll(
-                    collection.index_name, limit=256, offset=offset, with_payload=["url"], with_vectors=["dense"]
+                    collection.index_name,
+                    limit=256,
+                    offset=offset,
+                    with_payload=["url"],
+                    with_vectors=["dense"],
                 )
-                owners += [document_of(collection, (point.payload or {})["url"]).id for point in points]
-                vectors += [point.vector["dense"] for point in points if isinstance(point.vector, dict)]
+                owners += [
+                    document_of(collection, (point.payload or {})["url"]).id for point in points
+                ]
+                vectors += [
+                    point.vector["dense"] for point in points if isinstance(point.vector, dict)
+                ]
                 if offset is None:
                     break
         finally:
@@ -129,9 +141,9 @@ class Deployment:
         }
         body = msgspec.json.encode(event)
         path = f"/api/webhook/firecrawl?collection={collection.index_name}"
-        job_id: str = self.api.post_raw(path, body, {SIGNATURE_HEADER: sign(body, self.environment[WEBHOOK_SECRET])})[
-            "job_id"
-        ]
+        job_id: str = self.api.post_raw(
+            path, body, {SIGNATURE_HEADER: sign(body, self.environment[WEBHOOK_SECRET])}
+        )["job_id"]
         return job_id
 
 
@@ -144,7 +156,7 @@ class _QdrantOnly(msgspec.Struct, frozen=True):
 
 
 async def measure(deployment: Deployment, collection: RetrievalCollection) -> CollectionReport:
-    """Index one collection and rank its queries by every system."""
+    """Index one collection, and rank documents for its queries with every system."""
     failed = await asyncio.to_thread(deployment.index, collection)
     rankings = {mode: await asyncio.to_thread(deployment.search, collection, mode) for mode in OURS}
     bm25s = Bm25sIndex({document.id: document.content for document in collection.documents})
@@ -152,19 +164,24 @@ async def measure(deployment: Deployment, collection: RetrievalCollection) -> Co
     embedded = await deployment.embed([query.text for query in collection.queries])
     by_words = [bm25s.rank(query.text) for query in collection.queries]
     rankings["bm25s"] = by_words
-    rankings["rrf"] = [fuse(words, dense.rank(vector)) for words, vector in zip(by_words, embedded, strict=True)]
+    rankings["rrf"] = [
+        fuse(words, dense.rank(vector)) for words, vector in zip(by_words, embedded, strict=True)
+    ]
     return report_of(collection, rankings, failed)
 
 
 def document_of(collection: RetrievalCollection, url: str) -> Document:
-    """The document that was sent under this URL. (Ids need not be URLs, or may differ where URLs do not.)"""
+    """The document that was sent under this URL; ids need not be URLs, and may need escapes."""
     return collection.documents[int(url.removeprefix(_URL))]
 
 
 def _page(number: int, document: Document) -> dict[str, Any]:
-    """As Firecrawl sends it; a document that is a title only has that for its text."""
+    """The document as Firecrawl sends it. One without text has its title as text."""
     metadata = {"url": f"{_URL}{number}", "title": document.title or ""}
-    return {"markdown": document.text if (document.text or "").strip() else document.title, "metadata": metadata}
+    return {
+        "markdown": document.text if (document.text or "").strip() else document.title,
+        "metadata": metadata,
+    }
 
 
 def _tell(line: str) -> None:
@@ -172,9 +189,11 @@ def _tell(line: str) -> None:
 
 
 async def run(
-    collections: Sequence[RetrievalCollection], directory: Path, done: Callable[[CollectionReport], None]
+    collections: Sequence[RetrievalCollection],
+    directory: Path,
+    done: Callable[[CollectionReport], None],
 ) -> list[CollectionReport]:
-    """Measure all on an embedded stack of its own in `directory`; `done` is told of each."""
+    """Measure all collections on a new stack in `directory`; `done` gets each result."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("WEBHOOK_")}
     reports = []
     async with Stack(directory / "data", environ | {"WEBHOOK_WORKER_BATCH_SIZE": "auto"}) as stack:
@@ -189,12 +208,16 @@ async def run(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="a collection's folder, or a folder of such")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="a collection's folder, or a folder of such"
+    )
     collections = load_collections(parser.parse_args().data)
     with tempfile.TemporaryDirectory(prefix="millstream-bench-") as name:
         directory = Path(name)
         directory.chmod(0o711)  # Postgres runs as another user when this one is root
-        reports = asyncio.run(run(collections, directory, lambda report: _tell(str(report.table_row))))
+        reports = asyncio.run(
+            run(collections, directory, lambda report: _tell(str(report.table_row)))
+        )
     write_results(reports)
     scores = {report.name: report.ndcg_at_10 for report in reports}
     sys.stdout.write(msgspec.json.encode({"collections": scores}).decode() + "\n")

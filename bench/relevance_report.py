@@ -1,4 +1,4 @@
-"""The figures of a relevance run: for programs in results/relevance.json, for people in docs/search.md."""
+"""The figures of a relevance run, for results/relevance.json and for docs/search.md."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class CollectionReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What one collection measured; scores by system."""
+    """The scores of one collection by system."""
 
     name: str
     documents: int
@@ -40,36 +40,59 @@ class CollectionReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def table_row(self) -> str:
-        """A row of the page's table."""
-        scores = [f"{score:.3f} / {self.recall_at_100[system]:.3f}" for system, score in self.ndcg_at_10.items()]
+        """The row of this collection in the table of the page."""
+        scores = [
+            f"{score:.3f} / {self.recall_at_100[system]:.3f}"
+            for system, score in self.ndcg_at_10.items()
+        ]
         differences = [str(difference) for difference in self.differences.values()]
-        return f"| {' | '.join([self.name, f'{self.documents}, {self.queries}', *scores, *differences])} |"
+        cells = [self.name, f"{self.documents}, {self.queries}", *scores, *differences]
+        return f"| {' | '.join(cells)} |"
 
 
 def report_of(
     collection: RetrievalCollection, rankings: Mapping[str, Sequence[Ranking]], failed: int
 ) -> CollectionReport:
-    """Score the rankings of each system, one for each query in order; a query's own document does not count."""
+    """Score the rankings of each system by query. A query's own document does not count."""
     relevance = [collection.qrels[query.id] for query in collection.queries]
     cleaned = {
-        system: [_without(query.id, each) for query, each in zip(collection.queries, ranked, strict=True)]
+        system: [
+            _without(query.id, each) for query, each in zip(collection.queries, ranked, strict=True)
+        ]
         for system, ranked in rankings.items()
     }
-    ndcgs = {s: [ndcg(*pair) for pair in zip(ranked, relevance, strict=True)] for s, ranked in cleaned.items()}
-    recalls = {s: [recall(*pair) for pair in zip(ranked, relevance, strict=True)] for s, ranked in cleaned.items()}
+    ndcgs = {
+        s: [ndcg(*pair) for pair in zip(ranked, relevance, strict=True)]
+        for s, ranked in cleaned.items()
+    }
+    recalls = {
+        s: [recall(*pair) for pair in zip(ranked, relevance, strict=True)]
+        for s, ranked in cleaned.items()
+    }
     return CollectionReport(
-        name=collection.name, documents=len(collection.documents), empty=collection.empty, failed=failed,
+        name=collection.name,
+        documents=len(collection.documents),
+        empty=collection.empty,
+        failed=failed,
         queries=len(collection.queries),
         ndcg_at_10={system: round(_mean(scores), 4) for system, scores in ndcgs.items()},
         recall_at_100={system: round(_mean(scores), 4) for system, scores in recalls.items()},
         differences={f"{a} - {b}": _difference(ndcgs[a], ndcgs[b]) for a, b in PAIRS},
-    )  # fmt: skip
+    )
 
 
-def write_results(reports: Sequence[CollectionReport], results: Path = _RESULTS, page: Path = SEARCH_PAGE) -> None:
-    """Keep the figures, replacing those of the same collections, and put the table of all into the page."""
-    kept = msgspec.json.decode(results.read_bytes(), type=list[CollectionReport]) if results.exists() else []
-    merged = sorted(({r.name: r for r in kept} | {r.name: r for r in reports}).values(), key=lambda r: r.name)
+def write_results(
+    reports: Sequence[CollectionReport], results: Path = _RESULTS, page: Path = SEARCH_PAGE
+) -> None:
+    """Store the figures, replacing those of the same collections, and update the page's table."""
+    kept = (
+        msgspec.json.decode(results.read_bytes(), type=list[CollectionReport])
+        if results.exists()
+        else []
+    )
+    merged = sorted(
+        ({r.name: r for r in kept} | {r.name: r for r in reports}).values(), key=lambda r: r.name
+    )
     results.parent.mkdir(exist_ok=True)
     results.write_bytes(msgspec.json.format(msgspec.json.encode(merged), indent=2) + b"\n")
     write_figures("relevance", _table(merged), page)
@@ -77,7 +100,11 @@ def write_results(reports: Sequence[CollectionReport], results: Path = _RESULTS,
 
 def _table(reports: Sequence[CollectionReport]) -> str:
     head = ["collection", "documents, queries", *reports[0].ndcg_at_10, *reports[0].differences]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(report.table_row for report in reports)]
+    lines = [
+        f"| {' | '.join(head)} |",
+        f"|{'---|' * len(head)}",
+        *(report.table_row for report in reports),
+    ]
     return "\n".join(lines)
 
 

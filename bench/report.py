@@ -1,4 +1,4 @@
-"""How a benchmark ends: a table for people, files in bench/results/, and one line of JSON as the last."""
+"""The end of a benchmark: a table, files in bench/results/, and one last line of JSON."""
 
 import asyncio
 import json
@@ -24,19 +24,25 @@ Row = dict[str, Any]
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What one benchmark found."""
+    """The result of one benchmark."""
 
     figures: dict[str, Any]  # the last line
     rows: Sequence[Row]  # the table; all rows have the same columns
-    note: str  # how it was measured, beside the machine
+    note: str  # how it was measured, besides the machine
     plot: Callable[[Axes], None]
 
 
-def run(name: str, measure: Callable[[], Coroutine[Any, Any, Report]], page: Path = PERFORMANCE_PAGE) -> None:
-    """The main function of a benchmark; `page` is where its figures go, too."""
+def run(
+    name: str, measure: Callable[[], Coroutine[Any, Any, Report]], page: Path = PERFORMANCE_PAGE
+) -> None:
+    """The main function of a benchmark; `page` is the page of docs/ that gets its figures."""
     report = asyncio.run(measure())
     RESULTS.mkdir(exist_ok=True)
-    kept = {"figures": report.figures, "conditions": {**machine(), "note": report.note}, "rows": list(report.rows)}
+    kept = {
+        "figures": report.figures,
+        "conditions": {**machine(), "note": report.note},
+        "rows": list(report.rows),
+    }
     (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=2) + "\n")
     _draw(RESULTS / f"{name}.png", report.plot)
     write_figures(name, f"{table(report.rows)}\n\n```json\n{json.dumps(report.figures)}\n```", page)
@@ -44,21 +50,25 @@ def run(name: str, measure: Callable[[], Coroutine[Any, Any, Report]], page: Pat
 
 
 def write_figures(name: str, figures: str, page: Path) -> None:
-    """Put a benchmark's figures between its marks in a page, in the place of those before."""
+    """Replace the figures between the benchmark's marks in a page."""
     begin = f"<!-- figures: make bench NAME={name} -->"
     before, _, rest = page.read_text().partition(begin)
     page.write_text(f"{before}{begin}\n{figures}\n{_END}{rest.partition(_END)[2]}")
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on and nobody can choose."""
+    """The machine, on which the figures depend."""
     cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(":")[2].strip() for line in cpuinfo if line.startswith("model name")]
-    return {"cores": os.cpu_count(), "cpu": models[0] if models else "unknown", "python": platform.python_version()}
+    return {
+        "cores": os.cpu_count(),
+        "cpu": models[0] if models else "unknown",
+        "python": platform.python_version(),
+    }
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as a markdown table; floats with three digits that count."""
+    """The rows as a Markdown table; floats with three significant digits."""
     columns = list(rows[0])
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(_cell(row[column]) for column in columns) + " |" for row in rows]
@@ -66,7 +76,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def rounded(value: float) -> float:
-    """Three digits that count: more would be noise."""
+    """A number with three significant digits: more would be noise."""
     return float(f"{value:.3g}")
 
 

@@ -1,4 +1,4 @@
-"""A pipeline between stand-ins: real Redis, Postgres and services; TEI and Qdrant with a given speed."""
+"""A pipeline with stand-ins: real Redis, Postgres and services; TEI and Qdrant of a given speed."""
 
 import asyncio
 import contextlib
@@ -27,16 +27,18 @@ from local.servers import python_module
 from local.services import SERVICES, Services
 from local.stack import API_SECRET, WEBHOOK_SECRET, Stack
 
-_SENDERS = 16  # webhooks on their way at once
+_SENDERS = 16  # webhooks in flight
 _POLL_S = 0.05
 _OPEN_JOBS = "SELECT EXISTS (SELECT FROM webhook.jobs WHERE finished_at IS NULL)"
 _FORGET = """
 CREATE FUNCTION webhook.forget() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
-CREATE TRIGGER forget BEFORE INSERT ON webhook.embedding_cache FOR EACH ROW EXECUTE FUNCTION webhook.forget()
+CREATE TRIGGER forget BEFORE INSERT ON webhook.embedding_cache
+FOR EACH ROW EXECUTE FUNCTION webhook.forget()
 """
-_ENDS = (
-    "SELECT state, count(*) FROM webhook.job_items JOIN webhook.jobs USING (job_id) WHERE jobs.crawl_id = $1 GROUP BY 1"
-)
+_ENDS = """
+SELECT state, count(*) FROM webhook.job_items JOIN webhook.jobs USING (job_id)
+WHERE jobs.crawl_id = $1 GROUP BY 1
+"""
 
 
 class StandIn:
@@ -46,14 +48,17 @@ class StandIn:
         self.url = url
 
     async def counts(self) -> dict[str, Any]:
-        """What it was asked for since the last reset."""
+        """Its counts since the last reset."""
         async with aiohttp.ClientSession() as session, session.get(f"{self.url}/counts") as answer:
             counts: dict[str, Any] = await answer.json()
             return counts
 
     async def slow_down(self, factor: float) -> None:
-        """Let every batch take so many times as long."""
-        async with aiohttp.ClientSession() as session, session.post(f"{self.url}/slowness?factor={factor}"):
+        """Make every batch take so many times as long."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{self.url}/slowness?factor={factor}"),
+        ):
             pass
 
     async def reset(self) -> None:
@@ -62,23 +67,25 @@ class StandIn:
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
-    """What it took to index some pages."""
+    """The cost of indexing some pages."""
 
     seconds: float  # from the first webhook until the last document was searchable
-    ends: dict[str, int]  # how many documents ended in which state
+    ends: dict[str, int]  # documents by final state
     rest_mb: dict[str, float]  # by service; memory before it
     usage: dict[str, Usage]  # by service; CPU of this round only
 
     @property
     def cpu_s(self) -> float:
-        """Of all services together."""
+        """The CPU seconds of all services."""
         return sum(used.cpu_s for used in self.usage.values())
 
 
 class Pipeline:
     """A running pipeline."""
 
-    def __init__(self, stack: Stack, services: Services, connection: "asyncpg.Connection[Any]") -> None:
+    def __init__(
+        self, stack: Stack, services: Services, connection: "asyncpg.Connection[Any]"
+    ) -> None:
         self.url = services.url
         self.connection = connection
         self.redis_url = services.environment["WEBHOOK_REDIS_URL"]
@@ -86,15 +93,15 @@ class Pipeline:
         self._environment = {**stack.environ, **services.environment}
 
     async def keep_no_embeddings(self) -> None:
-        """From now on the same text is embedded each time it comes."""
+        """Clear the embedding cache, and keep it empty: each text is embedded again."""
         await self.connection.execute(_FORGET)
 
     def usage(self) -> dict[str, Usage]:
-        """By service, over its replicas."""
+        """The usage by service, summed over replicas."""
         return usages(self.pids())
 
     def rows(self, service: str) -> list[ProcessRow]:
-        """What runs of a service."""
+        """The processes of a service."""
         return [row for row in self._stack.fleet.rows if row.service == service]
 
     def pids(self) -> dict[str, list[int]]:
@@ -141,7 +148,7 @@ class Pipeline:
         return str(deliveries[0]["id"])
 
     async def index_each(self, pages: Sequence[Page], lane: str = "high") -> float:
-        """Send each page by itself, all at once, wait for each; the seconds until the last was searchable."""
+        """Send each page alone, all in parallel; returns seconds until all are searchable."""
 
         async def index(page: Page) -> None:
             body = {"url": page["url"], "markdown": page["markdown"], "lane": lane}
@@ -161,7 +168,7 @@ class Pipeline:
             return time.monotonic() - started
 
     def session(self) -> aiohttp.ClientSession:
-        """A session of one who knows the API secret. Close it."""
+        """A session with the API secret. The caller closes it."""
         headers = {"Authorization": f"Bearer {self._environment[API_SECRET]}"}
         return aiohttp.ClientSession(self.url, headers=headers)
 
@@ -171,16 +178,21 @@ class Pipeline:
 
     async def wait_idle(self) -> None:
         """Return when no job is open."""
-        while await self.is_busy():  # noqa: ASYNC110 - what ends jobs are other processes
+        while await self.is_busy():  # noqa: ASYNC110 - other processes end the jobs
             await asyncio.sleep(_POLL_S)
 
     @contextlib.asynccontextmanager
     async def another(self, service: str, settings: Mapping[str, str]) -> AsyncIterator[str]:
-        """One more process of a service, with settings of its own; its URL. Its usage is not counted."""
+        """Start one more process of a service with these settings; returns its URL.
+
+        Its usage is not counted.
+        """
         with directory() as path:
             port = str(PortBook(path / "ports.json").take(service))
             environment = {**self._environment, f"WEBHOOK_{service.upper()}_PORT": port, **settings}
-            command = Command(name=service, argv=python_module(service), env=environment, log_path=path / "log")
+            command = Command(
+                name=service, argv=python_module(service), env=environment, log_path=path / "log"
+            )
             child = ChildProcess(command)
             try:
                 await child.wait_until_ready(http_probe(f"http://{LOOPBACK}:{port}/readyz"), 60.0)
@@ -191,7 +203,7 @@ class Pipeline:
 
 @contextlib.asynccontextmanager
 async def stand_in(kind: str, *arguments: str) -> AsyncIterator[StandIn]:
-    """Run a module of bench.stand_ins as a process of its own."""
+    """Run a module of bench.stand_ins in a process of its own."""
     with directory() as path:
         port = PortBook(path / "ports.json").take(kind)
         child = ChildProcess(
@@ -214,10 +226,16 @@ async def stand_in(kind: str, *arguments: str) -> AsyncIterator[StandIn]:
 async def running_pipeline(
     settings: Mapping[str, str], replicas: Mapping[str, int] | None = None
 ) -> AsyncIterator[Pipeline]:
-    """A fresh pipeline, warmed up by nothing; `settings` say which TEI and Qdrant, embedded ones otherwise."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("WEBHOOK_", "TEI_"))}
+    """A new pipeline without warm-up; `settings` may name TEI and Qdrant, else embedded ones."""
+    environ = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("WEBHOOK_", "TEI_"))
+    }
     with directory() as path:
-        async with Stack(path / "data", {**environ, "WEBHOOK_LOG_LEVEL": "warning", **settings}) as stack:
+        async with Stack(
+            path / "data", {**environ, "WEBHOOK_LOG_LEVEL": "warning", **settings}
+        ) as stack:
             await apply_migrations(stack.environment["WEBHOOK_DATABASE_URL"])
             connection = await asyncpg.connect(stack.environment["WEBHOOK_DATABASE_URL"])
             try:
@@ -229,7 +247,7 @@ async def running_pipeline(
 
 @contextlib.contextmanager
 def directory() -> Iterator[Path]:
-    """A temporary directory that Postgres' user can enter."""
+    """A temporary directory that the user of Postgres can enter."""
     with tempfile.TemporaryDirectory(prefix="millstream-bench-") as name:
         path = Path(name)
         path.chmod(0o711)

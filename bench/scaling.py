@@ -1,7 +1,8 @@
-"""What another embedder brings: `make bench NAME=scaling`.
+"""The gain from more embedders: `make bench NAME=scaling`.
 
-1, 2, 4 and 8 embedders, each with a TEI of its own that takes one request of up to 32 inputs at a time, 500 ms each.
-Each has 200 pages to do, so that beginning and end, when not all are busy, weigh alike; rates are compared.
+1, 2, 4 and 8 embedders, each with a TEI of its own that accepts one request of up to 32 inputs at a
+time, 500 ms each. The number of pages grows with that of embedders, 200 for each: the start and the
+end, when not all are busy, then have the same share. The rates are compared.
 """
 
 import contextlib
@@ -21,18 +22,31 @@ _PAGES = 200  # for each embedder
 async def measure() -> Report:
     rows = [await _with_embedders(count, load_pages(_PAGES * count)) for count in _COUNTS]
     speedups = [row["TEI inputs/s"] / rows[0]["TEI inputs/s"] for row in rows]
-    figures = {"speedup": {str(n): rounded(s) for n, s in zip(_COUNTS[1:], speedups[1:], strict=True)}}
-    return Report(figures=figures, rows=rows, note=__doc__ or "", plot=lambda axes: _plot(axes, speedups))
+    figures = {
+        "speedup": {str(n): rounded(s) for n, s in zip(_COUNTS[1:], speedups[1:], strict=True)}
+    }
+    return Report(
+        figures=figures, rows=rows, note=__doc__ or "", plot=lambda axes: _plot(axes, speedups)
+    )
 
 
 async def _with_embedders(count: int, pages: list[Page]) -> report.Row:
     async with contextlib.AsyncExitStack() as stack:
-        servers = [await stack.enter_async_context(stand_in("tei", "--mode", "single")) for _ in range(count)]
+        servers = [
+            await stack.enter_async_context(stand_in("tei", "--mode", "single"))
+            for _ in range(count)
+        ]
         qdrant = await stack.enter_async_context(stand_in("qdrant"))
-        settings = {"WEBHOOK_QDRANT_URL": qdrant.url, "WEBHOOK_TEI_URL": servers[0].url, **BARE_CHUNKS}
+        settings = {
+            "WEBHOOK_QDRANT_URL": qdrant.url,
+            "WEBHOOK_TEI_URL": servers[0].url,
+            **BARE_CHUNKS,
+        }
         pipeline = await stack.enter_async_context(running_pipeline(settings, {"embedder": 0}))
         for server in servers:
-            await stack.enter_async_context(pipeline.another("embedder", {"WEBHOOK_TEI_URL": server.url}))
+            await stack.enter_async_context(
+                pipeline.another("embedder", {"WEBHOOK_TEI_URL": server.url})
+            )
         round_ = await pipeline.index(pages)
         asked = [await server.counts() for server in servers]
     rate = sum(counts["inputs"] for counts in asked) / round_.seconds

@@ -1,9 +1,10 @@
-"""How long a search takes at 20,000 chunks, alone and while pages are indexed: `make bench NAME=search`.
+"""Search times with 20,000 chunks, alone and while pages are indexed: `make bench NAME=search`.
 
-The embedded stack with all its defaults, beside the searcher on one machine. 5 hybrid searches a second for a minute by
-POST /api/search of ingest, each for the title of another page, so that every query is embedded; time counts from when a
-search was due. In the second minute the pipeline indexes pages again, with a sentence more in every paragraph. The
-collection holds every page four times, under different hosts: equal texts are embedded once.
+The embedded stack with default settings, on the machine of the searcher. 5 hybrid searches a second
+for a minute by POST /api/search of ingest, each for the title of another page, so that every query
+is embedded. Time counts from when a search was due. In the second minute the pipeline indexes the
+pages again, with one more sentence in every paragraph. The collection holds every page four times,
+under different hosts: equal texts are embedded once.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ _TIMED = re.compile(r"(\w+);dur=([\d.]+)")
 
 
 class Search(msgspec.Struct, frozen=True):
-    """One search: milliseconds from when it was due to its answer, and what it waited for, by part."""
+    """One search: milliseconds from its due time to its answer, and the time of each part."""
 
     whole_ms: float
     parts_ms: Mapping[str, float]
@@ -43,15 +44,22 @@ class Search(msgspec.Struct, frozen=True):
 
     @property
     def lasting_ms(self) -> dict[str, float]:
-        """What each part adds to the whole: of the keyword side, which runs beside the dense one, what is longer."""
-        added = {part: self.parts_ms.get(part, 0.0) for part in ("embedding", "dense", "registry", "texts")}
+        """The share of each part. The keyword side runs in parallel: only its excess counts."""
+        added = {
+            part: self.parts_ms.get(part, 0.0)
+            for part in ("embedding", "dense", "registry", "texts")
+        }
         keyword = max(0.0, self.parts_ms.get("keyword", 0.0) - added["embedding"] - added["dense"])
         return {**added, "keyword": keyword, "rest": self.whole_ms - sum(added.values()) - keyword}
 
 
 async def measure() -> Report:
     pages, load = load_pages(), os.getloadavg()[0]
-    queries = iter(dict.fromkeys(title for page in pages if (title := page["metadata"].get("title", "").strip())))
+    queries = iter(
+        dict.fromkeys(
+            title for page in pages if (title := page["metadata"].get("title", "").strip())
+        )
+    )
     async with running_pipeline({}) as pipeline:
         stored, seconds = await _fill(pipeline, pages)
         chunks = await pipeline.connection.fetchval(_STORED)
@@ -73,7 +81,10 @@ async def measure() -> Report:
         "share": {part: rounded(share) for part, share in shares.items()},
     }
     crawl = "lasted to the end" if is_busy else "ended too early: the figures are too good"
-    note = f"{__doc__} {len(stored)} pages were indexed in {seconds:.0f} s before. The crawl {crawl}. Load: {load:.1f}."
+    note = (
+        f"{__doc__} {len(stored)} pages were indexed in {seconds:.0f} s before. The crawl {crawl}. "
+        f"Load: {load:.1f}."
+    )
     return Report(figures=figures, rows=rows, note=note, plot=lambda axes: _plot(axes, alone, busy))
 
 
@@ -88,12 +99,14 @@ _NAMES = {
 
 
 async def _fill(pipeline: Pipeline, pages: Sequence[Page]) -> tuple[list[Page], float]:
-    """Index pages and their mirrors until there are enough chunks; these pages, and the seconds it took."""
+    """Index pages and their mirrors until there are enough chunks; returns pages and seconds."""
     started = time.monotonic()
     stored: list[Page] = []
     while await pipeline.connection.fetchval(_STORED) < _CHUNKS:
         some = pages[len(stored) : len(stored) + _PAGES_AT_ONCE]
-        for mirror in range(_MIRRORS):  # one after the other, so that the later ones find the vectors in the cache
+        for mirror in range(
+            _MIRRORS
+        ):  # in sequence: the later ones find their vectors in the cache
             await pipeline.index([_mirrored(page, mirror) for page in some])
         stored += [_mirrored(page, 0) for page in some]
     return stored, time.monotonic() - started
@@ -112,7 +125,9 @@ async def _paced(pipeline: Pipeline, queries: Iterator[str], count: int) -> list
         await asyncio.sleep(due - time.monotonic())
         async with session.post("/api/search", json={"query": query}) as answer:
             found = await answer.json()
-            parts = {part: float(ms) for part, ms in _TIMED.findall(answer.headers["Server-Timing"])}
+            parts = {
+                part: float(ms) for part, ms in _TIMED.findall(answer.headers["Server-Timing"])
+            }
         return Search((time.monotonic() - due) * 1000, parts, found["degraded"])
 
     async with pipeline.session() as session:
@@ -121,12 +136,14 @@ async def _paced(pipeline: Pipeline, queries: Iterator[str], count: int) -> list
 
 
 def _shares(searches: Sequence[Search]) -> dict[str, float]:
-    """Of the time of all searches together, by part."""
+    """The share of each part in the time of all searches."""
     whole = sum(search.whole_ms for search in searches)
     return {part: sum(search.lasting_ms[part] for search in searches) / whole for part in _NAMES}
 
 
-def _row(name: str, alone: Sequence[Search], busy: Sequence[Search], part: str, share: float) -> report.Row:
+def _row(
+    name: str, alone: Sequence[Search], busy: Sequence[Search], part: str, share: float
+) -> report.Row:
     row: report.Row = {"part": name}
     for load, searches in (("alone", alone), ("indexing", busy)):
         quantiles = statistics.quantiles([_ms(search, part) for search in searches], n=20)

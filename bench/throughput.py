@@ -1,7 +1,7 @@
-"""How fast pages become searchable, beside what people use instead: `make bench NAME=throughput`.
+"""Pages that become searchable a second, compared with peers: `make bench NAME=throughput`.
 
-200 real pages in mode `tei`, every contestant three times, in turns; then 2,000 pages in mode `bound`, ours alone,
-against the best that this TEI allows.
+200 real pages in mode `tei`, every contestant three times in turn. Then 2,000 pages in mode
+`bound`, millstream alone, compared with the best that this TEI allows.
 """
 
 from collections import defaultdict
@@ -29,7 +29,9 @@ async def measure() -> Report:
     ours = showings["millstream"]
     best_s = alone.inputs / MODES["bound"].inputs_per_s
     versus = {
-        name: rounded(median_of(ours, "stored_per_min") / median_of(showings[peer], "stored_per_min"))
+        name: rounded(
+            median_of(ours, "stored_per_min") / median_of(showings[peer], "stored_per_min")
+        )
         for name, peer in _VERSUS.items()
     }
     cpu = median_of(ours, "cpu_s_per_1000_chunks")
@@ -38,11 +40,17 @@ async def measure() -> Report:
         **versus,
         "optimum_share": rounded(best_s / alone.tei_s),
         "cpu_s_per_1000_chunks": _cpu_by_service(ours),
-        "cpu_vs_llamaindex": rounded(cpu / median_of(showings["llamaindex"], "cpu_s_per_1000_chunks")),
+        "cpu_vs_llamaindex": rounded(
+            cpu / median_of(showings["llamaindex"], "cpu_s_per_1000_chunks")
+        ),
         "rss_rest_mb": {service: round(mb) for service, mb in _own(alone).rest_mb.items()},
-        "rss_peak_mb": {service: round(used.peak_mb) for service, used in _own(alone).usage.items()},
+        "rss_peak_mb": {
+            service: round(used.peak_mb) for service, used in _own(alone).usage.items()
+        },
     }
-    rows = [_row(name, "tei", rounds) for name, rounds in showings.items()] + [_row("millstream", "bound", [alone])]
+    rows = [_row(name, "tei", rounds) for name, rounds in showings.items()] + [
+        _row("millstream", "bound", [alone])
+    ]
     splitting = f"{1000 * splitting_s / ours[0].chunks:.2f} s per 1,000 chunks"
     note = f"{__doc__} Of the CPU of all others {splitting} are for splitting."
     return Report(figures=figures, rows=rows, note=note, plot=lambda axes: _plot(axes, showings))
@@ -65,14 +73,17 @@ async def _alone() -> Showing:
 
 
 def _own(ours: Showing) -> Round:
-    """What our own round found beside what every contestant has."""
+    """Figures of millstream that the other contestants do not have."""
     assert ours.round is not None
     return ours.round
 
 
 def _cpu_by_service(rounds: Sequence[Showing]) -> dict[str, float]:
     median = sorted(rounds, key=lambda showing: showing.cpu_s)[len(rounds) // 2]
-    return {service: rounded(1000 * used.cpu_s / median.chunks) for service, used in _own(median).usage.items()}
+    return {
+        service: rounded(1000 * used.cpu_s / median.chunks)
+        for service, used in _own(median).usage.items()
+    }
 
 
 def _row(name: str, mode: str, rounds: Sequence[Showing]) -> report.Row:

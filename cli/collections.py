@@ -50,7 +50,7 @@ def list_collections(as_json: Json = False) -> None:
 @app.command()
 def create(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Letters, digits, dots, dashes and underscores.")],
+    name: Annotated[str, typer.Argument(help="Letters and digits, dots, dashes and underscores.")],
     tei_url: TeiUrl = None,
     max_chunk_tokens: MaxChunkTokens = None,
     chunk_overlap_tokens: ChunkOverlapTokens = None,

@@ -13,8 +13,8 @@ app = typer.Typer(
 )
 
 Ids = Annotated[list[int] | None, typer.Argument(metavar="ID", help="Ids of dead letters.")]
-Stage = Annotated[str | None, typer.Option(help="Only letters of this stage.")]
-Code = Annotated[str | None, typer.Option(help="Only letters with this error code.")]
+Stage = Annotated[str | None, typer.Option(help="Only documents that failed in this stage.")]
+Code = Annotated[str | None, typer.Option(help="Only documents that failed with this code.")]
 Job = Annotated[str | None, typer.Option(help="Only documents of this job.")]
 Url = Annotated[str | None, typer.Option(help="Only this URL, exactly as it was sent.")]
 Since = Annotated[
@@ -23,19 +23,17 @@ Since = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be done, and change nothing.")
 ]
-Replayed = Annotated[
-    bool, typer.Option("--replayed", help="List letters that were replayed as well.")
-]
-Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many letters to list.")]
+Replayed = Annotated[bool, typer.Option("--replayed", help="List replayed dead letters as well.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many dead letters to list.")]
 After = Annotated[
     int | None, typer.Option(help="Continue after this id, which the previous page ends with.")
 ]
 LetterId = Annotated[int, typer.Argument(metavar="ID", help="The id of the dead letter.")]
 All = Annotated[
-    bool, typer.Option("--all", help="Drop all letters; required without ids and filters.")
+    bool, typer.Option("--all", help="Drop all of them; required without ids and filters.")
 ]
 
-# Why a replay leaves a letter out, by the counters of the answer.
+# Why a replay leaves a document out, by the counters of the answer.
 _LEFT_OUT = {
     "superseded": "a later version of the document was accepted",
     "without_text": "their text is no longer kept",
@@ -73,8 +71,8 @@ def list_letters(
 @app.command()
 def show(letter_id: LetterId, as_json: Json = False) -> None:
     """Show one dead letter: its error and the start of its text."""
-    letter = ApiClient.from_environment().get(f"/api/dead-letters/{letter_id}")
-    emit(letter, as_json=as_json, show=lambda: _show_letter(letter))
+    dead_letter = ApiClient.from_environment().get(f"/api/dead-letters/{letter_id}")
+    emit(dead_letter, as_json=as_json, show=lambda: _show_dead_letter(dead_letter))
 
 
 @app.command()
@@ -90,7 +88,7 @@ def replay(
 ) -> None:
     """Queue the documents of dead letters again.
 
-    They start with no attempt counted. Without ids and filters this replays all letters.
+    They start with no attempt counted. Without ids and filters this replays all.
     """
     request = _given(ids=ids, stage=stage, code=code, job_id=job, url=url, since=since)
     answer = ApiClient.from_environment().post(
@@ -128,14 +126,14 @@ def drop(
 
 def _show_list(answer: dict[str, Any]) -> None:
     columns = ("id", "created_at", "stage", "code", "attempts", "deliveries", "url", "error")
-    rows = [[letter[name] for name in columns] for letter in answer["dead_letters"]]
+    rows = [[dead_letter[name] for name in columns] for dead_letter in answer["dead_letters"]]
     console().print(table(columns, rows))
     if answer["next"]:
         console().print(f"More: --after {answer['next']}")
 
 
-def _show_letter(letter: dict[str, Any]) -> None:
-    for name, value in letter.items():
+def _show_dead_letter(dead_letter: dict[str, Any]) -> None:
+    for name, value in dead_letter.items():
         if value is not None:
             console().print(f"{name}: {value}", markup=False, highlight=False)
 

@@ -9,7 +9,7 @@ import typer
 
 from cli.client import ApiClient
 from cli.failures import ApiError, Exit
-from cli.output import Json, complain, console, emit, errors, fail, tell
+from cli.output import Json, console, emit, errors, fail, print_error, tell
 from cli.patience import Patience
 from cli.sources import lines_of, requests_of
 from cli.stall import StallNotice
@@ -61,7 +61,7 @@ def index(
     except ApiError as error:
         if not jobs:
             raise
-        complain(f"{error}\nWhat was sent is indexed without this command. To see how it ends:")
+        print_error(f"{error}\nWhat was sent is indexed without this command. To see how it ends:")
         for job in jobs:
             tell(f"  millstream jobs show {job} --follow")
         raise typer.Exit(error.exit_status) from error

@@ -12,7 +12,7 @@ from cli import collections, dead, documents, jobs, streams
 from cli.doctor.command import doctor
 from cli.failures import ApiError, Exit
 from cli.index import index
-from cli.output import complain
+from cli.output import print_error
 from cli.reindex import reindex
 from cli.search import search
 from cli.serve import migrate_database, serve
@@ -74,7 +74,7 @@ def main() -> None:
     try:
         app()
     except ApiError as error:
-        complain(str(error))
+        print_error(str(error))
         sys.exit(error.exit_status)
     except Exception as error:
         from shared.service.errors import (
@@ -83,5 +83,5 @@ def main() -> None:
 
         if not isinstance(error, MillstreamError):
             raise
-        complain(str(error))
+        print_error(str(error))
         sys.exit(Exit.REFUSED)

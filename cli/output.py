@@ -69,14 +69,14 @@ def tell(message: str) -> None:
     errors().print(message, markup=False, highlight=False)
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """Print an error on stderr."""
     errors().print(message, style="red", markup=False, highlight=False)
 
 
 def fail(message: str, status: Exit) -> NoReturn:
     """Print an error on stderr and end the command with `status`."""
-    complain(message)
+    print_error(message)
     raise typer.Exit(status)
 
 

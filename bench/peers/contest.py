@@ -1,4 +1,4 @@
-"""What all peers share: their arguments, their chunks and their result."""
+"""The parts that all peers share: arguments, chunks and result."""
 
 import argparse
 import json
@@ -13,8 +13,10 @@ DIMENSION = 384
 COLLECTION = "peers"
 
 
-def arguments(add: Callable[[argparse.ArgumentParser], None] = lambda _: None) -> argparse.Namespace:
-    """The common options, and those that `add` adds."""
+def arguments(
+    add: Callable[[argparse.ArgumentParser], None] = lambda _: None,
+) -> argparse.Namespace:
+    """The common options and those that `add` adds."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--pages", required=True, help="JSONL: {url, chunks: [text]}")
     parser.add_argument("--tei", required=True)
@@ -29,7 +31,7 @@ def load(path: str) -> list[dict[str, Any]]:
 
 
 def timed(work: Callable[[], None]) -> None:
-    """Do the work and print what it took, child processes included."""
+    """Do the work and print its cost, child processes included."""
     cpu, started = _cpu_s(), time.monotonic()
     work()
     seconds = time.monotonic() - started
@@ -37,5 +39,5 @@ def timed(work: Callable[[], None]) -> None:
 
 
 def _cpu_s() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    used = [resource.getrusage(each) for each in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)

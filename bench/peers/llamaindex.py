@@ -1,4 +1,4 @@
-"""LlamaIndex' IngestionPipeline: `arun` with batches of 32, 8 of them at once, into its Qdrant store."""
+"""IngestionPipeline of LlamaIndex: `arun`, batches of 32, 8 in parallel, into its Qdrant store."""
 
 import asyncio
 
@@ -21,14 +21,18 @@ def main() -> None:
         for page in contest.load(options.pages)
         for number, text in enumerate(page["chunks"])
     ]
-    embedding = TextEmbeddingsInference(model_name="stand-in", base_url=options.tei, embed_batch_size=32)
+    embedding = TextEmbeddingsInference(
+        model_name="stand-in", base_url=options.tei, embed_batch_size=32
+    )
     embedding.num_workers = 8
     store = QdrantVectorStore(
         contest.COLLECTION,
         client=QdrantClient(url=options.qdrant, check_compatibility=False),
         aclient=AsyncQdrantClient(url=options.qdrant, check_compatibility=False),
     )
-    pipeline = IngestionPipeline(transformations=[embedding], vector_store=store, disable_cache=True)
+    pipeline = IngestionPipeline(
+        transformations=[embedding], vector_store=store, disable_cache=True
+    )
     contest.timed(lambda: asyncio.run(_run(pipeline, nodes)))
 
 

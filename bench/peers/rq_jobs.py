@@ -1,7 +1,7 @@
-"""The job of the RQ batch worker: gathers over the documents of a batch, as a webhook service's worker would.
+"""The job of the RQ batch worker: gathers over the documents of a batch, as such workers do.
 
-A worker process keeps its event loop and its clients from job to job. A document that fails is lost, unless the job is
-one with retries: then each request is tried again with exponential backoff.
+A worker process keeps its event loop and its clients from job to job. A document that fails is
+lost, unless the job has retries: then each request is tried again with exponential backoff.
 """
 
 import asyncio
@@ -40,7 +40,9 @@ def index_batch(pages: list[dict[str, Any]], *, tries: int = 1) -> int:
 
 
 async def _gather(shared: Pool, pages: list[dict[str, Any]], tries: int) -> int:
-    results = await asyncio.gather(*(_index(shared, page, tries) for page in pages), return_exceptions=True)
+    results = await asyncio.gather(
+        *(_index(shared, page, tries) for page in pages), return_exceptions=True
+    )
     return sum(isinstance(result, BaseException) for result in results)
 
 

@@ -1,4 +1,4 @@
-"""An RQ batch worker: a queue of jobs of several documents, and workers that gather over them with asyncio."""
+"""An RQ batch worker: jobs of several documents, and workers that gather over them."""
 
 import argparse
 import os
@@ -26,13 +26,19 @@ def main() -> None:
     options = contest.arguments(_options)
     pages = contest.load(options.pages)
     vectors = VectorParams(size=contest.DIMENSION, distance=Distance.COSINE)
-    QdrantClient(url=options.qdrant, check_compatibility=False).create_collection(contest.COLLECTION, vectors)
+    QdrantClient(url=options.qdrant, check_compatibility=False).create_collection(
+        contest.COLLECTION, vectors
+    )
     queue = Queue(_QUEUE, connection=Redis.from_url(options.redis), default_timeout=600)
     size = options.batch or len(pages)
 
     def work() -> None:
         for start in range(0, len(pages), size):
-            queue.enqueue("rq_jobs.index_batch", pages[start : start + size], tries=8 if options.retries else 1)
+            queue.enqueue(
+                "rq_jobs.index_batch",
+                pages[start : start + size],
+                tries=8 if options.retries else 1,
+            )
         workers = [_start_worker(options) for _ in range(options.workers)]
         for worker in workers:
             if worker.wait() != 0:
@@ -42,11 +48,24 @@ def main() -> None:
 
 
 def _start_worker(options: argparse.Namespace) -> "subprocess.Popen[bytes]":
-    """A worker in a process of its own that ends when the queue is empty."""
+    """A worker process that ends when the queue is empty."""
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "rq.cli", "worker", _QUEUE, "--url", options.redis, "--burst", "--quiet"),
-            *("--worker-class", "rq.worker.SimpleWorker"),  # no fork for each job: clients are kept
+            *(
+                sys.executable,
+                "-m",
+                "rq.cli",
+                "worker",
+                _QUEUE,
+                "--url",
+                options.redis,
+                "--burst",
+                "--quiet",
+            ),
+            *(
+                "--worker-class",
+                "rq.worker.SimpleWorker",
+            ),  # no fork for each job, so that clients stay open
         ],
         env={**os.environ, "PEER_TEI": options.tei, "PEER_QDRANT": options.qdrant},
         cwd=Path(__file__).parent,

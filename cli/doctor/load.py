@@ -89,10 +89,10 @@ def messages(stays: Iterable[Stay]) -> list[Message]:
     ]
 
 
-def busy_seconds(work: Iterable[Message]) -> float:
+def busy_seconds(batches: Iterable[Message]) -> float:
     """The time in which at least one message was in flight."""
     total, until = 0.0, float("-inf")
-    for message in sorted(work, key=lambda each: each.start):
+    for message in sorted(batches, key=lambda each: each.start):
         total += max(0.0, message.end - max(message.start, until))
         until = max(until, message.end)
     return total
@@ -118,10 +118,10 @@ def _of_worker(times: Iterable[tuple[str, float, float]]) -> list[Message]:
     return made
 
 
-def _workers_at_once(work: Sequence[Message]) -> int:
+def _workers_at_once(batches: Sequence[Message]) -> int:
     """The highest number of workers at the same time; a restarted one has a new name."""
     spans: dict[str, tuple[float, float]] = {}
-    for message in work:
+    for message in batches:
         start, end = spans.get(message.worker, (message.start, message.end))
         spans[message.worker] = (min(start, message.start), max(end, message.end))
     return max(
@@ -129,14 +129,16 @@ def _workers_at_once(work: Sequence[Message]) -> int:
     )
 
 
-def _load(stage: StageName, work: Sequence[Message], concurrency: int, active: float) -> StageLoad:
-    workers = _workers_at_once(work)
-    seconds = sum(message.seconds for message in work)
+def _load(
+    stage: StageName, batches: Sequence[Message], concurrency: int, active: float
+) -> StageLoad:
+    workers = _workers_at_once(batches)
+    seconds = sum(message.seconds for message in batches)
     return StageLoad(
         stage=stage,
         workers=workers,
-        messages=len(work),
-        mean_s=seconds / len(work),
-        documents_per_s=sum(message.documents for message in work) / active,
+        messages=len(batches),
+        mean_s=seconds / len(batches),
+        documents_per_s=sum(message.documents for message in batches) / active,
         utilisation=min(1.0, seconds / (active * concurrency * workers)),
     )

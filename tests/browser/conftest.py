@@ -27,7 +27,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 class WatchedContext:
-    """Notes what a page must not do: errors on the console, errors of scripts, requests to other hosts."""
+    """Records console errors, script errors and requests to other hosts."""
 
     def __init__(self, context: BrowserContext, origin: str) -> None:
         self.problems: list[str] = []
@@ -95,4 +95,6 @@ def is_left_out() -> bool:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if is_left_out():
-        terminalreporter.write_line("Browser tests did not run: there is no chromium here (apt-get install chromium).")
+        terminalreporter.write_line(
+            "Browser tests did not run: there is no chromium here (apt-get install chromium)."
+        )

@@ -1,5 +1,7 @@
-"""Takes the pictures of the page for the documentation, of a pipeline that runs: `python -m tests.browser.screenshots
-DIRECTORY`, where DIRECTORY is the `--data-dir` of a `millstream up` that has had something to do for some minutes.
+"""Takes the pictures of the page for the documentation, of a running pipeline.
+
+`python -m tests.browser.screenshots DIRECTORY`, where DIRECTORY is the `--data-dir` of a
+`millstream up` that has been busy for some minutes.
 """
 
 import asyncio
@@ -12,11 +14,14 @@ from tests.support.browser import find_chromium, running_browser
 from tests.support.pipeline import read_env
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
-SIZES = {"desktop": ViewportSize(width=1280, height=820), "phone": ViewportSize(width=390, height=844)}
+SIZES = {
+    "desktop": ViewportSize(width=1280, height=820),
+    "phone": ViewportSize(width=390, height=844),
+}
 
 
 async def take(browser: Browser, env: dict[str, str], size: str, scheme: str) -> None:
-    """One picture: the jobs on a desktop in the light, the search on one in the dark, the pipeline on a phone."""
+    """One picture: jobs on a light desktop, search on a dark one, the pipeline on a phone."""
     context = await browser.new_context(
         viewport=SIZES[size],
         color_scheme="dark" if scheme == "dark" else "light",
@@ -40,7 +45,9 @@ async def take(browser: Browser, env: dict[str, str], size: str, scheme: str) ->
 async def main() -> None:
     chromium = find_chromium()
     if chromium is None or len(sys.argv) != 2:
-        sys.exit("usage: python -m tests.browser.screenshots DIRECTORY, where chromium is installed")
+        sys.exit(
+            "usage: python -m tests.browser.screenshots DIRECTORY, where chromium is installed"
+        )
     env = read_env(Path(sys.argv[1]) / "stack.env")
     PICTURES.mkdir(exist_ok=True)
     async with running_browser(chromium) as browser:

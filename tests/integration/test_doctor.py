@@ -171,8 +171,8 @@ async def slow_batches(world: Examined) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def short_time_limit(world: Examined) -> AsyncIterator[None]:
-    await work_through(world.servers, seconds=4.0)
-    world.environ |= {"WEBHOOK_INDEXING_JOB_TIMEOUT": "10s", "WEBHOOK_DOCUMENT_TIMEOUT": "5s"}
+    await work_through(world.servers, seconds=2.5)
+    world.environ |= {"WEBHOOK_INDEXING_JOB_TIMEOUT": "5s", "WEBHOOK_DOCUMENT_TIMEOUT": "4s"}
     yield
 
 
@@ -217,7 +217,7 @@ FAULTS: list[tuple[str, Fault, str, Verdict, str]] = [
     ("no dispatcher", no_dispatcher, "work.dispatch", Verdict.FAIL, "`millstream serve ingest`"),
     ("failing documents", failing_documents, "documents.failed", Verdict.FAIL, "millstream dead list --since 1h"),
     ("slow batches", slow_batches, "batches.size", Verdict.WARN, "WEBHOOK_WORKER_BATCH_SIZE=1"),
-    ("a short time limit", short_time_limit, "batches.timeout", Verdict.WARN, "WEBHOOK_INDEXING_JOB_TIMEOUT=12s"),
+    ("a short time limit", short_time_limit, "batches.timeout", Verdict.WARN, "WEBHOOK_INDEXING_JOB_TIMEOUT=8s"),
 ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ MAX_COLUMNS = 100
 URL = re.compile(r"https?://\S{20,}|\]\([^)]+\)")
 TABLE_OR_FIGURES = ("|", '{"')  # rows of a table, and the figures that the benchmarks write
 
+BENCH = ("bench/peers", *sorted(f"bench/{path.name}" for path in (ROOT / "bench").glob("*.py")))
 SUPPORT = tuple(
     sorted(
         f"tests/support/{path.name}"
@@ -25,6 +26,11 @@ COVERED = (
     ".env.example",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
+    *BENCH,
+    "cli",
+    "tests/browser",
+    "tests/unit/bench",
+    "tests/unit/cli",
     "Dockerfile",
     "README.md",
     "chunker",

@@ -5,7 +5,7 @@ import { startDocument } from "/static/document.js";
 import { byId, h, reconcile, setText } from "/static/dom.js";
 import { bounded } from "/static/format.js";
 import { Jobs } from "/static/jobs.js";
-import { Letters } from "/static/letters.js";
+import { DeadLetters } from "/static/dead-letters.js";
 import { say } from "/static/notice.js";
 import { Pending } from "/static/pending.js";
 import { Pipeline } from "/static/pipeline.js";
@@ -18,7 +18,7 @@ const HEALTH_SECONDS = 15;
 
 const pipeline = new Pipeline();
 const plots = new Plots();
-const lists = { jobs: new Jobs(), letters: new Letters(), pending: new Pending() };
+const lists = { jobs: new Jobs(), "dead-letters": new DeadLetters(), pending: new Pending() };
 const tabs = new Tabs(document.querySelector("[role=tablist]"), refreshList);
 
 startDocument();
@@ -37,7 +37,7 @@ function listen() {
   events.addEventListener("overview", (event) => {
     const overview = JSON.parse(event.data);
     pipeline.show(overview);
-    showLetterCount(overview.dead_letters);
+    showDeadLetterCount(overview.dead_letters);
     live("live", "live");
     refreshList();
   });
@@ -86,10 +86,10 @@ async function showHealth() {
   });
 }
 
-function showLetterCount(letters) {
-  const badge = byId("letters-count");
-  badge.hidden = !letters;
-  setText(badge, bounded(letters));
+function showDeadLetterCount(deadLetters) {
+  const badge = byId("dead-letters-count");
+  badge.hidden = !deadLetters;
+  setText(badge, bounded(deadLetters));
 }
 
 function live(state, text) {

@@ -53,13 +53,13 @@ export class Pipeline {
   }
 
   /** Show what the server saw last. */
-  show({ streams, stages, backlog, dead_letters: letters }) {
+  show({ streams, stages, backlog, dead_letters: deadLetters }) {
     const depth = streams ? total(streams.stages.flatMap((stage) => stage.lanes), "depth") : null;
     const waiting = backlog && total(LANES.map((lane) => ({ lane: backlog[lane] })), "lane");
     this.waiting.show(bounded(waiting), { "in stages": depth === null ? "–" : plural(depth, "message") }, backlog ?? {});
     for (const stage of streams?.stages ?? []) this.showStage(stage, stages?.[stage.stage]);
-    this.done.show(this.done.number.textContent, { "dead letters": bounded(letters) });
-    this.done.element.classList.toggle("troubled", letters > 0);
+    this.done.show(this.done.number.textContent, { "dead letters": bounded(deadLetters) });
+    this.done.element.classList.toggle("troubled", deadLetters > 0);
   }
 
   /** Show the sums of the last hour, by minute. */

@@ -10,7 +10,11 @@ CORPUS = b"""{"_id": "1", "title": "Foxes", "text": "A fox."}
 
 {"_id": "3", "title": null, "text": "Untitled."}
 """
-QUERIES = '{"_id": "q1", "text": "fox"}\n{"_id": "q2", "text": "nobody judged this one"}\n{"_id": "q4", "text": " "}\n'
+QUERIES = (
+    '{"_id": "q1", "text": "fox"}\n'
+    '{"_id": "q2", "text": "nobody judged this one"}\n'
+    '{"_id": "q4", "text": " "}\n'
+)
 QRELS = 'query-id\tcorpus-id\tscore\nq1\t1\t2\nq1\t"3\t0\nq3\t1\t0\nq4\t1\t1.0\n\n'
 
 
@@ -22,11 +26,16 @@ def write(folder: Path, qrels: str = "qrels.tsv") -> Path:
 
 
 @pytest.mark.parametrize("qrels", ["qrels.tsv", "qrels/test.tsv"])
-def test_a_collection_has_its_documents_and_the_queries_that_have_an_answer(tmp_path: Path, qrels: str) -> None:
+def test_a_collection_has_its_documents_and_the_queries_that_have_an_answer(
+    tmp_path: Path, qrels: str
+) -> None:
     (write(tmp_path / "red foxes", qrels) / "corpus.jsonl").write_bytes(CORPUS)
     (collection,) = load_collections(tmp_path / "red foxes")
     assert (collection.name, collection.index_name) == ("red foxes", "red-foxes")
-    assert collection.documents == [Document("1", "A fox.", "Foxes"), Document("3", "Untitled.", None)]
+    assert collection.documents == [
+        Document("1", "A fox.", "Foxes"),
+        Document("3", "Untitled.", None),
+    ]
     assert collection.empty == 1
     assert [query.id for query in collection.queries] == ["q1"]
     assert collection.qrels == {"q1": {"1": 2}, "q4": {"1": 1}}
@@ -36,7 +45,10 @@ def test_a_folder_of_collections_is_read_in_order_and_files_may_be_gzipped(tmp_p
     (write(tmp_path / "b") / "corpus.jsonl.gz").write_bytes(gzip.compress(CORPUS))
     (write(tmp_path / "a") / "corpus.jsonl").write_bytes(CORPUS)
     (tmp_path / "notes").mkdir()
-    assert [(each.name, len(each.documents)) for each in load_collections(tmp_path)] == [("a", 2), ("b", 2)]
+    assert [(each.name, len(each.documents)) for each in load_collections(tmp_path)] == [
+        ("a", 2),
+        ("b", 2),
+    ]
 
 
 def test_a_folder_without_collections_is_an_error(tmp_path: Path) -> None:

@@ -56,7 +56,9 @@ def test_every_help_page_fits_a_terminal_of_100_columns(words: tuple[str, ...]) 
     assert max(map(len, page.output.splitlines())) <= 100
 
 
-@pytest.mark.parametrize("words", [words for words, command in ALL if isinstance(command, TyperGroup)], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [words for words, command in ALL if isinstance(command, TyperGroup)], ids=" ".join
+)
 def test_no_list_of_commands_cuts_a_sentence(words: tuple[str, ...]) -> None:
     page = CliRunner().invoke(app, [*words, "--help"], terminal_width=80)
     listed = page.output.partition("Commands:")[2]

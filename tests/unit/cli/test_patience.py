@@ -77,6 +77,8 @@ def test_after_two_minutes_the_last_error_is_raised() -> None:
     assert ingest.requests < 50
 
 
-@pytest.mark.parametrize(("error", "status"), [(REFUSED, Exit.UNREACHABLE), (BUSY, Exit.REFUSED)], ids=["none", "503"])
+@pytest.mark.parametrize(
+    ("error", "status"), [(REFUSED, Exit.UNREACHABLE), (BUSY, Exit.REFUSED)], ids=["none", "503"]
+)
 def test_the_exit_status_says_whether_ingest_answered(error: ApiError, status: Exit) -> None:
     assert error.exit_status is status

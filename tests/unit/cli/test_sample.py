@@ -64,7 +64,9 @@ def test_no_page_has_stray_markup_of_its_source(crawl: list[dict[str, Any]]) -> 
     assert not [page["url"] for page in crawl if STRAY_MARKUP.search(page["markdown"])]
 
 
-def test_the_crawl_is_small_enough_to_be_embedded_while_somebody_waits(crawl: list[dict[str, Any]]) -> None:
+def test_the_crawl_is_small_enough_to_be_embedded_while_somebody_waits(
+    crawl: list[dict[str, Any]],
+) -> None:
     splitter = Splitter(load_tokenizer(None))
     chunks = sum(len(splitter.split(page["markdown"], page["metadata"]["title"])) for page in crawl)
     assert 200 < chunks < 700
@@ -116,7 +118,9 @@ def test_a_page_event_carries_one_document_with_its_url_in_the_metadata(
         [document] = event["data"]
         assert set(document) == {"markdown", "metadata"}
         assert document["markdown"] == page["markdown"]
-        assert {**page["metadata"], "scrapeId": document["metadata"]["scrapeId"]} == document["metadata"]
+        assert {**page["metadata"], "scrapeId": document["metadata"]["scrapeId"]} == document[
+            "metadata"
+        ]
 
 
 def test_the_pages_themselves_are_left_as_they_are() -> None:
@@ -131,7 +135,9 @@ def test_another_run_has_other_ids(crawl: list[dict[str, Any]]) -> None:
     assert not first & second
 
 
-def test_ingest_understands_every_event(crawl: list[dict[str, Any]], sent: list[dict[str, Any]]) -> None:
+def test_ingest_understands_every_event(
+    crawl: list[dict[str, Any]], sent: list[dict[str, Any]]
+) -> None:
     understood = [parse_webhook(json.dumps(event).encode()) for event in sent]
     assert understood[0].kind is EventKind.LIFECYCLE
     documents = [document for event in understood for document in event.documents]

@@ -12,7 +12,13 @@ NOON = "2026-11-27T12:00:00Z"
 
 def wait(**changes: Any) -> dict[str, Any]:
     """A wait of the indexer for Qdrant."""
-    found = {"dependency": "qdrant", "state": "unreachable", "since": NOON, "reason": "refused", "workers": 1}
+    found = {
+        "dependency": "qdrant",
+        "state": "unreachable",
+        "since": NOON,
+        "reason": "refused",
+        "workers": 1,
+    }
     return found | changes
 
 
@@ -62,7 +68,9 @@ SINCE = local_time(NOON)
         ),
     ],
 )
-def test_what_keeps_documents_from_being_indexed(report: dict[str, Any], explained: list[str]) -> None:
+def test_what_keeps_documents_from_being_indexed(
+    report: dict[str, Any], explained: list[str]
+) -> None:
     assert explain(report) == explained
 
 

@@ -12,8 +12,8 @@ from shared.jobs.targets import Target
 from shared.tei.client import TeiInfo
 
 INFO = TeiInfo(
-    model_id="m", model_dtype="float32", version="1.9.3", max_input_length=512, max_batch_tokens=16384,
-    max_client_batch_size=32, max_concurrent_requests=512,
+    model_id="m", model_dtype="float32", version="1.9.3", max_input_length=512,
+    max_batch_tokens=16384, max_client_batch_size=32, max_concurrent_requests=512,
 )  # fmt: skip
 SERVED = Served(info=INFO, dimension=384, probe_ids=())
 SEEN = TeiSeen(name="tei:80", served=SERVED, round_trip_ms=0.5, tokens_per_s=8000, has_metrics=True)
@@ -22,7 +22,9 @@ TARGET = Target(target="docs_1", collection="docs", generation="g", model="m", d
 
 def seen(*, dtype: str | None = "float32", version: str = "1.9.3", **changes: Any) -> TeiSeen:
     info = msgspec.structs.replace(INFO, model_dtype=dtype, version=version)
-    return msgspec.structs.replace(SEEN, served=msgspec.structs.replace(SERVED, info=info), **changes)
+    return msgspec.structs.replace(
+        SEEN, served=msgspec.structs.replace(SERVED, info=info), **changes
+    )
 
 
 def troubles(findings: list[Finding]) -> list[Finding]:
@@ -34,7 +36,9 @@ def test_a_server_of_the_collections_model_is_well() -> None:
 
 
 def test_a_server_of_another_model_fails() -> None:
-    [finding] = troubles(judge_tei(SEEN, [msgspec.structs.replace(TARGET, model="another", dimension=768)]))
+    [finding] = troubles(
+        judge_tei(SEEN, [msgspec.structs.replace(TARGET, model="another", dimension=768)])
+    )
     assert (finding.check, finding.verdict) == ("tei.model", Verdict.FAIL)
     assert "another (768 dimensions)" in finding.found
     assert (finding.remedy or "").startswith("point WEBHOOK_TEI_URL to that model")

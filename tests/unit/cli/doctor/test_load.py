@@ -15,7 +15,9 @@ START = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)
 
 def stay(start: float, end: float | None, worker: str = "w1") -> Stay:
     finished_at = None if end is None else START + dt.timedelta(seconds=end)
-    return Stay(worker=worker, started_at=START + dt.timedelta(seconds=start), finished_at=finished_at)
+    return Stay(
+        worker=worker, started_at=START + dt.timedelta(seconds=start), finished_at=finished_at
+    )
 
 
 def message(start: float, end: float) -> Message:
@@ -23,8 +25,18 @@ def message(start: float, end: float) -> Message:
 
 
 def test_documents_that_start_and_end_together_were_one_message() -> None:
-    stays = [stay(0.0, 2.0), stay(0.0001, 2.0001), stay(0.0002, 2.05), stay(0.5, 2.0), stay(0.0, 2.0, "w2")]
-    assert [(each.worker, each.documents) for each in messages(stays)] == [("w1", 3), ("w1", 1), ("w2", 1)]
+    stays = [
+        stay(0.0, 2.0),
+        stay(0.0001, 2.0001),
+        stay(0.0002, 2.05),
+        stay(0.5, 2.0),
+        stay(0.0, 2.0, "w2"),
+    ]
+    assert [(each.worker, each.documents) for each in messages(stays)] == [
+        ("w1", 3),
+        ("w1", 1),
+        ("w2", 1),
+    ]
 
 
 def test_messages_that_start_together_and_end_apart_are_two() -> None:
@@ -33,7 +45,10 @@ def test_messages_that_start_together_and_end_apart_are_two() -> None:
 
 def test_messages_that_start_together_are_told_apart_by_their_ends() -> None:
     stays = [stay(0.0, 1.0), stay(0.001, 2.0), stay(0.002, 1.0), stay(0.003, 2.0)]
-    assert [(each.documents, each.seconds) for each in messages(stays)] == [(2, 1.0), (2, pytest.approx(1.999))]
+    assert [(each.documents, each.seconds) for each in messages(stays)] == [
+        (2, 1.0),
+        (2, pytest.approx(1.999)),
+    ]
 
 
 def test_a_worker_that_was_restarted_is_one_worker() -> None:
@@ -57,8 +72,8 @@ def test_busy_seconds_are_those_that_some_message_covers(spans: list[tuple[int, 
     assert busy_seconds([message(start, start + length) for start, length in spans]) == len(covered)
 
 
-def test_a_load_tells_rates_and_shares_of_the_slots() -> None:
-    """Two embedders with two slots each, one of which is taken all ten seconds, by messages of 5 s."""
+def test_a_load_has_rates_and_shares_of_the_slots() -> None:
+    """Two embedders with two slots each; one slot is in use for ten seconds, by messages of 5 s."""
     documents = [
         {CHUNKER: stay(0.0, 0.5), EMBEDDER: stay(0.0, 5.0, "e1")},
         {CHUNKER: stay(5.0, 5.5), EMBEDDER: stay(5.0, 10.0, "e2")},
@@ -67,7 +82,12 @@ def test_a_load_tells_rates_and_shares_of_the_slots() -> None:
     assert load is not None
     assert (load.start, load.end, load.active_s) == (START, START + dt.timedelta(seconds=10), 10.0)
     chunker, embedder = load.stages
-    assert (embedder.stage, embedder.workers, embedder.messages, embedder.mean_s) == (EMBEDDER, 2, 2, 5.0)
+    assert (embedder.stage, embedder.workers, embedder.messages, embedder.mean_s) == (
+        EMBEDDER,
+        2,
+        2,
+        5.0,
+    )
     assert (embedder.documents_per_s, embedder.utilisation) == (0.2, 0.25)
     assert chunker.utilisation == pytest.approx(0.05)
 

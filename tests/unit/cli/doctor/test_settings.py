@@ -32,12 +32,18 @@ def test_a_misspelt_name_is_told_with_the_nearest_one() -> None:
 
 def test_every_misspelt_name_and_every_bad_value_is_told() -> None:
     findings = troubles(WEBHOOK_LEAS="3", WEBHOOK_RETENTIONS="3", WEBHOOK_STAGE_CONCURRENCY="many")
-    assert [finding.check for finding in findings] == ["settings.name", "settings.name", "settings.value"]
+    assert [finding.check for finding in findings] == [
+        "settings.name",
+        "settings.name",
+        "settings.value",
+    ]
     assert "WEBHOOK_STAGE_CONCURRENCY" in findings[-1].found
 
 
 def test_settings_that_can_be_read_are_read_beside_one_that_cannot() -> None:
-    settings, _ = read_settings({"WEBHOOK_LEASE": "soon", "WEBHOOK_REDIS_URL": "redis://r", "WEBHOOK_X": "1"})
+    settings, _ = read_settings(
+        {"WEBHOOK_LEASE": "soon", "WEBHOOK_REDIS_URL": "redis://r", "WEBHOOK_X": "1"}
+    )
     assert (settings.redis.redis_url, settings.runtime.lease) == ("redis://r", Seconds(30))
 
 
@@ -48,11 +54,17 @@ def test_settings_that_can_be_read_are_read_beside_one_that_cannot() -> None:
         ({"WEBHOOK_SECRET": "short"}, "settings.secrets", "openssl rand -hex 32"),
         ({"WEBHOOK_TEST_MODE": "true"}, "settings.secrets", "unset WEBHOOK_TEST_MODE"),
         ({"WEBHOOK_LEASE": "10s"}, "settings.lease", "WEBHOOK_LEASE=15s"),
-        ({"WEBHOOK_DOCUMENT_TIMEOUT": "20m"}, "settings.timeouts", "WEBHOOK_INDEXING_JOB_TIMEOUT=2400s"),
+        (
+            {"WEBHOOK_DOCUMENT_TIMEOUT": "20m"},
+            "settings.timeouts",
+            "WEBHOOK_INDEXING_JOB_TIMEOUT=2400s",
+        ),
         ({"WEBHOOK_QUEUE_NAME": "q"}, "settings.retired", "unset WEBHOOK_QUEUE_NAME"),
     ],
 )
-def test_what_is_wrong_is_told_with_what_to_set(changes: dict[str, str], check: str, remedy: str) -> None:
+def test_what_is_wrong_is_told_with_what_to_set(
+    changes: dict[str, str], check: str, remedy: str
+) -> None:
     [finding] = troubles(**changes)
     assert finding.check == check
     assert remedy in (finding.remedy or "")

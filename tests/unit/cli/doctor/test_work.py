@@ -15,14 +15,17 @@ from shared.service.health import StageHealth, StageStatus, StageWait, WaitState
 LEASE = 30.0
 EMBEDDER = StageName.EMBEDDER
 ABANDONED = PendingEntry(
-    id="1-0", lane=Lane.NORMAL, consumer="dead", idle_ms=60_000, deliveries=1, job_id="j", job_ids=["j"],
-    urls=["https://example.com/a"],
+    id="1-0", lane=Lane.NORMAL, consumer="dead", idle_ms=60_000, deliveries=1, job_id="j",
+    job_ids=["j"], urls=["https://example.com/a"],
 )  # fmt: skip
 
 
 def stage(*consumers: tuple[str, int], depth: int = 0, **lane: Any) -> StageState:
     """A stage with one lane; consumers are names with the milliseconds since they last asked."""
-    states = [ConsumerState(name=name, pending=0, idle_ms=idle, inactive_ms=None) for name, idle in consumers]
+    states = [
+        ConsumerState(name=name, pending=0, idle_ms=idle, inactive_ms=None)
+        for name, idle in consumers
+    ]
     only = LaneState(lane=Lane.NORMAL, stream="s", depth=depth, consumers=states, **lane)
     return StageState(stage=EMBEDDER, rate_per_s=None, eta_s=None, lanes=[only])
 
@@ -76,7 +79,9 @@ def test_what_is_due_and_not_released_while_the_streams_are_empty_is_stuck(
 
 
 def test_documents_without_progress_in_the_streams_are_reported() -> None:
-    found = troubles(judge_backlog(BacklogSeen(due=0, longest_due_s=0.0, stalled=3), stage(depth=1)))
+    found = troubles(
+        judge_backlog(BacklogSeen(due=0, longest_due_s=0.0, stalled=3), stage(depth=1))
+    )
     assert found.keys() == {"work.progress"}
     assert found["work.progress"].found.startswith("3 documents")
 
@@ -87,7 +92,9 @@ def test_a_worker_that_waits_for_a_dependency_counts_although_it_asks_for_nothin
 
 def test_what_a_stage_waits_for_fails_with_the_setting_to_correct() -> None:
     since = dt.datetime(2026, 11, 27, 12, 0, tzinfo=dt.UTC)
-    wait = StageWait(dependency="qdrant", state=WaitState.UNREACHABLE, since=since, reason="refused", workers=1)
+    wait = StageWait(
+        dependency="qdrant", state=WaitState.UNREACHABLE, since=since, reason="refused", workers=1
+    )
     waiting = StageHealth(status=StageStatus.WAITING, workers=2, entries=0, waits=[wait])
     healthy = StageHealth(status=StageStatus.HEALTHY, workers=1, entries=0, waits=[])
     [finding] = judge_waits({"chunker": healthy, "indexer": waiting})
