@@ -1,7 +1,7 @@
 """`millstream verify`: whether Qdrant holds what the registry in Postgres says."""
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -56,14 +56,14 @@ async def verify_targets(collection: str | None, *, repair: bool) -> "dict[str, 
         ("qdrant", QdrantSettings),
         ("runtime", RuntimeSettings),
     ]
-    settings = load(msgspec.defstruct("Settings", blocks, frozen=True), os.environ)
+    settings: Any = load(msgspec.defstruct("Settings", blocks, frozen=True), os.environ)
     async with contextlib.AsyncExitStack() as stack:
         with postgres_errors():
-            pool = await postgres_pool(settings.postgres.database_url, name="verify", max_size=2)  # type: ignore[attr-defined]
+            pool = await postgres_pool(settings.postgres.database_url, name="verify", max_size=2)
         stack.push_async_callback(pool.close)
-        client = make_client(settings.qdrant)  # type: ignore[attr-defined]
+        client = make_client(settings.qdrant)
         stack.push_async_callback(client.close)
-        timeout = settings.runtime.indexing_job_timeout  # type: ignore[attr-defined]
+        timeout = settings.runtime.indexing_job_timeout
         verifier = Verifier(pool, PointStore(client), timeout, rest=0.0)
         targets = [
             target.target
