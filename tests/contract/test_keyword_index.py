@@ -1,4 +1,6 @@
-"""One suite for both keyword engines, on the embedded Qdrant; each is an oracle for the ranking of the other."""
+"""One suite for both keyword engines, on the embedded Qdrant; each is an oracle for the ranking of
+the other.
+"""
 
 import datetime as dt
 import itertools
@@ -44,7 +46,9 @@ class Registry:
         self.live: dict[str, int | None] = {}
         self.is_unavailable = False
 
-    async def changes(self, target: str, since: dt.datetime) -> tuple[dt.datetime, Mapping[str, int | None]]:
+    async def changes(
+        self, target: str, since: dt.datetime
+    ) -> tuple[dt.datetime, Mapping[str, int | None]]:
         if self.is_unavailable:
             raise DependencyError("postgres", "away")
         return dt.datetime.now(dt.UTC), dict(self.live)
@@ -68,13 +72,18 @@ class Corpus:
             else RankBm25Index(self.client, self.registry, k1=K1, b=B)
         )
 
-    def put(self, url: str, texts: Sequence[str], *, version: int = 1, prefix: str = "", **page: Any) -> None:
+    def put(
+        self, url: str, texts: Sequence[str], *, version: int = 1, prefix: str = "", **page: Any
+    ) -> None:
         """Make this the live version; its points are written before the next search."""
         found = points_of(
-            ref_of(url, version, crawl_id=f"crawl-{version}"), embedded(texts, page=Page(**page), prefix=prefix),
-            domain=url.split("/")[2], collection=COLLECTION, indexed_at=INDEXED_AT,
+            ref_of(url, version, crawl_id=f"crawl-{version}"),
+            embedded(texts, page=Page(**page), prefix=prefix),
+            domain=url.split("/")[2],
+            collection=COLLECTION,
+            indexed_at=INDEXED_AT,
             encoder=KeywordEncoder(self.parameters),
-        )  # fmt: skip
+        )
         self.registry.live[ids.document_id(COLLECTION, url)] = version
         self.unwritten += found
 
@@ -83,7 +92,9 @@ class Corpus:
         points, self.unwritten = self.unwritten, []
         assert await PointStore(self.client).upsert(self.target, points) == {}
         terms = KeywordEncoder(self.parameters).encode_query(query)
-        question = KeywordQuestion(target=self.target, terms=terms, filters=SearchFilters(**filters))
+        question = KeywordQuestion(
+            target=self.target, terms=terms, filters=SearchFilters(**filters)
+        )
         return live_hits(await self.index.search(question), self.registry.live)
 
 
@@ -113,12 +124,20 @@ async def test_scores_and_order_are_those_of_brute_force_bm25(corpus: Corpus) ->
     urls = [f"https://a.example/{number}" for number in range(len(TEXTS))]
     for url, text in zip(urls, TEXTS, strict=True):
         corpus.put(url, [text])
-    for query in ("close the event loop", "thread lock acquire thread", "header of an HTTP response"):
+    for query in (
+        "close the event loop",
+        "thread lock acquire thread",
+        "header of an HTTP response",
+    ):
         hits = await corpus.search(query)
         expected = dict(zip(urls, ORACLE.scores(query), strict=True))
-        matching = sorted((score for score in expected.values() if score > 0), reverse=True)[:WINDOW]
+        matching = sorted((score for score in expected.values() if score > 0), reverse=True)[
+            :WINDOW
+        ]
         assert [hit.score for hit in hits] == pytest.approx(matching, rel=1e-4)
-        assert [expected[url] for url in found_urls(hits, urls)] == pytest.approx(matching, rel=1e-4)
+        assert [expected[url] for url in found_urls(hits, urls)] == pytest.approx(
+            matching, rel=1e-4
+        )
 
 
 async def test_a_hit_says_where_its_chunk_is(corpus: Corpus) -> None:

@@ -27,19 +27,43 @@ KEYWORD, INTEGER = models.PayloadSchemaType.KEYWORD, models.PayloadSchemaType.IN
 VECTORS = {"dense": models.VectorParams(size=3, distance=models.Distance.COSINE)}
 REFUSED = (UnexpectedResponse, ValueError)  # what the server and the in-memory engine raise
 
-DENSE = {1: [1.0, 0.0, 0.0], 2: [0.8, 0.6, 0.0], 3: [0.0, 1.0, 0.0], 4: [0.0, 0.6, 0.8], 5: [-1.0, 0.2, 0.1]}
+DENSE = {
+    1: [1.0, 0.0, 0.0],
+    2: [0.8, 0.6, 0.0],
+    3: [0.0, 1.0, 0.0],
+    4: [0.0, 0.6, 0.8],
+    5: [-1.0, 0.2, 0.1],
+}
 SPARSE = {1: {7: 1.0, 8: 2.0}, 2: {7: 0.5}, 3: {7: 1.0, 9: 3.0}, 4: {9: 1.0}, 5: {6: 1.0}}
 PAYLOADS: dict[int, dict[str, Any]] = {
-    1: {"title": "ant", "year": 1990, "tags": ["a", "b"], "is_new": False, "at": "2024-01-01T00:00:00Z"},
+    1: {
+        "title": "ant",
+        "year": 1990,
+        "tags": ["a", "b"],
+        "is_new": False,
+        "at": "2024-01-01T00:00:00Z",
+    },
     2: {"title": "ape", "year": 1991, "tags": ["b"], "is_new": True, "at": "2024-01-02T00:00:00Z"},
-    3: {"title": "bee", "year": 1992, "tags": [], "is_new": True, "at": "2024-01-03T12:00:00+02:00"},
+    3: {
+        "title": "bee",
+        "year": 1992,
+        "tags": [],
+        "is_new": True,
+        "at": "2024-01-03T12:00:00+02:00",
+    },
     4: {"title": "bee", "year": 1993, "note": None, "price": 9.5, "at": "2024-01-04T00:00:00Z"},
-    5: {"title": "cat", "year": 1994, "offers": [{"shop": "x", "sold": 1}, {"shop": "y", "sold": 2}]},
+    5: {
+        "title": "cat",
+        "year": 1994,
+        "offers": [{"shop": "x", "sold": 1}, {"shop": "y", "sold": 2}],
+    },
 }
 
 
 def point(point_id: int) -> models.PointStruct:
-    sparse = models.SparseVector(indices=list(SPARSE[point_id]), values=list(SPARSE[point_id].values()))
+    sparse = models.SparseVector(
+        indices=list(SPARSE[point_id]), values=list(SPARSE[point_id].values())
+    )
     vector: dict[str, Any] = {"dense": DENSE[point_id], "bm25": sparse}
     return models.PointStruct(id=point_id, vector=vector, payload=PAYLOADS[point_id])
 
@@ -55,7 +79,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantSettings]
 async def empty(request: pytest.FixtureRequest) -> AsyncIterator[AsyncQdrantClient]:
     """A client of each backend, with an empty collection."""
     is_server = request.param == "server"
-    client = make_client(request.getfixturevalue("server")) if is_server else AsyncQdrantClient(":memory:")
+    client = (
+        make_client(request.getfixturevalue("server"))
+        if is_server
+        else AsyncQdrantClient(":memory:")
+    )
     await client.delete_collection(NAME)
     await client.create_collection(
         NAME,
@@ -116,24 +144,35 @@ async def test_dense_scores_are_cosines_and_best_come_first(client: AsyncQdrantC
     assert [hit.id for hit in found] == sorted(cosines, key=lambda key: -cosines[key])
 
 
-async def test_sparse_scores_are_weighted_by_inverse_document_frequency(client: AsyncQdrantClient) -> None:
+async def test_sparse_scores_are_weighted_by_inverse_document_frequency(
+    client: AsyncQdrantClient,
+) -> None:
     found = (await client.query_points(NAME, query=sparse(7, 9), using="bm25")).points
     expected = {1: idf(3), 2: 0.5 * idf(3), 3: idf(3) + 3 * idf(2), 4: idf(2)}
     assert scores_of(found) == pytest.approx(expected, abs=1e-5)
 
 
 async def test_a_term_gets_rarer_as_points_without_it_are_added(client: AsyncQdrantClient) -> None:
-    more = [models.PointStruct(id=10 + n, vector={"bm25": sparse(99)}, payload={}) for n in range(5)]
+    more = [
+        models.PointStruct(id=10 + n, vector={"bm25": sparse(99)}, payload={}) for n in range(5)
+    ]
     await client.upsert(NAME, more, wait=True)
     found = (await client.query_points(NAME, query=sparse(8), using="bm25")).points
     assert scores_of(found) == pytest.approx({1: 2 * idf(1, total=10)}, abs=1e-5)
 
 
 @pytest.mark.parametrize(("k", "weights"), [(2, None), (61, None), (61, [3.0, 1.0])])
-async def test_fusion_adds_reciprocal_ranks(client: AsyncQdrantClient, k: int, weights: list[float] | None) -> None:
+async def test_fusion_adds_reciprocal_ranks(
+    client: AsyncQdrantClient, k: int, weights: list[float] | None
+) -> None:
     prefetch = [
         models.Prefetch(query=[0.0, 1.0, 0.1], using="dense", limit=2),  # finds 3, then 4
-        models.Prefetch(query=sparse(7), using="bm25", limit=2, filter=models.Filter(must=[equals("year", 1990)])),
+        models.Prefetch(
+            query=sparse(7),
+            using="bm25",
+            limit=2,
+            filter=models.Filter(must=[equals("year", 1990)]),
+        ),
     ]
     query = models.RrfQuery(rrf=models.Rrf(k=k, weights=weights))
     found = (await client.query_points(NAME, prefetch=prefetch, query=query)).points
@@ -150,7 +189,9 @@ async def has_weights(client: AsyncQdrantClient) -> bool:
 
 async def test_plain_rrf_has_a_default_k(client: AsyncQdrantClient) -> None:
     prefetch = [models.Prefetch(query=sparse(9), using="bm25", limit=1)]
-    found = await client.query_points(NAME, prefetch=prefetch, query=models.FusionQuery(fusion=models.Fusion.RRF))
+    found = await client.query_points(
+        NAME, prefetch=prefetch, query=models.FusionQuery(fusion=models.Fusion.RRF)
+    )
     assert scores_of(found.points) == pytest.approx({3: 0.5})
 
 
@@ -181,17 +222,35 @@ FILTERS: list[tuple[str, models.Filter, set[int]]] = [
     ("true", models.Filter(must=[equals("is_new", True)]), {2, 3}),
     ("false", models.Filter(must=[equals("is_new", False)]), {1}),
     ("inside a list", models.Filter(must=[equals("tags", "b")]), {1, 2}),
-    ("any", models.Filter(must=[field("title", match=models.MatchAny(any=["ant", "cat"]))]), {1, 5}),
+    (
+        "any",
+        models.Filter(must=[field("title", match=models.MatchAny(any=["ant", "cat"]))]),
+        {1, 5},
+    ),
     ("any of nothing", models.Filter(must=[field("title", match=models.MatchAny(any=[]))]), set()),
-    ("except", models.Filter(must=[field("title", match=models.MatchExcept(**{"except": ["bee", "cat"]}))]), {1, 2}),
+    (
+        "except",
+        models.Filter(
+            must=[field("title", match=models.MatchExcept(**{"except": ["bee", "cat"]}))]
+        ),
+        {1, 2},
+    ),
     ("prefix", models.Filter(must=[field("title", match=models.MatchPrefix(prefix="a"))]), {1, 2}),
     ("range", models.Filter(must=[field("year", range=models.Range(gt=1990, lte=1992))]), {2, 3}),
     ("float range", models.Filter(must=[field("price", range=models.Range(gte=9.5))]), {4}),
     ("dates", models.Filter(must=[field("at", range=models.DatetimeRange(gte=NOON))]), {3, 4}),
     ("dates, open", models.Filter(must=[field("at", range=models.DatetimeRange(gt=NOON))]), {4}),
     ("ids", models.Filter(must=[models.HasIdCondition(has_id=[1, 4, 77])]), {1, 4}),
-    ("empty", models.Filter(must=[models.IsEmptyCondition(is_empty=models.PayloadField(key="tags"))]), {3, 4, 5}),
-    ("null", models.Filter(must=[models.IsNullCondition(is_null=models.PayloadField(key="note"))]), {4}),
+    (
+        "empty",
+        models.Filter(must=[models.IsEmptyCondition(is_empty=models.PayloadField(key="tags"))]),
+        {3, 4, 5},
+    ),
+    (
+        "null",
+        models.Filter(must=[models.IsNullCondition(is_null=models.PayloadField(key="note"))]),
+        {4},
+    ),
     ("count", models.Filter(must=[field("tags", values_count=models.ValuesCount(gte=2))]), {1}),
     ("nothing", models.Filter(), {1, 2, 3, 4, 5}),
     ("not", models.Filter(must_not=[equals("title", "bee"), equals("year", 1990)]), {2, 5}),
@@ -200,7 +259,8 @@ FILTERS: list[tuple[str, models.Filter, set[int]]] = [
         "min should",
         models.Filter(
             min_should=models.MinShould(
-                conditions=[equals("title", "bee"), equals("year", 1992), equals("is_new", True)], min_count=2
+                conditions=[equals("title", "bee"), equals("year", 1992), equals("is_new", True)],
+                min_count=2,
             )
         ),
         {3},
@@ -208,7 +268,8 @@ FILTERS: list[tuple[str, models.Filter, set[int]]] = [
     (
         "a filter in a filter",
         models.Filter(
-            must=[models.Filter(should=[equals("year", 1990), equals("year", 1991)])], must_not=[equals("is_new", True)]
+            must=[models.Filter(should=[equals("year", 1990), equals("year", 1991)])],
+            must_not=[equals("is_new", True)],
         ),
         {1},
     ),
@@ -218,7 +279,8 @@ FILTERS: list[tuple[str, models.Filter, set[int]]] = [
             must=[
                 models.NestedCondition(
                     nested=models.Nested(
-                        key="offers", filter=models.Filter(must=[equals("shop", "x"), equals("sold", 1)])
+                        key="offers",
+                        filter=models.Filter(must=[equals("shop", "x"), equals("sold", 1)]),
                     )
                 )
             ]
@@ -229,8 +291,12 @@ FILTERS: list[tuple[str, models.Filter, set[int]]] = [
 ]
 
 
-@pytest.mark.parametrize(("where", "expected"), [case[1:] for case in FILTERS], ids=[case[0] for case in FILTERS])
-async def test_a_filter_selects(client: AsyncQdrantClient, where: models.Filter, expected: set[int]) -> None:
+@pytest.mark.parametrize(
+    ("where", "expected"), [case[1:] for case in FILTERS], ids=[case[0] for case in FILTERS]
+)
+async def test_a_filter_selects(
+    client: AsyncQdrantClient, where: models.Filter, expected: set[int]
+) -> None:
     assert await ids_of(client, where) == expected
     assert (await client.count(NAME, count_filter=where, exact=True)).count == len(expected)
 
@@ -264,7 +330,13 @@ async def test_scrolling_by_a_field_follows_it(client: AsyncQdrantClient) -> Non
 
 async def test_groups_are_ordered_by_their_best_hit(client: AsyncQdrantClient) -> None:
     answer = await client.query_points_groups(
-        NAME, "title", query=[0.0, 1.0, 0.1], using="dense", limit=3, group_size=2, with_payload=["year"]
+        NAME,
+        "title",
+        query=[0.0, 1.0, 0.1],
+        using="dense",
+        limit=3,
+        group_size=2,
+        with_payload=["year"],
     )
     assert [(group.id, [hit.id for hit in group.hits]) for group in answer.groups] == [
         ("bee", [3, 4]),
@@ -275,15 +347,22 @@ async def test_groups_are_ordered_by_their_best_hit(client: AsyncQdrantClient) -
 
 
 async def test_a_point_is_in_the_group_of_each_of_its_values(client: AsyncQdrantClient) -> None:
-    answer = await client.query_points_groups(NAME, "tags", query=[1.0, 0.0, 0.0], using="dense", group_size=5)
-    assert {group.id: [hit.id for hit in group.hits] for group in answer.groups} == {"a": [1], "b": [1, 2]}
+    answer = await client.query_points_groups(
+        NAME, "tags", query=[1.0, 0.0, 0.0], using="dense", group_size=5
+    )
+    assert {group.id: [hit.id for hit in group.hits] for group in answer.groups} == {
+        "a": [1],
+        "b": [1, 2],
+    }
 
 
 async def test_facets_count_the_values_of_a_field(client: AsyncQdrantClient) -> None:
     answer = await client.facet(NAME, "title", exact=True)
     assert (answer.hits[0].value, answer.hits[0].count) == ("bee", 2)
     assert {hit.value: hit.count for hit in answer.hits} == {"bee": 2, "ant": 1, "ape": 1, "cat": 1}
-    narrowed = await client.facet(NAME, "tags", facet_filter=models.Filter(must=[equals("year", 1990)]), exact=True)
+    narrowed = await client.facet(
+        NAME, "tags", facet_filter=models.Filter(must=[equals("year", 1990)]), exact=True
+    )
     assert {hit.value: hit.count for hit in narrowed.hits} == {"a": 1, "b": 1}
 
 
@@ -291,7 +370,9 @@ async def test_payloads_are_merged_replaced_and_cleared(client: AsyncQdrantClien
     await client.set_payload(NAME, {"year": 2000, "new": "x"}, points=[2], wait=True)
     assert await payload_of(client, 2) == {**PAYLOADS[2], "year": 2000, "new": "x"}
     await client.delete_payload(NAME, ["new", "tags"], points=[2], wait=True)
-    assert await payload_of(client, 2) == {k: v for k, v in {**PAYLOADS[2], "year": 2000}.items() if k != "tags"}
+    assert await payload_of(client, 2) == {
+        k: v for k, v in {**PAYLOADS[2], "year": 2000}.items() if k != "tags"
+    }
     await client.overwrite_payload(NAME, {"only": 1}, points=[2], wait=True)
     assert await payload_of(client, 2) == {"only": 1}
     await client.clear_payload(NAME, [2], wait=True)
@@ -314,8 +395,12 @@ async def test_a_batch_applies_its_operations_in_order(client: AsyncQdrantClient
         [
             models.DeleteOperation(delete=models.PointIdsList(points=[1, 2])),
             models.UpsertOperation(upsert=models.PointsList(points=[point(1)])),
-            models.SetPayloadOperation(set_payload=models.SetPayload(payload={"batch": 1}, points=[1])),
-            models.DeleteOperation(delete=models.FilterSelector(filter=models.Filter(must=[equals("year", 1994)]))),
+            models.SetPayloadOperation(
+                set_payload=models.SetPayload(payload={"batch": 1}, points=[1])
+            ),
+            models.DeleteOperation(
+                delete=models.FilterSelector(filter=models.Filter(must=[equals("year", 1994)]))
+            ),
         ],
         wait=True,
     )
@@ -327,23 +412,34 @@ async def test_an_upsert_can_be_repeated_and_replaces_the_point(client: AsyncQdr
     for _ in range(2):
         await client.upsert(NAME, [point(point_id) for point_id in DENSE], wait=True)
     assert (await client.count(NAME, exact=True)).count == len(DENSE)
-    await client.upsert(NAME, [models.PointStruct(id=1, vector={"dense": [0.0, 0.0, 2.0]}, payload={"n": 1})])
+    await client.upsert(
+        NAME, [models.PointStruct(id=1, vector={"dense": [0.0, 0.0, 2.0]}, payload={"n": 1})]
+    )
     record = (await client.retrieve(NAME, [1], with_vectors=True))[0]
     assert record.payload == {"n": 1}
     assert record.vector == {"dense": [0.0, 0.0, 1.0]}
 
 
-async def test_an_upsert_with_a_condition_replaces_only_what_fits(client: AsyncQdrantClient) -> None:
+async def test_an_upsert_with_a_condition_replaces_only_what_fits(
+    client: AsyncQdrantClient,
+) -> None:
     older = models.Filter(must=[field("year", range=models.Range(lt=1992))])
     changed = [models.PointStruct(id=n, vector={}, payload={"year": 1}) for n in (1, 3, 9)]
     await client.upsert(NAME, changed, update_filter=older, wait=True)
-    years = {record.id: (record.payload or {})["year"] for record in (await client.scroll(NAME, limit=9))[0]}
+    years = {
+        record.id: (record.payload or {})["year"]
+        for record in (await client.scroll(NAME, limit=9))[0]
+    }
     assert years == {1: 1, 2: 1991, 3: 1992, 4: 1993, 5: 1994, 9: 1}
 
 
 async def test_uuids_are_ids_too(client: AsyncQdrantClient) -> None:
     name = str(uuid.uuid5(uuid.NAMESPACE_URL, "https://a.example/"))
-    await client.upsert(NAME, [models.PointStruct(id=name, vector={"bm25": sparse(55)}, payload={"u": 1})], wait=True)
+    await client.upsert(
+        NAME,
+        [models.PointStruct(id=name, vector={"bm25": sparse(55)}, payload={"u": 1})],
+        wait=True,
+    )
     found = (await client.query_points(NAME, query=sparse(55), using="bm25")).points
     assert [hit.id for hit in found] == [name]
     records = await client.retrieve(NAME, [name, 77], with_vectors=True)
@@ -363,10 +459,14 @@ async def test_uuids_are_ids_too(client: AsyncQdrantClient) -> None:
     ],
     ids=["size", "name", "kind", "repeated index", "lengths"],
 )
-async def test_one_bad_point_refuses_the_batch_and_is_not_written(client: AsyncQdrantClient, vector: Any) -> None:
+async def test_one_bad_point_refuses_the_batch_and_is_not_written(
+    client: AsyncQdrantClient, vector: Any
+) -> None:
     good = models.PointStruct(id=10, vector={"dense": [1.0, 0.0, 0.0]}, payload={})
     with pytest.raises(REFUSED):
-        await client.upsert(NAME, [good, models.PointStruct(id=11, vector=vector, payload={})], wait=True)
+        await client.upsert(
+            NAME, [good, models.PointStruct(id=11, vector=vector, payload={})], wait=True
+        )
     assert await ids_of(client) - {10} == {1, 2, 3, 4, 5}  # a server may have written the good one
 
 
@@ -376,7 +476,9 @@ async def test_payload_fields_are_selected(client: AsyncQdrantClient) -> None:
 
     assert await selected(False) in (None, {})
     assert await selected(["title"]) == {"title": "cat"}
-    assert await selected(models.PayloadSelectorExclude(exclude=["offers", "year"])) == {"title": "cat"}
+    assert await selected(models.PayloadSelectorExclude(exclude=["offers", "year"])) == {
+        "title": "cat"
+    }
     assert await selected(["offers[].shop"]) == {"offers": [{"shop": "x"}, {"shop": "y"}]}
 
 
@@ -404,25 +506,35 @@ async def test_collections_are_listed_and_deleted(client: AsyncQdrantClient) -> 
         await client.count(NAME)
 
 
-async def test_an_alias_stands_for_its_collection_until_it_is_deleted(client: AsyncQdrantClient) -> None:
-    create = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=NAME, alias_name="shelf"))
-    rename = models.RenameAliasOperation(rename_alias=models.RenameAlias(old_alias_name="shelf", new_alias_name=ALIAS))
+async def test_an_alias_stands_for_its_collection_until_it_is_deleted(
+    client: AsyncQdrantClient,
+) -> None:
+    create = models.CreateAliasOperation(
+        create_alias=models.CreateAlias(collection_name=NAME, alias_name="shelf")
+    )
+    rename = models.RenameAliasOperation(
+        rename_alias=models.RenameAlias(old_alias_name="shelf", new_alias_name=ALIAS)
+    )
     delete = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=ALIAS))
     await client.update_collection_aliases([create])
     await client.upsert("shelf", [point(1)], wait=True)
     assert (await client.count("shelf")).count == len(DENSE)
     await client.update_collection_aliases([rename])
-    assert [alias.alias_name for alias in (await client.get_collection_aliases(NAME)).aliases] == [ALIAS]
-    assert [(alias.alias_name, alias.collection_name) for alias in (await client.get_aliases()).aliases] == [
-        (ALIAS, NAME)
+    assert [alias.alias_name for alias in (await client.get_collection_aliases(NAME)).aliases] == [
+        ALIAS
     ]
+    assert [
+        (alias.alias_name, alias.collection_name) for alias in (await client.get_aliases()).aliases
+    ] == [(ALIAS, NAME)]
     assert await client.collection_exists(ALIAS)
     await client.update_collection_aliases([delete])
     assert not await client.collection_exists(ALIAS)
 
 
 async def test_an_alias_goes_with_its_collection(client: AsyncQdrantClient) -> None:
-    create = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=NAME, alias_name="shelf"))
+    create = models.CreateAliasOperation(
+        create_alias=models.CreateAlias(collection_name=NAME, alias_name="shelf")
+    )
     await client.update_collection_aliases([create])
     await client.delete_collection(NAME)
     assert (await client.get_aliases()).aliases == []
@@ -430,7 +542,9 @@ async def test_an_alias_goes_with_its_collection(client: AsyncQdrantClient) -> N
 
 async def test_an_alias_needs_a_collection_and_a_free_name(client: AsyncQdrantClient) -> None:
     for target, alias in (("nowhere", "shelf"), (NAME, NAME)):
-        create = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=target, alias_name=alias))
+        create = models.CreateAliasOperation(
+            create_alias=models.CreateAlias(collection_name=target, alias_name=alias)
+        )
         with pytest.raises(REFUSED):
             await client.update_collection_aliases([create])
     assert (await client.get_aliases()).aliases == []

@@ -77,7 +77,9 @@ async def test_vectors_have_unit_length_and_the_probed_dimension(client: TeiClie
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
-async def test_a_text_has_the_same_vector_alone_and_among_others_in_any_order(client: TeiClient) -> None:
+async def test_a_text_has_the_same_vector_alone_and_among_others_in_any_order(
+    client: TeiClient,
+) -> None:
     texts = [" ".join(["word", str(number)] * (1 + number % 7)) for number in range(20)]
     together = await client.embed(texts)
     backwards = await client.embed(texts[::-1])
@@ -106,9 +108,14 @@ async def test_a_text_above_the_window_is_rejected_and_never_truncated(
 
 
 async def test_of_a_query_above_the_window_its_beginning_counts(client: TeiClient) -> None:
-    long, beginning = await client.embed_query("word " * 600), await client.embed_query("word " * 590)
+    long, beginning = (
+        await client.embed_query("word " * 600),
+        await client.embed_query("word " * 590),
+    )
     np.testing.assert_allclose(long, beginning, atol=1e-5)
-    np.testing.assert_allclose(await client.embed_query("short"), (await client.embed(["short"]))[0], atol=1e-5)
+    np.testing.assert_allclose(
+        await client.embed_query("short"), (await client.embed(["short"]))[0], atol=1e-5
+    )
 
 
 async def test_too_many_texts_are_rejected(client: TeiClient) -> None:
@@ -145,30 +152,42 @@ async def test_a_wrong_key_is_a_dependency_fault(server: Server) -> None:
 
 @pytest.mark.own_server("tei")
 async def test_inputs_above_the_permits_are_back_pressure(client: TeiClient) -> None:
-    requests = [client.embed([f"text {index} of {number}" for index in range(30)]) for number in range(4)]
+    requests = [
+        client.embed([f"text {index} of {number}" for index in range(30)]) for number in range(4)
+    ]
     results = await asyncio.gather(*requests, return_exceptions=True)
     kinds = {type(result) for result in results}
     assert kinds == {np.ndarray, TeiOverloadedError}
 
 
-async def test_the_batcher_stays_within_the_permits_and_isolates_bad_documents(client: TeiClient) -> None:
+async def test_the_batcher_stays_within_the_permits_and_isolates_bad_documents(
+    client: TeiClient,
+) -> None:
     calls: list[EmbeddingCall] = []
     capacity = capacity_of(await client.info(), max_requests=80)
     common = shared_of(await client.probe(), calls.append)
     documents = [[f"chunk {index} of page {number}" for index in range(7)] for number in range(12)]
     documents[3][5] = ""
     documents[8][0] = "word " * 600
-    async with one_server(client, capacity, common) as servers, EmbeddingBatcher(servers) as batcher:
+    async with (
+        one_server(client, capacity, common) as servers,
+        EmbeddingBatcher(servers) as batcher,
+    ):
         results = await asyncio.gather(
             *(batcher.embed([TextInput(text, 9) for text in texts]) for texts in documents),
             return_exceptions=True,
         )
-    failed = {number: result for number, result in enumerate(results) if isinstance(result, Exception)}
+    failed = {
+        number: result for number, result in enumerate(results) if isinstance(result, Exception)
+    }
     assert {number: type(error) for number, error in failed.items()} == {
         3: InputRejectedError,
         8: InputRejectedError,
     }
-    assert all(isinstance(error, RejectedError) and error.code == "tei_rejected" for error in failed.values())
+    assert all(
+        isinstance(error, RejectedError) and error.code == "tei_rejected"
+        for error in failed.values()
+    )
     assert not any(isinstance(call.error, DependencyError) for call in calls)
     expected = await client.embed(documents[0])
     np.testing.assert_allclose(results[0], expected, atol=1e-5)  # type: ignore[arg-type]

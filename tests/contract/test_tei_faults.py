@@ -51,7 +51,10 @@ class Rig:
     async def batcher(self, capacity: Capacity | None = None) -> AsyncIterator[EmbeddingBatcher]:
         capacity = capacity or capacity_of(await self.client.info(), max_requests=80)
         common = shared_of(DIMENSION, self.calls.append, Backoff(initial_s=0.01, cap_s=0.1))
-        async with one_server(self.client, capacity, common) as servers, EmbeddingBatcher(servers) as batcher:
+        async with (
+            one_server(self.client, capacity, common) as servers,
+            EmbeddingBatcher(servers) as batcher,
+        ):
             yield batcher
             await wait_until(lambda: not in_use(servers), description="all permits given back")
 
@@ -76,7 +79,9 @@ def check(result: Vectors | BaseException, texts: list[str]) -> None:
 
 
 @asynccontextmanager
-async def against(settings: StandInSettings = SETTINGS, timeout_s: float = 5.0) -> AsyncIterator[Rig]:
+async def against(
+    settings: StandInSettings = SETTINGS, timeout_s: float = 5.0
+) -> AsyncIterator[Rig]:
     async with TeiStandIn(settings) as tei, aiohttp.ClientSession() as session:
         yield Rig(tei, session, timeout_s)
 
@@ -87,7 +92,9 @@ async def rig() -> AsyncIterator[Rig]:
         yield rig
 
 
-@pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.HANG], ids=lambda f: f.name)
+@pytest.mark.parametrize(
+    "fault", [fault for fault in Fault if fault is not Fault.HANG], ids=lambda f: f.name
+)
 async def test_a_fault_is_named_and_the_next_request_succeeds(rig: Rig, fault: Fault) -> None:
     rig.tei.fail(fault)
     with pytest.raises(MillstreamError) as caught:
@@ -101,7 +108,9 @@ async def test_a_server_that_does_not_answer_costs_the_timeout_and_no_more() -> 
         rig.tei.fail(Fault.HANG)
         with pytest.raises(DependencyError, match=r"no answer to /embed within 0\.05 s"):
             await rig.client.embed(["a"])
-        await wait_until(lambda: rig.tei.counts.abandoned == 1, description="the connection is given up")
+        await wait_until(
+            lambda: rig.tei.counts.abandoned == 1, description="the connection is given up"
+        )
 
 
 async def test_a_server_that_is_not_there_is_a_dependency_fault_until_it_is_back(rig: Rig) -> None:
@@ -122,22 +131,30 @@ async def test_a_server_that_is_not_well_or_not_tei_is_a_dependency_fault(rig: R
             await TeiClient(session, f"{rig.tei.url}/nothing").info()
 
 
-@pytest.mark.parametrize("fault", [Fault.REJECTED, Fault.BACKEND, Fault.RESET, Fault.NULL], ids=lambda f: f.name)
+@pytest.mark.parametrize(
+    "fault", [Fault.REJECTED, Fault.BACKEND, Fault.RESET, Fault.NULL], ids=lambda f: f.name
+)
 @pytest.mark.parametrize("version", ["1.9.3", "1.8.3"])
 async def test_one_bad_text_fails_its_document_and_no_other(fault: Fault, version: str) -> None:
     async with against(StandInSettings(dimension=DIMENSION, version=version)) as rig:
         documents = pages(count=6, chunks=9)
         rig.tei.break_on(lambda text: text == "chunk 4 of page 2", fault)
         results = await rig.embed(*documents)
-    assert type(results.pop(2)) is (InputRejectedError if fault is Fault.REJECTED else BreakingTextError)
+    assert type(results.pop(2)) is (
+        InputRejectedError if fault is Fault.REJECTED else BreakingTextError
+    )
     for result, texts in zip(results, documents[:2] + documents[3:], strict=True):
         check(result, texts)
 
 
 @pytest.mark.parametrize(
-    "fault", [Fault.UNAVAILABLE, Fault.RESET, Fault.NULL, Fault.WRONG_DIMENSION], ids=lambda fault: fault.name
+    "fault",
+    [Fault.UNAVAILABLE, Fault.RESET, Fault.NULL, Fault.WRONG_DIMENSION],
+    ids=lambda fault: fault.name,
 )
-async def test_an_outage_costs_documents_no_attempt_and_ends_with_it(rig: Rig, fault: Fault) -> None:
+async def test_an_outage_costs_documents_no_attempt_and_ends_with_it(
+    rig: Rig, fault: Fault
+) -> None:
     documents = pages(count=3, chunks=4)
     rig.tei.fail_always(fault)
     for result in await rig.embed(*documents):
@@ -163,10 +180,16 @@ async def test_garbage_in_a_tenth_of_the_answers_never_becomes_a_vector(rig: Rig
 
 
 @pytest.mark.parametrize(
-    ("version", "permits", "expected_peak"), [("1.9.3", 100, 90), ("1.8.3", 4, 4)], ids=["1.9", "1.8"]
+    ("version", "permits", "expected_peak"),
+    [("1.9.3", 100, 90), ("1.8.3", 4, 4)],
+    ids=["1.9", "1.8"],
 )
-async def test_a_batcher_alone_never_meets_back_pressure(version: str, permits: int, expected_peak: int) -> None:
-    settings = StandInSettings(dimension=DIMENSION, version=version, max_concurrent_requests=permits, latency_s=0.005)
+async def test_a_batcher_alone_never_meets_back_pressure(
+    version: str, permits: int, expected_peak: int
+) -> None:
+    settings = StandInSettings(
+        dimension=DIMENSION, version=version, max_concurrent_requests=permits, latency_s=0.005
+    )
     async with against(settings) as rig:
         documents = pages(count=40, chunks=11)
         for result, texts in zip(await rig.embed(*documents), documents, strict=True):
@@ -204,16 +227,24 @@ async def test_small_documents_share_a_request(rig: Rig) -> None:
     assert 0 < rig.calls[0].duration_s < 5
 
 
-async def test_a_cancelled_document_frees_the_server_and_leaves_other_vectors_alone(rig: Rig) -> None:
+async def test_a_cancelled_document_frees_the_server_and_leaves_other_vectors_alone(
+    rig: Rig,
+) -> None:
     rig.tei.hold()
     big, small = pages(count=2, chunks=64)
     async with rig.batcher() as batcher:
         leaving = asyncio.create_task(batcher.embed(inputs(big)))
-        await wait_until(lambda: rig.tei.in_flight == 2, description="two requests of the first document")
+        await wait_until(
+            lambda: rig.tei.in_flight == 2, description="two requests of the first document"
+        )
         staying = asyncio.create_task(batcher.embed(inputs(small)))
-        await wait_until(lambda: rig.tei.in_flight == 4, description="two requests of the second document")
+        await wait_until(
+            lambda: rig.tei.in_flight == 4, description="two requests of the second document"
+        )
         leaving.cancel()
-        await wait_until(lambda: rig.tei.counts.abandoned == 2, description="its requests are given up")
+        await wait_until(
+            lambda: rig.tei.counts.abandoned == 2, description="its requests are given up"
+        )
         rig.tei.release()
         check(await staying, small)
     assert rig.tei.counts.permits == 0

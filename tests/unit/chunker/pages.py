@@ -16,4 +16,6 @@ class SamplePage(NamedTuple):
 def sample_pages() -> list[SamplePage]:
     with gzip.open(FILE, "rt", encoding="utf-8") as lines:
         documents = [json.loads(line) for line in lines]
-    return [SamplePage(document["metadata"]["title"], document["markdown"]) for document in documents]
+    return [
+        SamplePage(document["metadata"]["title"], document["markdown"]) for document in documents
+    ]

@@ -19,7 +19,16 @@ async def test_a_target_with_settings_of_its_own_gets_its_own_chunks_and_fingerp
     usual, short = await splitters.of(target()), await splitters.of(target(max_chunk_tokens=128))
     assert max(chunk.tokens for chunk in short.splitter.split(TEXT, "")) <= 128
     assert len(short.splitter.split(TEXT, "")) > len(usual.splitter.split(TEXT, ""))
-    assert len({usual.fingerprint(target()), usual.fingerprint(target("h")), short.fingerprint(target())}) == 3
+    assert (
+        len(
+            {
+                usual.fingerprint(target()),
+                usual.fingerprint(target("h")),
+                short.fingerprint(target()),
+            }
+        )
+        == 3
+    )
 
 
 async def test_targets_with_the_same_settings_share_what_was_made_for_them() -> None:
@@ -27,8 +36,10 @@ async def test_targets_with_the_same_settings_share_what_was_made_for_them() -> 
     assert await splitters.of(target(max_chunk_tokens=128)) is await splitters.of(target("h"))
 
 
-async def test_settings_of_a_target_that_leave_no_room_wait_for_a_person_those_of_the_chunker_stop_it() -> None:
+async def test_target_settings_without_room_wait_and_such_chunker_settings_stop_it() -> None:
     with pytest.raises(DependencyError, match="WEBHOOK_CHUNK_OVERLAP_TOKENS"):
-        await TargetSplitters(ChunkerSettings()).of(target(max_chunk_tokens=64, chunk_overlap_tokens=60))
+        await TargetSplitters(ChunkerSettings()).of(
+            target(max_chunk_tokens=64, chunk_overlap_tokens=60)
+        )
     with pytest.raises(ConfigurationError):
         TargetSplitters(ChunkerSettings(max_chunk_tokens=64, chunk_overlap_tokens=60))

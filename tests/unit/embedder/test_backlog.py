@@ -37,7 +37,9 @@ async def test_every_text_is_taken_once(documents: list[int], turn: int, count: 
     while texts := backlog.take(count, turn):
         assert len(texts) == min(count, total - taken.total())
         taken.update(wanted.input.text for wanted in texts)
-    expected = {f"{number} {index}": 1 for number, size in enumerate(documents) for index in range(size)}
+    expected = {
+        f"{number} {index}": 1 for number, size in enumerate(documents) for index in range(size)
+    }
     assert taken == expected
 
 

@@ -21,7 +21,9 @@ from tests.support.tei_stand_in import vectors_of
 from tests.support.waiting import wait_until
 from tests.unit.embedder.sending.fake_tei import DIMENSION, FakeTei
 
-CAPACITY = Capacity(request=RequestLimits(max_inputs=4, max_tokens=1000), inputs_in_flight=12, requests_in_flight=2)
+CAPACITY = Capacity(
+    request=RequestLimits(max_inputs=4, max_tokens=1000), inputs_in_flight=12, requests_in_flight=2
+)
 
 
 class Rig:
@@ -29,7 +31,9 @@ class Rig:
 
     def __init__(self, capacity: Capacity = CAPACITY, linger_s: float = 0.003) -> None:
         self.tei = FakeTei()
-        self.servers = one_server(self.tei, capacity, shared_of(DIMENSION, backoff=Backoff(initial_s=0.0)))
+        self.servers = one_server(
+            self.tei, capacity, shared_of(DIMENSION, backoff=Backoff(initial_s=0.0))
+        )
         self.permits = self.servers.permits[0]
         self.batcher = EmbeddingBatcher(self.servers, linger_s=linger_s)
 
@@ -38,7 +42,9 @@ class Rig:
         return asyncio.create_task(self.batcher.embed([TextInput(text, 5) for text in texts], lane))
 
     async def started(self, requests: int) -> None:
-        await wait_until(lambda: len(self.tei.in_flight) == requests, description=f"{requests} requests")
+        await wait_until(
+            lambda: len(self.tei.in_flight) == requests, description=f"{requests} requests"
+        )
 
 
 @asynccontextmanager
@@ -72,7 +78,10 @@ async def test_documents_share_a_request_and_each_gets_its_own_vectors(rig: Rig)
 async def test_a_document_that_comes_within_the_linger_shares_the_request() -> None:
     async with running(linger_s=0.2) as rig:
         first = rig.start("a")
-        await wait_until(lambda: len(rig.batcher._backlogs[Lane.NORMAL]) == 1, description="the first document waits")
+        await wait_until(
+            lambda: len(rig.batcher._backlogs[Lane.NORMAL]) == 1,
+            description="the first document waits",
+        )
         second = rig.start("b")
         await asyncio.gather(first, second)
     assert rig.tei.batches == [["a", "b"]]
@@ -136,8 +145,13 @@ async def test_a_document_without_texts_has_no_vectors(rig: Rig) -> None:
     st.lists(st.lists(st.sampled_from(["good", "good", "good", "bad"]), max_size=12), max_size=12),
     st.sampled_from(Lane),
 )
-async def test_a_bad_text_fails_its_own_document_and_no_other(kinds: list[list[str]], lane: Lane) -> None:
-    documents = [[f"{kind} {number}.{index}" for index, kind in enumerate(kinds)] for number, kinds in enumerate(kinds)]
+async def test_a_bad_text_fails_its_own_document_and_no_other(
+    kinds: list[list[str]], lane: Lane
+) -> None:
+    documents = [
+        [f"{kind} {number}.{index}" for index, kind in enumerate(kinds)]
+        for number, kinds in enumerate(kinds)
+    ]
     async with running() as rig:
         tasks = [rig.start(*texts, lane=lane) for texts in documents]
         results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -152,7 +166,9 @@ async def test_a_bad_text_fails_its_own_document_and_no_other(kinds: list[list[s
     assert rig.tei.peak_requests <= CAPACITY.requests_in_flight
 
 
-async def test_a_dependency_fault_fails_the_documents_concerned_and_later_ones_succeed(rig: Rig) -> None:
+async def test_a_dependency_fault_fails_the_documents_concerned_and_later_ones_succeed(
+    rig: Rig,
+) -> None:
     rig.tei.go_down()
     results = await asyncio.gather(rig.start("a"), rig.start("b"), return_exceptions=True)
     assert [type(result) for result in results] == [DependencyError] * 2
@@ -175,7 +191,9 @@ async def test_a_document_that_fails_sends_no_more_texts(rig: Rig) -> None:
     assert sum(map(len, rig.tei.batches)) < len(texts)
 
 
-async def test_cancelling_a_document_leaves_its_neighbour_in_the_same_request_alone(rig: Rig) -> None:
+async def test_cancelling_a_document_leaves_its_neighbour_in_the_same_request_alone(
+    rig: Rig,
+) -> None:
     rig.tei.gate.clear()
     leaving, staying = rig.start("a", "b"), rig.start("c")
     await rig.started(1)
@@ -203,7 +221,9 @@ async def test_cancelling_a_document_withdraws_requests_that_are_its_own_and_tex
 
 
 @pytest.mark.parametrize(("lane", "overtaken_by"), [(Lane.HIGH, 1), (Lane.LOW, SORTED_REQUESTS)])
-async def test_a_small_document_overtakes_a_big_one(rig: Rig, lane: Lane, overtaken_by: int) -> None:
+async def test_a_small_document_overtakes_a_big_one(
+    rig: Rig, lane: Lane, overtaken_by: int
+) -> None:
     """In its lane what is not sorted yet; in a lower one all that is not in flight."""
     rig.tei.gate.clear()
     bulk = rig.start(*(f"bulk {index}" for index in range(400)), lane=Lane.LOW)
@@ -219,7 +239,9 @@ async def test_a_small_document_overtakes_a_big_one(rig: Rig, lane: Lane, overta
 async def test_a_flood_of_the_high_lane_leaves_some_to_the_low_one() -> None:
     async with running(CAPACITY) as rig:
         rig.tei.gate.clear()
-        floods = [rig.start(*(f"{lane} {index}" for index in range(400)), lane=lane) for lane in Lane]
+        floods = [
+            rig.start(*(f"{lane} {index}" for index in range(400)), lane=lane) for lane in Lane
+        ]
         await rig.started(2)
         rig.tei.gate.set()
         await floods[0]
@@ -281,7 +303,10 @@ async def test_a_document_that_gets_answers_is_within_its_time_limit() -> None:
 
         document = asyncio.create_task(embed())
         for request in range(10):
-            await wait_until(lambda n=request: len(rig.tei.batches) == n + 1, description="it is sent")  # type: ignore[misc]
+            await wait_until(
+                lambda n=request: len(rig.tei.batches) == n + 1,  # type: ignore[misc]
+                description="it is sent",
+            )
             await asyncio.sleep(0.05)
             rig.tei.gate.set()
             rig.tei.gate.clear()
@@ -319,7 +344,9 @@ async def test_a_text_that_is_in_flight_already_is_not_sent_again(rig: Rig) -> N
 
 
 @pytest.mark.parametrize("is_sent", [True, False])
-async def test_a_document_that_leaves_takes_no_text_from_the_others(rig: Rig, is_sent: bool) -> None:
+async def test_a_document_that_leaves_takes_no_text_from_the_others(
+    rig: Rig, is_sent: bool
+) -> None:
     rig.tei.gate.clear()
     busy = rig.start(*(f"busy {index}" for index in range(4)))
     await rig.started(1)
@@ -337,7 +364,9 @@ async def test_a_document_that_leaves_takes_no_text_from_the_others(rig: Rig, is
     await busy
 
 
-async def test_a_text_can_be_sent_again_after_all_documents_that_wanted_it_have_left(rig: Rig) -> None:
+async def test_a_text_can_be_sent_again_after_all_documents_that_wanted_it_have_left(
+    rig: Rig,
+) -> None:
     rig.tei.gate.clear()
     leaving = rig.start("menu")
     await rig.started(1)
@@ -350,5 +379,7 @@ async def test_a_text_can_be_sent_again_after_all_documents_that_wanted_it_have_
 
 
 async def test_a_refused_text_fails_all_documents_that_have_it_and_only_those(rig: Rig) -> None:
-    results = await asyncio.gather(rig.start("bad", "a"), rig.start("bad", "b"), rig.start("c"), return_exceptions=True)
+    results = await asyncio.gather(
+        rig.start("bad", "a"), rig.start("bad", "b"), rig.start("c"), return_exceptions=True
+    )
     assert [isinstance(result, RejectedError) for result in results] == [True, True, False]

@@ -1,4 +1,4 @@
-"""An embedder opens the model of each target once, and refuses those that are not for its chunks."""
+"""An embedder opens the model of each target once, and refuses one that does not fit its chunks."""
 
 import asyncio
 from typing import cast
@@ -23,7 +23,9 @@ class Rig:
     def __init__(self) -> None:
         self.opened: list[str] = []
         self.unavailable: set[str] = set()
-        self.models = Models(self._open, TeiSettings(tei_url="http://default:80"), ChunkerSettings())
+        self.models = Models(
+            self._open, TeiSettings(tei_url="http://default:80"), ChunkerSettings()
+        )
 
     async def _open(self, tei: TeiSettings, shape: ChunkShape) -> Model:
         await asyncio.sleep(0)  # so that two may come at once
@@ -31,25 +33,37 @@ class Rig:
             raise DependencyError("tei", "unavailable")
         self.opened.append(tei.tei_url)
         info = TeiInfo(
-            model_id=tei.tei_url, version="1.9.0", max_input_length=512, max_batch_tokens=1, max_client_batch_size=1,
+            model_id=tei.tei_url,
+            version="1.9.0",
+            max_input_length=512,
+            max_batch_tokens=1,
+            max_client_batch_size=1,
             max_concurrent_requests=1,
-        )  # fmt: skip
+        )
         served = Served(info=info, dimension=8, probe_ids=PROBE_IDS)
         return Model(served=served, vectors=cast("VectorSource", None), shapes={shape})
 
 
 def target(tei_url: str | None = None, max_chunk_tokens: int | None = None) -> Target:
     return Target(
-        target="docs_1", collection="docs", generation="g", tei_url=tei_url, max_chunk_tokens=max_chunk_tokens
+        target="docs_1",
+        collection="docs",
+        generation="g",
+        tei_url=tei_url,
+        max_chunk_tokens=max_chunk_tokens,
     )
 
 
 async def test_targets_on_the_same_servers_share_one_model_however_many_come_at_once() -> None:
     rig = Rig()
     default = await rig.models.open_default()
-    own = await asyncio.gather(*(rig.models.of(target("http://b:80,http://a:80", n)) for n in (128, 256, None)))
+    own = await asyncio.gather(
+        *(rig.models.of(target("http://b:80,http://a:80", n)) for n in (128, 256, None))
+    )
     assert own[0] is own[1] is own[2] is await rig.models.of(target("http://a:80,http://b:80"))
-    assert await rig.models.of(target()) is await rig.models.of(target("http://default:80")) is default
+    assert (
+        await rig.models.of(target()) is await rig.models.of(target("http://default:80")) is default
+    )
     assert rig.opened == ["http://default:80", "http://b:80,http://a:80"]
     assert {shape.max_tokens for shape in own[0].shapes} == {128, 256}
 

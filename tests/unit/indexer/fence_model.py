@@ -1,8 +1,10 @@
-"""A random model of the version fence: the real `Fence` and `Scrubber` over a registry and a store in memory.
+"""A random model of the version fence: the real `Fence` and `Scrubber` over a registry and a store
+in memory.
 
-One document is sent several times. Copies of its versions run step by step in random order; they are killed and
-delivered again, paused while another consumer takes over, released twice, upserts that timed out are applied later,
-and a scrubber goes over the points all the time. When all is quiet, only the last accepted action may be visible.
+One document is sent several times. Copies of its versions run step by step in random order; they
+are killed and delivered again, paused while another consumer takes over, released twice, upserts
+that timed out are applied later, and a scrubber goes over the points all the time. When all is
+quiet, only the last accepted action may be visible.
 """
 
 import random
@@ -61,7 +63,11 @@ class World:
 
     async def mark_unchanged(self, version: int, content: str) -> bool:
         await Step()
-        is_same = self.decision is not None and self.decision.live_version is not None and self.content == content
+        is_same = (
+            self.decision is not None
+            and self.decision.live_version is not None
+            and self.content == content
+        )
         if not is_same or self.decision is None or self.decision.fence >= version:
             return False
         self.decision = Decided(version, self.decision.live_version)
@@ -77,14 +83,22 @@ class World:
         for registration in registrations:
             version = registration.version
             live = version if registration.is_live else None
-            if self.decision is None or self.decision.fence < version or self.decision == Decided(version, live):
+            if (
+                self.decision is None
+                or self.decision.fence < version
+                or self.decision == Decided(version, live)
+            ):
                 self.decision = Decided(version, live)
                 self.content = registration.url
                 won.add(DOCUMENT)
         return won
 
     async def upsert(self, _target: str, points: Sequence[PointStruct]) -> dict[str, RejectedError]:
-        keys = [(p.payload["version"], p.payload["text"], p.payload["chunk_index"]) for p in points if p.payload]
+        keys = [
+            (p.payload["version"], p.payload["text"], p.payload["chunk_index"])
+            for p in points
+            if p.payload
+        ]
         for part in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
             await Step()
             if self.rng.random() < self.faults.late_upsert:
@@ -96,7 +110,11 @@ class World:
     async def delete_older(self, _target: str, documents: Sequence[StoredDocument]) -> None:
         await Step()
         for d in documents:
-            self.points = {p for p in self.points if p[0] > d.version or (p[0] == d.version and p[2] < d.chunks)}
+            self.points = {
+                p
+                for p in self.points
+                if p[0] > d.version or (p[0] == d.version and p[2] < d.chunks)
+            }
 
     async def delete_version(self, _target: str, versions: Sequence[StoredVersion]) -> None:
         await Step()
@@ -104,13 +122,18 @@ class World:
 
     async def delete_up_to(self, _target: str, versions: Sequence[StoredVersion]) -> None:
         await Step()
-        self.points = {p for p in self.points if p[0] > max((v.version for v in versions), default=0)}
+        self.points = {
+            p for p in self.points if p[0] > max((v.version for v in versions), default=0)
+        }
 
     async def page(self, _target: str, after: Point | None, _limit: int) -> StoredPage:
         """One point, so that much may happen in a pass."""
         await Step()
         points = sorted(point for point in self.points if after is None or point >= after)
-        return StoredPage([StoredPoint(p, DOCUMENT, p[0]) for p in points[:1]], points[1] if len(points) > 1 else None)
+        return StoredPage(
+            [StoredPoint(p, DOCUMENT, p[0]) for p in points[:1]],
+            points[1] if len(points) > 1 else None,
+        )
 
     async def delete_points(self, _target: str, ids: Sequence[Any]) -> None:
         await Step()
@@ -150,7 +173,9 @@ class Scrubbing:
 class Copy:
     """One run of one version through the pipeline, resumed a step at a time."""
 
-    def __init__(self, world: World, fence: Any, version: int, content: str, *, is_redelivered: bool = False) -> None:
+    def __init__(
+        self, world: World, fence: Any, version: int, content: str, *, is_redelivered: bool = False
+    ) -> None:
         self.world, self.fence, self.version, self.content = world, fence, version, content
         self._run: Coroutine[Any, Any, None] = self._process(is_redelivered=is_redelivered)
 
@@ -173,7 +198,11 @@ class Copy:
         if is_redelivered and self.version in self.world.ended:
             return
         is_index = self.content != DELETE
-        if is_index and not is_redelivered and await self.world.mark_unchanged(self.version, self.content):
+        if (
+            is_index
+            and not is_redelivered
+            and await self.world.mark_unchanged(self.version, self.content)
+        ):
             self.world.ended.add(self.version)
             return
         while True:
@@ -187,11 +216,16 @@ class Copy:
     def _candidate(self) -> Candidate:
         is_live = self.content != DELETE
         registration = Registration(
-            document_id=DOCUMENT, version=self.version, is_live=is_live, url=self.content if is_live else ""
+            document_id=DOCUMENT,
+            version=self.version,
+            is_live=is_live,
+            url=self.content if is_live else "",
         )
         points = [
             PointStruct(
-                id=chunk, vector={}, payload={"version": self.version, "text": self.content, "chunk_index": chunk}
+                id=chunk,
+                vector={},
+                payload={"version": self.version, "text": self.content, "chunk_index": chunk},
             )
             for chunk in range(CHUNKS[self.content] if is_live else 0)
         ]
@@ -199,13 +233,16 @@ class Copy:
 
 
 def run(seed: int, sequence: str, faults: Faults, make_fence: MakeFence = Fence) -> World:
-    """One random run of `sequence`, for example "AB-A", to its quiet end, and a last pass of the scrubber."""
+    """One random run of `sequence`, for example "AB-A", to its quiet end, and a last pass of the
+    scrubber.
+    """
     rng = random.Random(seed)
     world = World(rng, faults)
     fence = make_fence(world, world)
     scrubbing = Scrubbing(world)
     starts = sorted(
-        (i * rng.choice([0, 3, 8, 30]), version, c) for i, (version, c) in enumerate(enumerate(sequence, 1))
+        (i * rng.choice([0, 3, 8, 30]), version, c)
+        for i, (version, c) in enumerate(enumerate(sequence, 1))
     )
     waiting = [(at, Copy(world, fence, version, content)) for at, version, content in starts]
     live: list[Copy] = []

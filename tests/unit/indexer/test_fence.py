@@ -24,9 +24,14 @@ class PickyWorld(World):
 
 
 def candidate(version: int, content: str = "A") -> Candidate:
-    points = [PointStruct(id=1, vector={}, payload={"version": version, "text": content, "chunk_index": 0})]
+    points = [
+        PointStruct(
+            id=1, vector={}, payload={"version": version, "text": content, "chunk_index": 0}
+        )
+    ]
     return Candidate(
-        registration=Registration(document_id=DOCUMENT, version=version, is_live=True, url=content), points=points
+        registration=Registration(document_id=DOCUMENT, version=version, is_live=True, url=content),
+        points=points,
     )
 
 

@@ -22,10 +22,17 @@ def test_dot_products_with_idf_are_the_scores_of_brute_force_bm25() -> None:
     oracle = Oracle(texts, k1=1.5, b=0.75)
     encoder = KeywordEncoder(KeywordParameters(avg_len=oracle.avgdl))
     documents = [as_dict(encoder.encode_document(text)) for text in texts]
-    for query in ("close the event loop", "thread lock acquire thread", "header of an HTTP response"):
+    for query in (
+        "close the event loop",
+        "thread lock acquire thread",
+        "header of an HTTP response",
+    ):
         weights = as_dict(encoder.encode_query(query))
         scores = [
-            sum(count * oracle.idf.get(term, 0.0) * document.get(term, 0.0) for term, count in weights.items())
+            sum(
+                count * oracle.idf.get(term, 0.0) * document.get(term, 0.0)
+                for term, count in weights.items()
+            )
             for document in documents
         ]
         assert scores == pytest.approx(oracle.scores(query), rel=1e-5)
@@ -42,7 +49,9 @@ def test_the_oracle_is_rank_bm25_but_for_the_idf() -> None:
 @given(st.lists(st.sampled_from(["fox", "foxes", "river", "boat", "jumping", "the"]), max_size=400))
 def test_a_query_vector_counts_every_repetition(words: list[str]) -> None:
     counts = as_dict(ENCODER.encode_query(" ".join(words)))
-    assert counts == {term: words.count(word) for word, term in _STEMS.items() if word in words} | _fox_count(words)
+    assert counts == {
+        term: words.count(word) for word, term in _STEMS.items() if word in words
+    } | _fox_count(words)
 
 
 _STEMS = {word: ENCODER.encode_query(word).indices[0] for word in ("river", "boat", "jumping")}
@@ -54,7 +63,10 @@ def _fox_count(words: list[str]) -> dict[int, int]:
 
 
 def test_a_term_weighs_more_in_a_shorter_document() -> None:
-    short, long = ENCODER.encode_document("fox"), ENCODER.encode_document("fox " + "river boat " * 200)
+    short, long = (
+        ENCODER.encode_document("fox"),
+        ENCODER.encode_document("fox " + "river boat " * 200),
+    )
     term = short.indices[0]
     assert as_dict(short)[term] == pytest.approx(2.5 / (1 + 1.5 * (0.25 + 0.75 / 100)))
     assert as_dict(long)[term] == pytest.approx(2.5 / (1 + 1.5 * (0.25 + 0.75 * 401 / 100)))
@@ -80,13 +92,19 @@ def test_a_word_is_found_inside_a_run_of_script_without_spaces(query: str, page:
 
 
 def test_a_script_without_spaces_does_not_change_the_words_beside_it() -> None:
-    assert set(ENCODER.encode_query("FastAPI").indices) <= set(ENCODER.encode_query("FastAPI入門").indices)
+    assert set(ENCODER.encode_query("FastAPI").indices) <= set(
+        ENCODER.encode_query("FastAPI入門").indices
+    )
 
 
 @pytest.mark.parametrize(
     ("query", "text", "marked"),
     [
-        ("jump foxes", "A fox jumped; the Foxes' jumping_rope.", ["fox", "jumped", "Foxes", "jumping"]),
+        (
+            "jump foxes",
+            "A fox jumped; the Foxes' jumping_rope.",
+            ["fox", "jumped", "Foxes", "jumping"],
+        ),
         ("the of", "the state of the art", []),
         ("HTTP 404", "An HTTP/1.1 404 answer", ["HTTP", "404"]),
         ("依存性注入", "これは依存性注入です", ["依存性注入"]),
@@ -97,7 +115,9 @@ def test_a_script_without_spaces_does_not_change_the_words_beside_it() -> None:
         ("", "nothing", []),
     ],
 )
-def test_highlights_mark_the_words_that_share_a_stem_with_the_query(query: str, text: str, marked: list[str]) -> None:
+def test_highlights_mark_the_words_that_share_a_stem_with_the_query(
+    query: str, text: str, marked: list[str]
+) -> None:
     spans = ENCODER.highlight(text, ENCODER.encode_query(query))
     assert [text[start:end] for start, end in spans] == marked
 
@@ -108,4 +128,6 @@ def test_any_text_can_be_encoded_and_marked(text: str) -> None:
     assert all(value >= 1 and math.isfinite(value) for value in query.values)
     spans = ENCODER.highlight(text, query)
     ends = [0, *(end for _, end in spans)]
-    assert all(end <= start < stop <= len(text) for end, (start, stop) in zip(ends, spans, strict=False))
+    assert all(
+        end <= start < stop <= len(text) for end, (start, stop) in zip(ends, spans, strict=False)
+    )

@@ -1,4 +1,6 @@
-"""What the embedded stack says and writes: exit statuses, URLs without credentials, shell assignments."""
+"""What the embedded stack says and writes: exit statuses, URLs without credentials, shell
+assignments.
+"""
 
 import shlex
 import signal
@@ -23,7 +25,9 @@ def test_an_exit_status_is_told_as_a_number_or_as_a_signal() -> None:
 
 
 @given(st.dictionaries(NAMES, VALUES))
-def test_assignments_give_back_every_value_when_words_are_split_as_a_shell_does(environment: dict[str, str]) -> None:
+def test_assignments_give_back_every_value_when_words_are_split_as_a_shell_does(
+    environment: dict[str, str],
+) -> None:
     words = shlex.split(shell_assignments(environment))
 
     assert dict(word.split("=", 1) for word in words) == environment
@@ -33,7 +37,10 @@ def test_assignments_give_back_every_value_when_words_are_split_as_a_shell_does(
     ("url", "shown"),
     [
         ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
-        ("postgresql://app:geheim@db:5432/millstream?password=geheim", "postgresql://db:5432/millstream"),
+        (
+            "postgresql://app:geheim@db:5432/millstream?password=geheim",
+            "postgresql://db:5432/millstream",
+        ),
         (" http://tei:8080 ", "http://tei:8080"),
         ("http://[broken", "(not a URL)"),
     ],

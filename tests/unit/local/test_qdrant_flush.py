@@ -52,7 +52,9 @@ async def test_writers_at_the_same_time_share_one_flush(disk: Disk) -> None:
     assert disk.flushes == 1
 
 
-async def test_a_writer_that_is_still_receiving_holds_up_the_others_only_shortly(disk: Disk) -> None:
+async def test_a_writer_that_is_still_receiving_holds_up_the_others_only_shortly(
+    disk: Disk,
+) -> None:
     commits = GroupCommit(disk.flush)
     received = asyncio.Event()
     slow = asyncio.create_task(write(commits, received))
@@ -81,7 +83,9 @@ async def test_a_flush_that_fails_fails_all_waiting_writers_and_no_later_one(dis
     disk.failure = OSError("disk full")
     received = asyncio.Event()
     received.set()
-    outcomes = await asyncio.gather(*(write(commits, received) for _ in range(3)), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        *(write(commits, received) for _ in range(3)), return_exceptions=True
+    )
     assert [str(outcome) for outcome in outcomes] == ["disk full"] * 3
     disk.failure = None
     await write(commits, received)

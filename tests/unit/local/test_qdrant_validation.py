@@ -19,7 +19,9 @@ from local.qdrant.schema import check_collection, ineffective_settings, vector_s
 SCHEMA = validation.VectorSchema(dense={"dense": 2}, sparse=frozenset({"bm25"}))
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
-point_ids = st.integers(0, 2**64 - 1) | st.uuids().map(str) | st.uuids().map(lambda found: found.hex)
+point_ids = (
+    st.integers(0, 2**64 - 1) | st.uuids().map(str) | st.uuids().map(lambda found: found.hex)
+)
 
 
 def sparse(indices: list[int], values: list[float]) -> bodies.SparseVector:
@@ -53,7 +55,9 @@ def test_an_id_that_passes_is_one_the_engine_takes(point_id: Any) -> None:
     assert str(edge.Point(point_id, {}, None).id).replace("-", "") == str(point_id).replace("-", "")
 
 
-@pytest.mark.parametrize("point_id", [-1, 2**64, True, "", "1", "not-a-uuid", str(uuid.UUID(int=1)) + "0"])
+@pytest.mark.parametrize(
+    "point_id", [-1, 2**64, True, "", "1", "not-a-uuid", str(uuid.UUID(int=1)) + "0"]
+)
 def test_an_id_that_is_neither_unsigned_nor_a_uuid_is_refused(point_id: Any) -> None:
     assert not validation.is_point_id(point_id)
     assert refusal(point({}, point_id=point_id)).status == 400
@@ -94,13 +98,17 @@ def test_a_value_that_is_no_finite_float32_is_refused_at_any_place(value: float,
         ({"bm25": sparse([2**32], [1.0])}, 422, "from 0 to 4294967295"),
     ],
 )
-def test_a_vector_that_does_not_fit_is_refused_with_the_reason(vector: Any, status: int, reason: str) -> None:
+def test_a_vector_that_does_not_fit_is_refused_with_the_reason(
+    vector: Any, status: int, reason: str
+) -> None:
     error = refusal(point({"dense": [1.0, 0.0]}), point(vector))
     assert (error.status, reason in error.message) == (status, True)
 
 
 def test_a_collections_only_vector_has_no_name() -> None:
-    schema = vector_schema(decoded('{"vectors": {"size": 2, "distance": "Dot"}}', bodies.CreateCollection))
+    schema = vector_schema(
+        decoded('{"vectors": {"size": 2, "distance": "Dot"}}', bodies.CreateCollection)
+    )
     validation.check_points([point([1.0, 2.0]), point({"": [1.0, 2.0]})], schema)
 
 
@@ -120,7 +128,9 @@ def test_the_deepest_branch_of_a_payload_counts() -> None:
     assert refusal(point({}, payload)).status == 422
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a:b", "a\0b", "x" * 256, "ü" * 128])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "a\\b", "a:b", "a\0b", "x" * 256, "ü" * 128]
+)
 def test_a_name_that_is_no_directory_is_refused(name: str) -> None:
     with pytest.raises(ApiError) as caught:
         validation.check_collection_name(name)
@@ -138,7 +148,9 @@ def test_a_filter_is_refused_when_it_is_nested_too_deeply() -> None:
         for level in range(depth - 1):
             inside = bodies.Condition(nested=bodies.Nested(key="n", filter=body))
             deeper = bodies.MinShould(conditions=[inside], min_count=1)
-            body = bodies.Filter(must_not=[inside]) if level % 2 else bodies.Filter(min_should=deeper)
+            body = (
+                bodies.Filter(must_not=[inside]) if level % 2 else bodies.Filter(min_should=deeper)
+            )
         return body
 
     to_filter(filter_of(MAX_DEPTH))
@@ -245,7 +257,8 @@ def test_a_collection_without_usable_vectors_is_refused(collection: str) -> None
 
 def test_settings_that_only_tune_a_server_are_named() -> None:
     body = decoded(
-        '{"sparse_vectors": {"a": {}}, "hnsw_config": {"m": 8}, "on_disk_payload": true}', bodies.CreateCollection
+        '{"sparse_vectors": {"a": {}}, "hnsw_config": {"m": 8}, "on_disk_payload": true}',
+        bodies.CreateCollection,
     )
     check_collection(body)
     assert ineffective_settings(body) == ["hnsw_config", "on_disk_payload"]
@@ -259,7 +272,10 @@ def test_points_are_selected_by_ids_or_by_a_filter_and_not_by_both() -> None:
 
 def test_one_bad_operation_refuses_a_whole_batch() -> None:
     body = decoded(
-        '{"operations": [{"delete": {"points": [1]}}, {"upsert": {"points": [{"id": 1, "vector": {"dense": [1]}}]}}]}',
+        (
+            '{"operations": [{"delete": {"points": [1]}}, '
+            '{"upsert": {"points": [{"id": 1, "vector": {"dense": [1]}}]}}]}'
+        ),
         bodies.BatchUpdate,
     )
     with pytest.raises(ApiError, match="expected dim: 2, got 1"):

@@ -10,7 +10,9 @@ from local.tei.contract import ErrorType, TeiError
 
 lengths_of_inputs = st.lists(st.integers(1, 300), max_size=64)
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-1e6, max_value=1e6)
-vectors_of_eight = st_numpy.arrays(np.float32, st.tuples(st.integers(1, 5), st.just(8)), elements=finite)
+vectors_of_eight = st_numpy.arrays(
+    np.float32, st.tuples(st.integers(1, 5), st.just(8)), elements=finite
+)
 
 
 @given(lengths_of_inputs, st.integers(1, 4096))
@@ -20,7 +22,9 @@ def test_every_input_is_in_exactly_one_group(lengths: list[int], max_tokens: int
 
 
 @given(lengths_of_inputs, st.integers(1, 4096))
-def test_a_group_keeps_to_both_limits_unless_it_is_one_long_input(lengths: list[int], max_tokens: int) -> None:
+def test_a_group_keeps_to_both_limits_unless_it_is_one_long_input(
+    lengths: list[int], max_tokens: int
+) -> None:
     for group in pack(lengths, max_tokens):
         padded = len(group) * max(lengths[index] for index in group)
         assert len(group) <= MAX_INPUTS
@@ -61,7 +65,9 @@ def test_json_has_no_more_digits_than_a_float32_needs() -> None:
 
 def test_dimensions_are_cut_before_the_length_is_made_one() -> None:
     vectors = np.array([[3, 4, 12], [0, 2, 1]], np.float32)
-    assert finish(vectors, 2, normalize=True).tolist() == pytest.approx(np.array([[0.6, 0.8], [0, 1]]))
+    assert finish(vectors, 2, normalize=True).tolist() == pytest.approx(
+        np.array([[0.6, 0.8], [0, 1]])
+    )
     assert finish(vectors, 2, normalize=False).tolist() == [[3, 4], [0, 2]]
     assert finish(vectors, None, normalize=False).tolist() == vectors.tolist()
 

@@ -32,7 +32,9 @@ def test_each_type_of_error_has_the_status_of_tei(error_type: str, status: int) 
         ({"truncate": False}, None),
     ],
 )
-def test_truncation_is_on_unless_it_is_switched_off(options: dict[str, object], expected: Side | None) -> None:
+def test_truncation_is_on_unless_it_is_switched_off(
+    options: dict[str, object], expected: Side | None
+) -> None:
     assert msgspec.convert({"inputs": "text", **options}, EmbedRequest).truncation == expected
 
 

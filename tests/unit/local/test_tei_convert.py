@@ -10,8 +10,14 @@ from local.tei.convert import LAYERS, Weights, build_model, convert
 from local.tei.model import GRAPH_VERSION, cached_model, open_backend
 from shared.service.errors import ConfigurationError
 
-LINEAR = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
-          "intermediate.dense", "output.dense")  # fmt: skip
+LINEAR = (
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "intermediate.dense",
+    "output.dense",
+)
 NORMS = ("attention.output.LayerNorm", "output.LayerNorm")
 GRAPH_SHA256 = {1: "d39e9b0ad347b8f1b156bb695e4a1e290d0729133037e4cf91c78a40d42485d2"}
 
@@ -37,12 +43,17 @@ def test_the_graph_is_a_valid_onnx_model() -> None:
 
 
 def test_a_changed_graph_has_a_new_version() -> None:
-    # Every cache holds the old graph under the old version: raise GRAPH_VERSION and add the new hash here.
-    digest = hashlib.sha256(build_model(tiny_weights()).SerializeToString(deterministic=True)).hexdigest()
+    # Every cache holds the old graph under the old version: raise GRAPH_VERSION and add the new
+    # hash here.
+    digest = hashlib.sha256(
+        build_model(tiny_weights()).SerializeToString(deterministic=True)
+    ).hexdigest()
     assert GRAPH_SHA256[GRAPH_VERSION] == digest
 
 
-def test_what_a_killed_converter_left_behind_is_replaced(weights_file: Path, tmp_path: Path) -> None:
+def test_what_a_killed_converter_left_behind_is_replaced(
+    weights_file: Path, tmp_path: Path
+) -> None:
     target = tmp_path / "cache" / "model.onnx"
     target.parent.mkdir()
     target.with_suffix(".partial").write_bytes(b"half a model")
@@ -61,7 +72,9 @@ def test_a_model_that_is_there_is_not_converted_again(weights_file: Path, tmp_pa
 
 def test_a_directory_that_cannot_be_written_is_named_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file is in the way")
-    with pytest.raises(ConfigurationError, match=r"could not be converted into .*cache.*can be written"):
+    with pytest.raises(
+        ConfigurationError, match=r"could not be converted into .*cache.*can be written"
+    ):
         cached_model(tmp_path / "cache")
 
 

@@ -45,11 +45,15 @@ def text_of(word: int, length: int) -> str:
     return " ".join([WORDS[word]] * length)
 
 
-async def test_vectors_are_in_input_order_whatever_their_lengths(engine: Engine, model: Model) -> None:
+async def test_vectors_are_in_input_order_whatever_their_lengths(
+    engine: Engine, model: Model
+) -> None:
     lengths = [5, 90, 1, 33, 200, 2, 7, 64, 1, 12, 254, 3]
     texts = [text_of(index, length) for index, length in enumerate(lengths)]
     embeddings = await engine.embed(texts, None)
-    assert embeddings.vectors.tolist() == [[length + 2, 3 + index] for index, length in enumerate(lengths)]
+    assert embeddings.vectors.tolist() == [
+        [length + 2, 3 + index] for index, length in enumerate(lengths)
+    ]
     assert embeddings.tokens == sum(lengths) + 2 * len(lengths)
     assert len(model.runs) == 3
 
@@ -61,7 +65,9 @@ async def test_requests_at_the_same_time_get_their_own_vectors(engine: Engine) -
         assert answer.vectors.tolist() == [[3 + word % 7, 3 + word]] * (1 + word)
 
 
-async def test_a_failing_model_is_a_backend_error_and_unhealthy_until_it_works(engine: Engine, model: Model) -> None:
+async def test_a_failing_model_is_a_backend_error_and_unhealthy_until_it_works(
+    engine: Engine, model: Model
+) -> None:
     def fail() -> None:
         raise RuntimeError("no memory left")
 
@@ -96,7 +102,9 @@ async def test_a_short_request_does_not_wait_for_all_of_a_long_one(model: Model)
     assert model.runs == [[64] * 8, [3], [64] * 8, [64] * 8, [64] * 8]
 
 
-async def test_a_cancelled_request_leaves_the_threads_to_the_others(engine: Engine, model: Model) -> None:
+async def test_a_cancelled_request_leaves_the_threads_to_the_others(
+    engine: Engine, model: Model
+) -> None:
     may_run = threading.Event()
     model.on_run = may_run.wait
     gone = asyncio.create_task(engine.embed([text_of(0, 62)] * 32, None))

@@ -14,7 +14,9 @@ WORDS = [f"wört{number}" for number in range(30)]
 
 
 def word_tokenizer() -> Tokenizer:
-    vocabulary = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2} | {word: 3 + index for index, word in enumerate(WORDS)}
+    vocabulary = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2} | {
+        word: 3 + index for index, word in enumerate(WORDS)
+    }
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     special = [("[CLS]", 1), ("[SEP]", 2)]
@@ -27,15 +29,21 @@ sides: st.SearchStrategy[Side] = st.sampled_from(["Left", "Right"])
 
 
 @given(st.lists(words, min_size=1, max_size=5), sides)
-def test_truncation_gives_what_the_tokenizer_itself_would_cut(texts: list[list[str]], side: Side) -> None:
+def test_truncation_gives_what_the_tokenizer_itself_would_cut(
+    texts: list[list[str]], side: Side
+) -> None:
     cutting = word_tokenizer()
     cutting.enable_truncation(LIMITS.max_input_length, direction=side.lower())
     joined = [" ".join(text) for text in texts]
-    assert encode(word_tokenizer(), joined, LIMITS, side) == [cutting.encode(text).ids for text in joined]
+    assert encode(word_tokenizer(), joined, LIMITS, side) == [
+        cutting.encode(text).ids for text in joined
+    ]
 
 
 def test_without_truncation_a_long_text_is_refused_with_both_numbers() -> None:
-    with pytest.raises(TeiError, match=r"`inputs` must have less than 6 tokens\. Given: 7") as caught:
+    with pytest.raises(
+        TeiError, match=r"`inputs` must have less than 6 tokens\. Given: 7"
+    ) as caught:
         encode(word_tokenizer(), ["wört1", " ".join(WORDS[:5])], LIMITS, None)
     assert caught.value.error_type is ErrorType.VALIDATION
 
@@ -45,7 +53,9 @@ def test_a_text_that_just_fits_is_accepted_without_truncation() -> None:
 
 
 def test_without_truncation_too_many_characters_are_refused_before_tokenising() -> None:
-    with pytest.raises(TeiError, match=r"`inputs` must have less than 1500 characters\. Given: 1501"):
+    with pytest.raises(
+        TeiError, match=r"`inputs` must have less than 1500 characters\. Given: 1501"
+    ):
         encode(word_tokenizer(), ["x" * 1501], LIMITS, None)
 
 

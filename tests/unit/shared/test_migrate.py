@@ -10,7 +10,9 @@ from shared.service.errors import ConfigurationError
 
 
 def test_migrations_are_numbered_without_gaps_or_doubles() -> None:
-    """Only the highest number in the database is looked at: one that comes late with a lower one never runs."""
+    """Only the highest number in the database is looked at: one that comes late with a lower one
+    never runs.
+    """
     versions = [migration.version for migration in migrations()]
     assert versions == list(range(1, len(versions) + 1))
 
@@ -33,5 +35,7 @@ class OldPostgres:
 async def test_a_postgres_that_is_too_old_is_refused_before_anything_is_changed(
     start: Callable[[Any], Awaitable[object]],
 ) -> None:
-    with pytest.raises(ConfigurationError, match="Postgres 13 is too old: upgrade it to 14 or later"):
+    with pytest.raises(
+        ConfigurationError, match="Postgres 13 is too old: upgrade it to 14 or later"
+    ):
         await start(OldPostgres("130014"))

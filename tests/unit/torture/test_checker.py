@@ -39,7 +39,12 @@ def test_a_clean_end_state_has_no_findings() -> None:
         ({"live": {"doc-a": 4}}, 1, 2, "has a point of version 3"),
         ({"points": (*POINTS, Point(A, "doc-a", 2, 0, "x"))}, 0, 2, "has chunk 0 2 times"),
         ({"points": (*POINTS, Point(A, "doc-a", 3, 2, "z"))}, 0, 1, "chunk 2, that should not be"),
-        ({"points": (*POINTS, Point("https://s.example/gone", "doc-g", 1, 0, "g"))}, 0, 1, "gone has a point"),
+        (
+            {"points": (*POINTS, Point("https://s.example/gone", "doc-g", 1, 0, "g"))},
+            0,
+            1,
+            "gone has a point",
+        ),
         (job("partial", (B, "failed"), (A, "indexed")), 0, 0, "or in another order"),
         (job("partial", (A, "indexed")), 0, 0, "other items than accepted"),
         (job("running", (A, "released"), (B, "failed")), 0, 0, "job j is running"),
@@ -52,14 +57,18 @@ def test_a_clean_end_state_has_no_findings() -> None:
         ({"dead": ()}, 0, 0, "b should be a dead letter"),
     ],
 )
-def test_each_kind_of_violation_is_found(change: dict[str, Any], lost: int, doubled: int, finding: str) -> None:
+def test_each_kind_of_violation_is_found(
+    change: dict[str, Any], lost: int, doubled: int, finding: str
+) -> None:
     findings = check(EXPECTED, msgspec.structs.replace(CLEAN, **change))
     assert (findings.lost, findings.doubled) == (lost, doubled)
     assert any(finding in problem for problem in findings.problems), findings.problems
 
 
 def test_consumers_of_dead_processes_are_found() -> None:
-    assert check(EXPECTED, CLEAN, ["chunker:h:1:a"]).problems == ["consumer chunker:h:1:a was left in its group"]
+    assert check(EXPECTED, CLEAN, ["chunker:h:1:a"]).problems == [
+        "consumer chunker:h:1:a was left in its group"
+    ]
 
 
 def test_traffic_depends_on_the_seed_alone_and_holds_changes_and_deletes() -> None:
@@ -69,7 +78,9 @@ def test_traffic_depends_on_the_seed_alone_and_holds_changes_and_deletes() -> No
     assert sum(len(request.urls) for request in traffic) == 300
     assert any(request.delete for request in traffic)
     sent = [each for request in traffic for each in request.pages]
-    assert len({each.url for each in sent}) < len(set(sent)) < len(sent), "pages change, and change back"
+    assert len({each.url for each in sent}) < len(set(sent)) < len(sent), (
+        "pages change, and change back"
+    )
 
 
 def test_a_page_is_the_same_whenever_it_is_made() -> None:

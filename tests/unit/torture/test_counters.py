@@ -1,4 +1,6 @@
-"""What a run has caused is counted in the logs of its processes, from when it began; orders are taken once."""
+"""What a run has caused is counted in the logs of its processes, from when it began; orders are
+taken once.
+"""
 
 from pathlib import Path
 
@@ -12,10 +14,15 @@ def test_what_happened_before_and_what_is_no_event_is_not_counted(tmp_path: Path
     log.write_text('{"event": "Hand-over refused"}\n')
     logs = Logs(tmp_path)
     with log.open("a") as file:
-        file.write('Traceback: x\n[]\n{"event": "Hand-over refused"}\n{"event": "Entry delivered again"}\n{"half')
+        file.write(
+            'Traceback: x\n[]\n{"event": "Hand-over refused"}\n'
+            '{"event": "Entry delivered again"}\n{"half'
+        )
     (tmp_path / "indexer-2.log").write_text('{"event": "Entry delivered again"}\n')
     again = "Released items were not in the streams, queued again"
-    (tmp_path / "ingest-1.log").write_text(f'{{"event": "{again}", "items": 3}}\n{{"event": "{again}", "items": 4}}\n')
+    (tmp_path / "ingest-1.log").write_text(
+        f'{{"event": "{again}", "items": 3}}\n{{"event": "{again}", "items": 4}}\n'
+    )
     assert count(logs) == Counts(redeliveries=2, refused=1, released_again=7)
 
 

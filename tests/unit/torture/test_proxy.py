@@ -1,4 +1,6 @@
-"""The torture suite's proxy forwards, loses replies, refuses while it is cut, delays, and lets nothing through."""
+"""The torture suite's proxy forwards, loses replies, refuses while it is cut, delays, and lets
+nothing through.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -67,7 +69,9 @@ async def test_nothing_comes_through_a_cut_link_until_it_is_healed(proxy: Proxy)
     assert await ask(proxy) == b"hello"
 
 
-async def test_a_black_hole_takes_connections_and_requests_and_gives_nothing_back(proxy: Proxy) -> None:
+async def test_a_black_hole_takes_connections_and_requests_and_gives_nothing_back(
+    proxy: Proxy,
+) -> None:
     await proxy.black_hole()
     assert await ask_within(proxy, 0.1) is None
     await proxy.heal()

@@ -1,4 +1,6 @@
-"""Results of torture runs: one line of JSON each, kept by scenario and seed, rendered between the marks of a page."""
+"""Results of torture runs: one line of JSON each, kept by scenario and seed, rendered between the
+marks of a page.
+"""
 
 from pathlib import Path
 
@@ -10,14 +12,25 @@ from tests.torture.report import BEGIN, END, line, record
 from tests.torture.scenarios import SCENARIOS
 
 RESULT = Result(
-    scenario=1, seed=7, documents=80, faults=3, redeliveries=12, refused=1, lost=0, doubled=0, dead=0, clean=True,
-    seconds=4.5, problems=["not for the line"],
-)  # fmt: skip
+    scenario=1,
+    seed=7,
+    documents=80,
+    faults=3,
+    redeliveries=12,
+    refused=1,
+    lost=0,
+    doubled=0,
+    dead=0,
+    clean=True,
+    seconds=4.5,
+    problems=["not for the line"],
+)
 
 
 def test_a_result_is_one_line_of_json_with_exactly_the_fields_that_are_promised() -> None:
     assert line(RESULT) == (
-        '{"scenario":1,"seed":7,"documents":80,"faults":3,"redeliveries":12,"refused":1,"lost":0,"doubled":0,"dead":0,'
+        '{"scenario":1,"seed":7,"documents":80,"faults":3,"redeliveries":12,'
+        '"refused":1,"lost":0,"doubled":0,"dead":0,'
         '"clean":true,"seconds":4.5}'
     )
 
@@ -29,7 +42,9 @@ def document(tmp_path: Path) -> Path:
     return path
 
 
-def test_results_of_several_runs_stand_side_by_side_and_a_repeated_one_replaces_the_first(document: Path) -> None:
+def test_results_of_several_runs_stand_side_by_side_and_a_repeated_one_replaces_the_first(
+    document: Path,
+) -> None:
     kept = document.with_name("results.json")
     other = msgspec.structs.replace(RESULT, seed=8, clean=False)
     record([RESULT, other], kept, document)

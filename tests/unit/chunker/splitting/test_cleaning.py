@@ -42,7 +42,10 @@ def test_real_pages_lose_nothing_but_blank_lines(page: tuple[str, str]) -> None:
 
 
 def test_headings_lists_code_and_tables_keep_their_layout() -> None:
-    text = "# A\n\n- b\n    - c\n\n```py\ndef f():\n\n\tpass\n```\n\n| d | e |\n|---|---|\n| 1 | 2 |  \nline"
+    text = (
+        "# A\n\n- b\n    - c\n\n```py\ndef f():\n\n\tpass\n```\n\n"
+        "| d | e |\n|---|---|\n| 1 | 2 |  \nline"
+    )
     assert clean(text) == text
 
 
@@ -97,7 +100,9 @@ def test_every_combining_mark_is_capped_at_thirty() -> None:
 
 
 @given(st.lists(st.integers(0, 70_000), min_size=1, max_size=6), st.sampled_from(["a", "é", "漢"]))
-def test_long_lines_are_cut_at_spaces_where_there_are_some(lengths: list[int], character: str) -> None:
+def test_long_lines_are_cut_at_spaces_where_there_are_some(
+    lengths: list[int], character: str
+) -> None:
     text = " ".join(character * length for length in lengths)
     cleaned = clean(text)
     assert max(map(len, cleaned.split("\n"))) <= MAX_LINE_CHARACTERS

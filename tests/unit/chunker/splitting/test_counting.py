@@ -26,7 +26,11 @@ def test_counts_are_those_of_the_tokenizer(texts: list[str]) -> None:
     assert COUNTER.count(texts) == encoded(texts)
 
 
-@given(st.text(st.sampled_from("ab[]MASKSEP漢字かな가\u0301é'_-. \n\u3000\U00020000"), max_size=80).map(clean))
+@given(
+    st.text(
+        st.sampled_from("ab[]MASKSEP漢字かな가\u0301é'_-. \n\u3000\U00020000"), max_size=80
+    ).map(clean)
+)
 def test_counts_are_right_where_scripts_punctuation_and_special_tokens_meet(text: str) -> None:
     assert COUNTER.count_one(text) == encoded([text])[0]
 
@@ -68,7 +72,9 @@ def test_a_tokenizer_that_sees_whitespace_encodes_each_text_whole() -> None:
         (AddedToken("x-y", normalized=False), "x-y"),
     ],
 )
-def test_added_tokens_that_reach_beyond_a_piece_forbid_counting_by_word(added: AddedToken, text: str) -> None:
+def test_added_tokens_that_reach_beyond_a_piece_forbid_counting_by_word(
+    added: AddedToken, text: str
+) -> None:
     tokenizer = load_tokenizer(None)
     tokenizer.add_tokens([added])
     assert TokenCounter(tokenizer).count([text]) == encoded([text], tokenizer)

@@ -9,7 +9,9 @@ from shared.tei.tokenizer import load_tokenizer
 COUNTER = TokenCounter(load_tokenizer(None))
 LIMIT = 48
 
-titles = st.sampled_from(("", "Guide", "Streams", "x" * 200, "漢字" * 60, "Redis Streams consumer groups " * 6))
+titles = st.sampled_from(
+    ("", "Guide", "Streams", "x" * 200, "漢字" * 60, "Redis Streams consumer groups " * 6)
+)
 
 
 def test_a_prefix_is_title_and_headings_on_a_line_of_their_own() -> None:
@@ -40,13 +42,17 @@ def test_the_title_is_not_said_twice(title: str, path: tuple[str, ...], parts: l
 
 def test_of_a_long_path_the_title_and_the_last_heading_stay() -> None:
     middle = "a heading in between that says very much about nothing at all in many words"
-    text = Prefixes(COUNTER, "Title", LIMIT).of((middle, middle + " again", middle * 3, "Last")).text
+    text = (
+        Prefixes(COUNTER, "Title", LIMIT).of((middle, middle + " again", middle * 3, "Last")).text
+    )
     assert text.startswith("Title > ")
     assert text.endswith(" > Last\n\n")
 
 
 @given(titles, st.lists(titles.filter(bool), max_size=6).map(tuple), st.integers(0, LIMIT))
-def test_no_prefix_has_more_tokens_than_allowed(title: str, path: tuple[str, ...], limit: int) -> None:
+def test_no_prefix_has_more_tokens_than_allowed(
+    title: str, path: tuple[str, ...], limit: int
+) -> None:
     prefix = Prefixes(COUNTER, title, limit).of(path)
     assert prefix.tokens == COUNTER.count_one(prefix.text) <= limit + COUNTER.special_tokens
     assert prefix.text == "" or prefix.text.endswith("\n\n")

@@ -18,7 +18,9 @@ def joined(text: str, *spans: Span, max_characters: int = 300) -> list[str]:
 
 
 @given(markdown.map(clean), st.integers(20, 2000))
-def test_rough_spans_are_disjoint_short_and_leave_out_only_whitespace(text: str, max_characters: int) -> None:
+def test_rough_spans_are_disjoint_short_and_leave_out_only_whitespace(
+    text: str, max_characters: int
+) -> None:
     end = 0
     for span in rough_spans(text, HeadingTree(text), max_characters):
         assert not text[end : span.start].strip()
@@ -62,8 +64,14 @@ def test_long_marks_and_marks_at_the_start_stay_alone() -> None:
     ("text", "repeated"),
     [
         ("No full stop here to begin at|", "No full stop here to begin at"),
-        ("First words. Then others that come after it|", "First words. Then others that come after it"),
-        ("x" * 40 + ". Then others that come after it, up to here|", "Then others that come after it, up to here"),
+        (
+            "First words. Then others that come after it|",
+            "First words. Then others that come after it",
+        ),
+        (
+            "x" * 40 + ". Then others that come after it, up to here|",
+            "Then others that come after it, up to here",
+        ),
         ("漢" * 30 + "。" + "字" * 40 + "|", "字" * 40),
         ("short|", ""),
     ],

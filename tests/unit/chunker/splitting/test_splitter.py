@@ -28,7 +28,10 @@ SENTENCE = "The consumer reads an entry, and hands it over to the next stage. "
 
 def tokens_of(chunks: tuple[Chunk, ...], tokenizer: Tokenizer = TOKENIZER) -> list[int]:
     """What TEI sees, counted by the real tokenizer."""
-    return [len(encoding) for encoding in tokenizer.encode_batch([chunk.embedded_text for chunk in chunks])]
+    return [
+        len(encoding)
+        for encoding in tokenizer.encode_batch([chunk.embedded_text for chunk in chunks])
+    ]
 
 
 def assert_sound(text: str, chunks: tuple[Chunk, ...]) -> None:
@@ -93,7 +96,11 @@ def test_real_pages_split_into_sound_chunks_within_the_limit() -> None:
 
 
 def test_real_pages_have_hardly_a_chunk_that_is_only_a_heading_or_tiny() -> None:
-    chunks = [chunk for page in sample_pages() for chunk in SPLITTER.split(clean(page.markdown), page.title)]
+    chunks = [
+        chunk
+        for page in sample_pages()
+        for chunk in SPLITTER.split(clean(page.markdown), page.title)
+    ]
     bare = [chunk for chunk in chunks if chunk.text.startswith("#") and "\n" not in chunk.text]
     tiny = [chunk for chunk in chunks if len(chunk.text) < 40]
     assert len(bare) <= len(chunks) // 200
@@ -141,7 +148,9 @@ def test_no_overlap_reaches_over_a_heading(splitter: Splitter) -> None:
 
 
 def test_a_heading_stays_with_the_text_under_it(splitter: Splitter) -> None:
-    text = "\n\n".join(f"## Part {number}\n\n{SENTENCE.strip() + ' ' + SENTENCE * 14}" for number in range(5))
+    text = "\n\n".join(
+        f"## Part {number}\n\n{SENTENCE.strip() + ' ' + SENTENCE * 14}" for number in range(5)
+    )
     for chunk in splitter.split(clean(text), ""):
         assert len(chunk.text) > len("## Part 1") + 40
 
@@ -164,7 +173,9 @@ def test_a_chunk_that_the_next_one_repeats_entirely_is_left_out(splitter: Splitt
 
 def test_a_joined_heading_does_not_break_the_bound_of_characters() -> None:
     text = f"# {'t' * 50}\n\n{'a' * 195}"
-    chunks = Splitter(TOKENIZER, max_tokens=64, overlap_tokens=0, max_characters=200).split(text, "")
+    chunks = Splitter(TOKENIZER, max_tokens=64, overlap_tokens=0, max_characters=200).split(
+        text, ""
+    )
     assert all(len(chunk.text) <= 200 for chunk in chunks)
     assert_sound(text, chunks)
 

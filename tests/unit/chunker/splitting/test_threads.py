@@ -1,4 +1,6 @@
-"""The splitter's threads: waiting costs no document its time, stuck ones are given up, and the process when all are."""
+"""The splitter's threads: waiting costs no document its time, stuck ones are given up, and the
+process when all are.
+"""
 
 import asyncio
 import threading
@@ -52,10 +54,14 @@ async def test_it_runs_what_it_is_given(rig: Rig) -> None:
     assert await rig.threads.run(Lane.NORMAL, TimeLimit(None), max, 3, 4) == 4
 
 
-async def test_a_text_over_its_time_is_given_up_and_its_thread_is_not_taken_for_free(rig: Rig) -> None:
+async def test_a_text_over_its_time_is_given_up_and_its_thread_is_not_taken_for_free(
+    rig: Rig,
+) -> None:
     with pytest.raises(TimeoutError):
         await rig.block(SHORT)
-    assert await rig.threads.run(Lane.NORMAL, TimeLimit(None), max, 1, 2) == 2, "the other thread is free"
+    assert await rig.threads.run(Lane.NORMAL, TimeLimit(None), max, 1, 2) == 2, (
+        "the other thread is free"
+    )
     other = asyncio.create_task(rig.block())
     waiting = asyncio.create_task(rig.threads.run(Lane.NORMAL, TimeLimit(None), max, 1, 2))
     await asyncio.sleep(0)
@@ -80,7 +86,9 @@ async def test_waiting_for_a_thread_does_not_count(rig: Rig) -> None:
     await asyncio.gather(*busy)
 
 
-async def test_when_all_are_stuck_the_process_is_given_up_and_waiting_documents_are_not_at_fault(rig: Rig) -> None:
+async def test_when_all_are_stuck_the_process_is_given_up_and_waiting_documents_are_not_at_fault(
+    rig: Rig,
+) -> None:
     stuck = [asyncio.create_task(rig.block(SHORT)) for _ in range(2)]
     await asyncio.sleep(0)
     waiting = [asyncio.create_task(rig.block()) for _ in range(3)]

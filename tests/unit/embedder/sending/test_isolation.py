@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from embedder.sending.isolation import EmbeddingCall, IsolatingEmbedder, SendingRules
 from embedder.sending.packing import TextInput
 from shared.service.errors import DependencyError, MillstreamError, RejectedError
-from shared.tei.client import Backoff, BreakingTextError, TeiBackendError, TeiBreakdownError, TeiOverloadedError
+from shared.tei.client import (
+    Backoff,
+    BreakingTextError,
+    TeiBackendError,
+    TeiBreakdownError,
+    TeiOverloadedError,
+)
 from tests.support.tei_stand_in import vector_of
 from tests.support.waiting import wait_until
 from tests.unit.embedder.sending.fake_tei import DIMENSION, FakeTei
@@ -27,7 +33,10 @@ class Rig:
         ticks = iter(range(1_000_000))
         self.embedder = IsolatingEmbedder(
             self.tei,
-            SendingRules(dimension=DIMENSION, backoff=Backoff(jitter=lambda low, high: high, sleep=self.sleep())),
+            SendingRules(
+                dimension=DIMENSION,
+                backoff=Backoff(jitter=lambda low, high: high, sleep=self.sleep()),
+            ),
             observe=self.calls.append,
             clock=lambda: float(next(ticks)),
         )
@@ -44,7 +53,9 @@ class Rig:
         for text, outcome in zip(texts, outcomes, strict=True):
             if not isinstance(outcome, MillstreamError):
                 np.testing.assert_array_equal(outcome, vector_of(text, DIMENSION))
-        return [type(each).__name__ if isinstance(each, MillstreamError) else "ok" for each in outcomes]
+        return [
+            type(each).__name__ if isinstance(each, MillstreamError) else "ok" for each in outcomes
+        ]
 
 
 @pytest.fixture
@@ -86,7 +97,9 @@ async def test_back_pressure_is_waited_out_with_longer_pauses_and_reported(rig: 
     rig.tei.overloads = 7
     assert await rig.outcomes("a") == ["ok"]
     assert rig.waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
-    assert [type(call.error).__name__ for call in rig.calls] == ["TeiOverloadedError"] * 7 + ["NoneType"]
+    assert [type(call.error).__name__ for call in rig.calls] == ["TeiOverloadedError"] * 7 + [
+        "NoneType"
+    ]
 
 
 async def test_back_pressure_without_end_is_a_fault_of_tei(rig: Rig) -> None:
@@ -112,11 +125,14 @@ async def test_a_dependency_fault_is_raised_at_once(rig: Rig) -> None:
     assert isinstance(rig.calls[0].error, DependencyError)
 
 
-async def test_a_text_that_crashes_tei_is_found_over_restarts_and_its_neighbours_come_through(rig: Rig) -> None:
+async def test_a_text_that_crashes_tei_is_found_over_restarts_and_its_neighbours_come_through(
+    rig: Rig,
+) -> None:
     rig.tei.stays_down = True
     texts = [f"text {index}" for index in range(32)]
     texts[17] = "a crash"
-    for _ in range(6):  # 32, 16, 8, 4, 2, alone; after each the documents wait for TEI and come again
+    # 32, 16, 8, 4, 2, alone; after each the documents wait for TEI and come again.
+    for _ in range(6):
         with pytest.raises(DependencyError) as caught:
             await rig.outcomes(*texts)
         assert not caught.value.may_be_at_fault
@@ -164,9 +180,14 @@ async def test_a_text_in_quarantine_has_an_exclusive_request(rig: Rig) -> None:
     assert rig.tei.peak_requests == 3
 
 
-async def test_a_text_that_breaks_beside_others_is_at_fault_only_once_it_broke_alone(rig: Rig) -> None:
+async def test_a_text_that_breaks_beside_others_is_at_fault_only_once_it_broke_alone(
+    rig: Rig,
+) -> None:
     rig.tei.gate.clear()
-    both = [asyncio.create_task(rig.outcomes("a healthy one")), asyncio.create_task(rig.outcomes("a crash"))]
+    both = [
+        asyncio.create_task(rig.outcomes("a healthy one")),
+        asyncio.create_task(rig.outcomes("a crash")),
+    ]
     await wait_until(lambda: len(rig.tei.in_flight) == 2, description="both in flight")
     rig.tei.error = TeiBreakdownError("connection reset")
     rig.tei.gate.set()

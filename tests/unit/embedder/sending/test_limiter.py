@@ -96,7 +96,10 @@ async def test_a_raised_limit_admits_at_once_and_a_lowered_one_takes_nothing_awa
 
 
 async def test_a_request_gets_as_many_inputs_as_its_place_takes() -> None:
-    small, large = Permits(6, requests=9, request_inputs=3), Permits(100, requests=9, request_inputs=20)
+    small, large = (
+        Permits(6, requests=9, request_inputs=3),
+        Permits(100, requests=9, request_inputs=20),
+    )
     tasks = await start(Limiter([small, large]), [30, 30, 30])
     granted = {(task.result().permits, task.result().weight) for task in tasks}
     assert granted == {(small, 3), (large, 20)}
@@ -137,7 +140,11 @@ async def test_the_least_loaded_place_is_next() -> None:
 
 
 async def test_a_full_place_and_a_closed_one_get_nothing_and_the_others_go_on() -> None:
-    full, closed, free = Permits(10, requests=1), Permits(100, requests=9), Permits(1000, requests=9)
+    full, closed, free = (
+        Permits(10, requests=1),
+        Permits(100, requests=9),
+        Permits(1000, requests=9),
+    )
     limiter = Limiter([full, closed, free])
     closed.is_open = False
     free.is_open = False
@@ -148,7 +155,9 @@ async def test_a_full_place_and_a_closed_one_get_nothing_and_the_others_go_on() 
     assert [task.result().permits for task in tasks] == [free, free]
 
 
-async def test_a_waiting_caller_fails_once_all_places_are_closed_and_is_admitted_when_one_opens() -> None:
+async def test_a_waiting_caller_fails_once_all_places_are_closed_and_enters_when_one_opens() -> (
+    None
+):
     permits, limiter = one_place(1)
     _, waiting = await start(limiter, [1, 1])
     permits.is_open = False
@@ -251,7 +260,9 @@ TestLimiterMachine.settings = settings(deadline=None, max_examples=60)
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 12), max_size=30), st.integers(1, 10))
-def test_the_sum_in_use_is_within_the_limit_unless_one_stands_alone(weights: list[int], limit: int) -> None:
+def test_the_sum_in_use_is_within_the_limit_unless_one_stands_alone(
+    weights: list[int], limit: int
+) -> None:
     async def run() -> None:
         permits, limiter = one_place(limit)
         held: list[int] = []

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedder.sending.packing import RequestLimits, TextInput, capacity_of, fitting, in_sending_order, middle
+from embedder.sending.packing import (
+    RequestLimits,
+    TextInput,
+    capacity_of,
+    fitting,
+    in_sending_order,
+    middle,
+)
 from shared.tei.client import TeiInfo
 
 texts = st.lists(st.builds(TextInput, st.text(max_size=60), st.integers(1, 600)), max_size=120)
@@ -42,13 +49,19 @@ def pack(inputs: list[TextInput], limits: RequestLimits) -> list[list[int]]:
 
 @settings(deadline=None)
 @given(texts, limits)
-def test_every_text_is_in_exactly_one_request(inputs: list[TextInput], limits: RequestLimits) -> None:
-    assert sorted(index for request in pack(inputs, limits) for index in request) == list(range(len(inputs)))
+def test_every_text_is_in_exactly_one_request(
+    inputs: list[TextInput], limits: RequestLimits
+) -> None:
+    assert sorted(index for request in pack(inputs, limits) for index in request) == list(
+        range(len(inputs))
+    )
 
 
 @settings(deadline=None)
 @given(texts, limits)
-def test_a_request_keeps_all_limits_or_is_a_single_text(inputs: list[TextInput], limits: RequestLimits) -> None:
+def test_a_request_keeps_all_limits_or_is_a_single_text(
+    inputs: list[TextInput], limits: RequestLimits
+) -> None:
     for request in pack(inputs, limits):
         assert 1 <= len(request) <= limits.max_inputs
         if len(request) > 1:
@@ -65,7 +78,9 @@ def test_texts_are_sent_longest_first(inputs: list[TextInput], limits: RequestLi
 
 @settings(deadline=None)
 @given(texts, limits)
-def test_no_two_neighbouring_requests_would_fit_into_one(inputs: list[TextInput], limits: RequestLimits) -> None:
+def test_no_two_neighbouring_requests_would_fit_into_one(
+    inputs: list[TextInput], limits: RequestLimits
+) -> None:
     requests = pack(inputs, limits)
     for first, second in pairwise(requests):
         joined = [inputs[index] for index in (*first, second[0])]
@@ -77,7 +92,12 @@ def test_no_two_neighbouring_requests_would_fit_into_one(inputs: list[TextInput]
 
 
 def test_a_text_above_a_budget_goes_alone() -> None:
-    inputs = [TextInput("small", 10), TextInput("huge", 5000), TextInput("x" * 900, 10), TextInput("tiny", 5)]
+    inputs = [
+        TextInput("small", 10),
+        TextInput("huge", 5000),
+        TextInput("x" * 900, 10),
+        TextInput("tiny", 5),
+    ]
     limits = RequestLimits(max_inputs=32, max_tokens=1000, max_bytes=500)
     assert pack(inputs, limits) == [[1], [0], [2], [3]]
 
@@ -105,7 +125,8 @@ def test_a_lone_surrogate_can_be_measured() -> None:
         ("1.8.3", 10, (32, 9 * 32, 9)),
         ("1.9.3", 20, (18, 18, 18)),  # fewer permits than a client batch
         ("1.9.3", 1, (1, 1, 1)),
-        ("1.8.3", 4, (32, 4 * 32, 4)),  # a tenth of so few is none: a query that finds no room asks again
+        # A tenth of so few is none: a query that finds no room asks again.
+        ("1.8.3", 4, (32, 4 * 32, 4)),
         ("nightly", 100, (32, 90, 80)),
     ],
 )

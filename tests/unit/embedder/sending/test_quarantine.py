@@ -1,4 +1,4 @@
-"""Quarantine: groups halve until one text is confirmed, success releases texts, memory is bounded."""
+"""Quarantine: groups halve until one text is at fault, success releases, memory is bounded."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +7,10 @@ from embedder.sending import quarantine as module
 from embedder.sending.quarantine import Quarantine
 
 
-@given(st.lists(st.text(max_size=3), max_size=20), st.lists(st.lists(st.text(max_size=3), min_size=1), max_size=8))
+@given(
+    st.lists(st.text(max_size=3), max_size=20),
+    st.lists(st.lists(st.text(max_size=3), min_size=1), max_size=8),
+)
 def test_groups_hold_every_index_once(texts: list[str], broken: list[list[str]]) -> None:
     quarantine = Quarantine()
     for request in broken:

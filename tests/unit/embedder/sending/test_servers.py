@@ -17,7 +17,9 @@ from tests.support.tei_stand_in import vectors_of
 from tests.support.waiting import wait_until
 from tests.unit.embedder.sending.fake_tei import DIMENSION, FakeTei
 
-CAPACITY = Capacity(request=RequestLimits(max_inputs=4, max_tokens=1000), inputs_in_flight=8, requests_in_flight=8)
+CAPACITY = Capacity(
+    request=RequestLimits(max_inputs=4, max_tokens=1000), inputs_in_flight=8, requests_in_flight=8
+)
 TEXTS = [f"text {number}" for number in range(40)]
 
 
@@ -29,7 +31,10 @@ class Rig:
         self.capacities = [CAPACITY] * count
         self.strangers: set[int] = set()
         common = shared_of(DIMENSION, backoff=Backoff(initial_s=0.0))
-        each = [Server(str(n), tei, lambda n=n: self._handshake(n), common) for n, tei in enumerate(self.teis)]  # type: ignore[misc]
+        each = [
+            Server(str(n), tei, lambda n=n: self._handshake(n), common)  # type: ignore[misc]
+            for n, tei in enumerate(self.teis)
+        ]
         self.servers = Servers(each, DIMENSION)
         self.batcher = EmbeddingBatcher(self.servers)
 
@@ -52,7 +57,9 @@ class Rig:
 async def running(rig: Rig) -> AsyncIterator[Rig]:
     async with rig.servers, rig.batcher:
         yield rig
-        await wait_until(lambda: not any(p.in_use for p in rig.servers.permits), description="permits given back")
+        await wait_until(
+            lambda: not any(p.in_use for p in rig.servers.permits), description="permits given back"
+        )
 
 
 async def test_requests_are_spread_over_all_servers() -> None:

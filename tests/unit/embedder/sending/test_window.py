@@ -1,4 +1,4 @@
-"""The window against a modelled TEI in virtual time: any speed, 1 to 64 embedders, changes of both."""
+"""The window on a modelled TEI in virtual time: any speed, 1 to 64 embedders, and changes."""
 
 import pytest
 
@@ -12,8 +12,10 @@ ONNX = Speed(fixed_s=0.02, input_s=0.01, batch_inputs=8)
 QUICK_CPU = Speed(fixed_s=0.001, input_s=0.00475, batch_inputs=4)
 GPU = Speed(fixed_s=0.01, input_s=0.0004, batch_inputs=64, is_limited=False)
 LARGE_GPU = Speed(fixed_s=0.002, input_s=0.00044, batch_inputs=32)
-FASTEST = Speed(fixed_s=0.001, input_s=0.00003, batch_inputs=64, is_limited=False)  # 20,000 inputs/s
-LARGE_MODEL = Speed(fixed_s=0.02, input_s=0.05, batch_inputs=64, is_limited=False)  # 20 inputs/s on a GPU
+# 20,000 inputs/s.
+FASTEST = Speed(fixed_s=0.001, input_s=0.00003, batch_inputs=64, is_limited=False)
+# 20 inputs/s on a GPU.
+LARGE_MODEL = Speed(fixed_s=0.02, input_s=0.05, batch_inputs=64, is_limited=False)
 
 NAMES = {
     "1/s": SLOW, "8/s": CPU, "80/s": ONNX, "200/s": QUICK_CPU, "1,800/s": GPU, "2,000/s": LARGE_GPU,
@@ -64,7 +66,9 @@ def test_one_embedder_alone_gets_nearly_all_that_the_server_can_give(speed: Spee
 
 
 @pytest.mark.parametrize("speed", [CPU, QUICK_CPU, GPU, FASTEST])
-def test_a_server_that_slows_down_to_a_third_and_recovers_is_followed_within_seconds(speed: Speed) -> None:
+def test_a_server_that_slows_down_to_a_third_and_recovers_is_followed_within_seconds(
+    speed: Speed,
+) -> None:
     simulation = Simulation(speed, 2)
     simulation.run(20)
     simulation.slowness = 3.0
@@ -80,7 +84,9 @@ def test_a_server_that_slows_down_to_a_third_and_recovers_is_followed_within_sec
 
 
 @pytest.mark.parametrize("speed", [CPU, QUICK_CPU, GPU])
-def test_those_that_join_get_their_share_within_seconds_and_what_they_leave_is_taken_up(speed: Speed) -> None:
+def test_those_that_join_get_their_share_within_seconds_and_what_they_leave_is_taken_up(
+    speed: Speed,
+) -> None:
     simulation = Simulation(speed, 1)
     simulation.run(20)
     simulation.join()
@@ -118,10 +124,20 @@ def test_without_timings_answer_times_keep_the_queue_short_too(speed: Speed) -> 
 
 
 def answer(
-    inputs: int, duration_s: float, queue_s: float = 0.0, inference_s: float = 0.1, in_flight: int = 100
+    inputs: int,
+    duration_s: float,
+    queue_s: float = 0.0,
+    inference_s: float = 0.1,
+    in_flight: int = 100,
 ) -> Answer:
     timing = ServerTiming(queue_s=queue_s, inference_s=inference_s)
-    return Answer(inputs=inputs, tokens=200 * inputs, duration_s=duration_s, in_flight=in_flight, timing=timing)
+    return Answer(
+        inputs=inputs,
+        tokens=200 * inputs,
+        duration_s=duration_s,
+        in_flight=in_flight,
+        timing=timing,
+    )
 
 
 def grown() -> Window:

@@ -76,10 +76,20 @@ async def test_requests_are_timed_by_operation_also_those_that_fail(unused_tcp_p
     seen: list[tuple[str, float]] = []
     settings = QdrantSettings(qdrant_url=f"http://127.0.0.1:{unused_tcp_port}")
     client = make_client(settings, lambda operation, seconds: seen.append((operation, seconds)))
-    calls = (client.upsert("c", [PointStruct(id=1, vector=[1.0])]), client.delete("c", [1]), client.retrieve("c", [1]))
+    calls = (
+        client.upsert("c", [PointStruct(id=1, vector=[1.0])]),
+        client.delete("c", [1]),
+        client.retrieve("c", [1]),
+    )
     for call in (*calls, client.query_points("c"), client.info()):
         with pytest.raises(DependencyError), qdrant_errors():
             await call
     await client.close()
-    assert [operation for operation, _ in seen] == ["upsert", "delete", "retrieve", "query", "other"]
+    assert [operation for operation, _ in seen] == [
+        "upsert",
+        "delete",
+        "retrieve",
+        "query",
+        "other",
+    ]
     assert all(seconds > 0 for _, seconds in seen)

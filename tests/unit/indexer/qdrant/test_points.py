@@ -33,7 +33,14 @@ def vectors_of(point: PointStruct) -> dict[str, Any]:
 
 
 def test_a_point_carries_all_that_search_shows_and_filters_by() -> None:
-    page = Page(title="T", description="D", language="en", country="DE", is_mobile=True, metadata={"a": {"b": None}})
+    page = Page(
+        title="T",
+        description="D",
+        language="en",
+        country="DE",
+        is_mobile=True,
+        metadata={"a": {"b": None}},
+    )
     point = build(embedded(["first", "second"], page=page))[1]
     assert point.payload == {
         "document_id": ids.document_id(COLLECTION, URL),
@@ -62,14 +69,18 @@ def test_a_point_carries_all_that_search_shows_and_filters_by() -> None:
 
 def test_ids_are_those_of_document_version_and_chunk() -> None:
     document_id = ids.document_id(COLLECTION, URL)
-    assert [p.id for p in build(embedded(["a", "b"]))] == [ids.point_id(document_id, 3, at) for at in (0, 1)]
+    assert [p.id for p in build(embedded(["a", "b"]))] == [
+        ids.point_id(document_id, 3, at) for at in (0, 1)
+    ]
     assert not {p.id for p in build(embedded(["a"]), 3)} & {p.id for p in build(embedded(["a"]), 4)}
 
 
 def test_every_chunk_gets_its_own_dense_vector_bit_by_bit() -> None:
     texts = ["one", "two", "three"]
     for point, text in zip(build(embedded(texts)), texts, strict=True):
-        assert vectors_of(point)["dense"] == [float(value) for value in np.array(vector_of(text), dtype="<f4")]
+        assert vectors_of(point)["dense"] == [
+            float(value) for value in np.array(vector_of(text), dtype="<f4")
+        ]
 
 
 def test_the_keyword_vector_sees_the_prefix_and_the_stored_text_does_not() -> None:

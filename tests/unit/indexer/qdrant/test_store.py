@@ -1,4 +1,6 @@
-"""The store and the fence on a Qdrant that writes the good points of a batch it refuses, as real servers may do."""
+"""The store and the fence on a Qdrant that writes the good points of a batch it refuses, as real
+servers may do.
+"""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -28,7 +30,9 @@ GOOD, BAD = "https://good.example/", "https://bad.example/"
 class HalfWriting(MemoryQdrant):
     """Refuses a batch with a point of the wrong dimension, and writes the others."""
 
-    async def upsert(self, collection_name: str, points: Any, **options: Any) -> models.UpdateResult:  # type: ignore[override]
+    async def upsert(  # type: ignore[override]
+        self, collection_name: str, points: Any, **options: Any
+    ) -> models.UpdateResult:
         good = [point for point in points if len(point.vector["dense"]) == DIMENSION]
         if good:
             await super().upsert(collection_name, good, **options)
@@ -54,7 +58,9 @@ class Registry:
 @pytest.fixture
 async def client() -> AsyncIterator[HalfWriting]:
     client = HalfWriting()
-    await ensure_collection(client, TARGET, dimension=DIMENSION, generation="g", keyword=KeywordParameters())
+    await ensure_collection(
+        client, TARGET, dimension=DIMENSION, generation="g", keyword=KeywordParameters()
+    )
     yield client
     await client.close()
 
@@ -64,19 +70,27 @@ def candidate(url: str, version: int, chunks: int, *, is_bad: bool = False) -> C
     if is_bad:
         assert isinstance(found[-1].vector, dict)
         found[-1].vector["dense"] = [1.0]
-    registration = Registration(document_id=ids.document_id("docs", url), version=version, is_live=True, url=url)
+    registration = Registration(
+        document_id=ids.document_id("docs", url), version=version, is_live=True, url=url
+    )
     return Candidate(registration=registration, points=found)
 
 
 async def stored(client: HalfWriting) -> list[tuple[str, int]]:
     records, _ = await client.scroll(TARGET, limit=1000)
-    return sorted({((record.payload or {})["url"], (record.payload or {})["version"]) for record in records})
+    return sorted(
+        {((record.payload or {})["url"], (record.payload or {})["version"]) for record in records}
+    )
 
 
-async def test_a_refused_document_leaves_no_points_and_the_version_before_it_stays(client: HalfWriting) -> None:
+async def test_a_refused_document_leaves_no_points_and_the_version_before_it_stays(
+    client: HalfWriting,
+) -> None:
     fence = Fence(Registry(), PointStore(client))
     assert await fence.apply(TARGET, [candidate(BAD, 1, 3)]) == [ItemState.INDEXED]
-    good, bad = await fence.apply(TARGET, [candidate(GOOD, 2, 90), candidate(BAD, 3, 90, is_bad=True)])
+    good, bad = await fence.apply(
+        TARGET, [candidate(GOOD, 2, 90), candidate(BAD, 3, 90, is_bad=True)]
+    )
     assert good is ItemState.INDEXED
     assert isinstance(bad, RejectedError)
     assert await stored(client) == [(BAD, 1), (GOOD, 2)]

@@ -16,10 +16,17 @@ def test_a_query_is_all_that_is_needed() -> None:
 
 
 def test_names_may_be_snake_case_or_camel_case() -> None:
-    snake = b'{"query": "q", "filters": {"url_prefix": "https://a", "is_mobile": true, "crawl_id": "c"}}'
-    camel = b'{"query": "q", "filters": {"urlPrefix": "https://a", "isMobile": true, "crawlId": "c"}}'
+    snake = (
+        b'{"query": "q", '
+        b'"filters": {"url_prefix": "https://a", "is_mobile": true, "crawl_id": "c"}}'
+    )
+    camel = (
+        b'{"query": "q", "filters": {"urlPrefix": "https://a", "isMobile": true, "crawlId": "c"}}'
+    )
     assert decode_request(snake) == decode_request(camel)
-    assert decode_request(camel).filters == SearchFilters(url_prefix="https://a", is_mobile=True, crawl_id="c")
+    assert decode_request(camel).filters == SearchFilters(
+        url_prefix="https://a", is_mobile=True, crawl_id="c"
+    )
 
 
 def test_bm25_is_a_synonym_of_keyword() -> None:
@@ -83,7 +90,9 @@ def test_every_filter_becomes_a_condition() -> None:
     found = qdrant_filter(filters)
     assert found is not None
     assert isinstance(found.must, list)
-    conditions = {c.key: c.match or c.range for c in found.must if isinstance(c, models.FieldCondition)}
+    conditions = {
+        c.key: c.match or c.range for c in found.must if isinstance(c, models.FieldCondition)
+    }
     assert conditions == {
         "domain": models.MatchValue(value="docs.example.org"),
         "language": models.MatchValue(value="en"),
@@ -93,7 +102,9 @@ def test_every_filter_becomes_a_condition() -> None:
         "crawl_id": models.MatchValue(value="c1"),
         "indexed_at": models.DatetimeRange(gt=dt.datetime(2024, 5, 1, tzinfo=dt.UTC)),
     }
-    assert conditions.keys() <= PAYLOAD_INDEXES.keys(), "a filter on a field without an index scans the collection"
+    assert conditions.keys() <= PAYLOAD_INDEXES.keys(), (
+        "a filter on a field without an index scans the collection"
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,7 +119,9 @@ def test_every_filter_becomes_a_condition() -> None:
         ("file:///srv/", None),
     ],
 )
-def test_a_scan_for_a_prefix_is_narrowed_to_its_host_where_that_is_known(prefix: str, host: str | None) -> None:
+def test_a_scan_for_a_prefix_is_narrowed_to_its_host_where_that_is_known(
+    prefix: str, host: str | None
+) -> None:
     found = qdrant_filter(SearchFilters(url_prefix=prefix), is_prefix_scanned=True)
     assert found is not None
     assert isinstance(found.must, list)

@@ -18,7 +18,11 @@ def changing(documents: list[list[int]]) -> ChangingBm25:
     return bm25
 
 
-@given(st.lists(DOCUMENTS, min_size=1, max_size=12), st.lists(st.integers(0, 100), max_size=10), DOCUMENTS)
+@given(
+    st.lists(DOCUMENTS, min_size=1, max_size=12),
+    st.lists(st.integers(0, 100), max_size=10),
+    DOCUMENTS,
+)
 def test_after_any_removals_scores_are_bit_for_bit_those_of_a_fresh_build(
     documents: list[list[int]], removals: list[int], query: list[int]
 ) -> None:
@@ -30,7 +34,9 @@ def test_after_any_removals_scores_are_bit_for_bit_those_of_a_fresh_build(
             kept[number] = kept[-1]
             kept.pop()
     if any(kept):
-        assert list(bm25.get_scores(query)) == list(FrozenBm25(kept, k1=1.2, b=0.6).get_scores(query))
+        assert list(bm25.get_scores(query)) == list(
+            FrozenBm25(kept, k1=1.2, b=0.6).get_scores(query)
+        )
     assert list(bm25.get_scores(query)) == list(changing(kept).get_scores(query))
 
 

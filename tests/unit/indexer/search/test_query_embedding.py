@@ -40,7 +40,9 @@ class Rig:
     def __init__(self) -> None:
         self.first, self.second = Client(1), Client(2)
         self.now = 0.0
-        self.embed = QueryEmbedder([self.first, self.second], lambda _: None, clock=lambda: self.now)
+        self.embed = QueryEmbedder(
+            [self.first, self.second], lambda _: None, clock=lambda: self.now
+        )
 
     async def answer(self, text: str) -> int:
         """The number of the server that answered."""
@@ -61,7 +63,9 @@ async def test_a_query_goes_where_the_fewest_are_in_flight(rig: Rig) -> None:
     await waiting
 
 
-async def test_a_failure_is_made_good_by_the_next_server_and_remembered_for_a_while(rig: Rig) -> None:
+async def test_a_failure_is_made_good_by_the_next_server_and_remembered_for_a_while(
+    rig: Rig,
+) -> None:
     rig.first.error = DependencyError("tei", "refused")
     for _ in range(3):
         assert await rig.answer("query") == rig.second.number
@@ -96,7 +100,9 @@ async def test_a_frozen_server_costs_one_query_a_moment(monkeypatch: pytest.Monk
     assert rig.first.asked == 1
 
 
-async def test_while_all_servers_are_frozen_the_next_queries_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_while_all_servers_are_frozen_the_next_queries_do_not_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(query_embedding, "TRY_S", 0.01)
     rig = Rig()
     for server in (rig.first, rig.second):
@@ -110,7 +116,9 @@ async def test_while_all_servers_are_frozen_the_next_queries_do_not_wait(monkeyp
     assert await rig.answer("query") == rig.second.number
 
 
-async def test_servers_that_are_only_busy_are_asked_by_the_next_query(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_servers_that_are_only_busy_are_asked_by_the_next_query(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(query_embedding, "TRY_S", 0.01)
     rig = Rig()
     for server in (rig.first, rig.second):

@@ -40,15 +40,21 @@ class Registry:
     def decide(self, url: str, version: int | None, at: dt.datetime) -> None:
         self.changed[ids.document_id(COLLECTION, url)] = (at, version)
 
-    async def changes(self, target: str, since: dt.datetime) -> tuple[dt.datetime, Mapping[str, int | None]]:
+    async def changes(
+        self, target: str, since: dt.datetime
+    ) -> tuple[dt.datetime, Mapping[str, int | None]]:
         if self.error is not None:
             raise self.error
-        return self.now, {id_: version for id_, (at, version) in self.changed.items() if at >= since}
+        return self.now, {
+            id_: version for id_, (at, version) in self.changed.items() if at >= since
+        }
 
     async def target_of(self, collection: str) -> str:
         return TARGET
 
-    async def live_versions(self, target: str, document_ids: Sequence[str]) -> Mapping[str, int | None]:
+    async def live_versions(
+        self, target: str, document_ids: Sequence[str]
+    ) -> Mapping[str, int | None]:
         return {id_: self.changed[id_][1] for id_ in document_ids if id_ in self.changed}
 
     async def targets_in_use(self) -> Sequence[str]:
@@ -58,7 +64,9 @@ class Registry:
 @pytest.fixture
 async def client() -> AsyncIterator[MemoryQdrant]:
     client = MemoryQdrant()
-    await ensure_collection(client, TARGET, dimension=DIMENSION, generation="g", keyword=KeywordParameters())
+    await ensure_collection(
+        client, TARGET, dimension=DIMENSION, generation="g", keyword=KeywordParameters()
+    )
     yield client
     await client.close()
 
@@ -73,7 +81,9 @@ async def versions(index: RankBm25Index, query: str) -> list[int]:
     return [hit.version for hit in hits]
 
 
-async def test_a_change_that_is_committed_late_is_seen_within_the_overlap(client: MemoryQdrant) -> None:
+async def test_a_change_that_is_committed_late_is_seen_within_the_overlap(
+    client: MemoryQdrant,
+) -> None:
     registry = Registry()
     index = RankBm25Index(client, registry)
     await put(client, ["fox"], 1)
@@ -82,38 +92,53 @@ async def test_a_change_that_is_committed_late_is_seen_within_the_overlap(client
     assert await versions(index, "fox") == [1]
 
 
-async def test_a_version_that_is_not_committed_yet_is_in_the_index_beside_the_live_one(client: MemoryQdrant) -> None:
+async def test_a_version_that_is_not_committed_yet_is_in_the_index_beside_the_live_one(
+    client: MemoryQdrant,
+) -> None:
     registry = Registry()
     index = RankBm25Index(client, registry)
     await put(client, ["fox"], 1)
     registry.decide(URL, 1, NOON)
     await put(client, ["fox", "fox again"], 2)
-    assert sorted(await versions(index, "fox")) == [1, 2, 2]  # search shows those of the version that is live then
-    await PointStore(client).delete_version(TARGET, [StoredVersion(ids.document_id(COLLECTION, URL), 2)])
-    registry.now += dt.timedelta(hours=1)  # the registry names no change, because version 2 was withdrawn
+    # Search shows those of the version that is live then.
+    assert sorted(await versions(index, "fox")) == [1, 2, 2]
+    await PointStore(client).delete_version(
+        TARGET, [StoredVersion(ids.document_id(COLLECTION, URL), 2)]
+    )
+    # The registry names no change, because version 2 was withdrawn.
+    registry.now += dt.timedelta(hours=1)
     assert await versions(index, "fox") == [1]
 
 
-async def test_a_version_that_was_read_before_its_commit_goes_when_the_page_is_deleted(client: MemoryQdrant) -> None:
+async def test_a_version_that_was_read_before_its_commit_goes_when_the_page_is_deleted(
+    client: MemoryQdrant,
+) -> None:
     registry = Registry()
     index = RankBm25Index(client, registry)
     registry.decide(URL, 1, NOON)
     await put(client, ["fox"], 2)
     assert await versions(index, "fox") == [2]
-    await PointStore(client).delete_up_to(TARGET, [StoredVersion(ids.document_id(COLLECTION, URL), 3)])
+    await PointStore(client).delete_up_to(
+        TARGET, [StoredVersion(ids.document_id(COLLECTION, URL), 3)]
+    )
     assert await versions(index, "fox") == [2]
     registry.decide(URL, None, NOON)
     assert await versions(index, "fox") == []
 
 
-async def test_a_version_whose_points_are_gone_already_is_replaced_by_the_one_after_it(client: MemoryQdrant) -> None:
+async def test_a_version_whose_points_are_gone_already_is_replaced_by_the_one_after_it(
+    client: MemoryQdrant,
+) -> None:
     registry = Registry()
     index = RankBm25Index(client, registry)
     await put(client, ["fox"], 1)
     registry.decide(URL, 1, NOON)
     assert await versions(index, "fox") == [1]
-    registry.decide(URL, 2, NOON)  # as it was just before version 3 was committed and deleted the points of version 2
-    await PointStore(client).delete_up_to(TARGET, [StoredVersion(ids.document_id(COLLECTION, URL), 2)])
+    # As it was just before version 3 was committed and deleted the points of version 2.
+    registry.decide(URL, 2, NOON)
+    await PointStore(client).delete_up_to(
+        TARGET, [StoredVersion(ids.document_id(COLLECTION, URL), 2)]
+    )
     assert await versions(index, "fox") == [1]  # search sees that this is old, and asks again
     await put(client, ["fox", "fox again"], 3)
     assert await versions(index, "fox") == [3, 3]
@@ -124,7 +149,9 @@ async def test_a_version_whose_points_are_gone_already_is_replaced_by_the_one_af
 
 
 class Revisions:
-    """A page that goes through the steps of the fence: write the next version, commit it, delete the one before."""
+    """A page that goes through the steps of the fence: write the next version, commit it, delete
+    the one before.
+    """
 
     def __init__(self, client: MemoryQdrant, registry: Registry) -> None:
         self._client = client
@@ -157,9 +184,13 @@ class BusyQdrant(MemoryQdrant):
 
 @pytest.mark.parametrize("steps", range(8))
 @pytest.mark.parametrize("start", range(2, 5))
-async def test_a_page_that_changes_at_each_look_is_found_by_every_search(start: int, steps: int) -> None:
+async def test_a_page_that_changes_at_each_look_is_found_by_every_search(
+    start: int, steps: int
+) -> None:
     client, registry = BusyQdrant(), Registry()
-    await ensure_collection(client, TARGET, dimension=DIMENSION, generation="g", keyword=KeywordParameters())
+    await ensure_collection(
+        client, TARGET, dimension=DIMENSION, generation="g", keyword=KeywordParameters()
+    )
     revisions = Revisions(client, registry)
     await revisions.advance(start)
     client.write = partial(revisions.advance, steps)
@@ -183,7 +214,9 @@ async def test_only_what_changed_is_read_again(client: MemoryQdrant) -> None:
     assert await versions(index, "fox") == [1]
 
 
-async def test_without_postgres_the_last_state_answers_if_there_is_one(client: MemoryQdrant) -> None:
+async def test_without_postgres_the_last_state_answers_if_there_is_one(
+    client: MemoryQdrant,
+) -> None:
     registry = Registry()
     index = RankBm25Index(client, registry)
     await put(client, ["fox"], 1)
@@ -197,7 +230,9 @@ async def test_without_postgres_the_last_state_answers_if_there_is_one(client: M
     assert await versions(index, "fox") == [1]
 
 
-async def test_a_large_index_is_warned_about_once(client: MemoryQdrant, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_large_index_is_warned_about_once(
+    client: MemoryQdrant, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(rank_bm25_index, "LARGE", 2)
     registry = Registry()
     index = RankBm25Index(client, registry)

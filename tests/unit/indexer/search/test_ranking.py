@@ -39,7 +39,11 @@ def test_fusion_adds_the_reciprocal_ranks_of_both_sides() -> None:
     dense = [hit("a", score=0.9), hit("b", score=0.8)]
     keyword = [hit("b", score=12.0), hit("c", score=7.0)]
     fused = ranking.fuse([dense, keyword], k=60)
-    assert {h.document_id: h.score for h in fused} == {"b": 1 / 62 + 1 / 61, "a": 1 / 61, "c": 1 / 62}
+    assert {h.document_id: h.score for h in fused} == {
+        "b": 1 / 62 + 1 / 61,
+        "a": 1 / 61,
+        "c": 1 / 62,
+    }
     assert [h.document_id for h in fused] == ["b", "a", "c"]
 
 
@@ -59,7 +63,9 @@ def test_fusion_does_not_depend_on_the_order_in_which_qdrant_answers(
 
 
 @given(hits, hits)
-def test_fusion_keeps_every_hit_once_and_the_order_of_a_single_side(dense: list[Hit], keyword: list[Hit]) -> None:
+def test_fusion_keeps_every_hit_once_and_the_order_of_a_single_side(
+    dense: list[Hit], keyword: list[Hit]
+) -> None:
     fused = names(ranking.fuse([dense, keyword], 60))
     assert sorted(fused) == sorted({h.id for h in (*dense, *keyword)})
     assert names(ranking.fuse([dense], 60)) == names(ranking.order(dense))
@@ -70,10 +76,15 @@ def test_fusion_of_documents_is_that_of_hits_with_one_chunk_each(
     dense: list[Hit], keyword: list[Hit], shuffle: random.Random, k: int
 ) -> None:
     fused = ranking.fuse_documents([dense, keyword], k)
-    assert sorted(h.document_id for h in fused) == sorted({h.document_id for h in (*dense, *keyword)})
+    assert sorted(h.document_id for h in fused) == sorted(
+        {h.document_id for h in (*dense, *keyword)}
+    )
     assert ranking.fuse_documents([keyword, shuffle.sample(dense, len(dense))], k) == fused
     sides = [ranking.best_per_document(ranking.order(side)) for side in (dense, keyword)]
-    single = [[msgspec.structs.replace(h, id=h.document_id, chunk_index=0) for h in side] for side in sides]
+    single = [
+        [msgspec.structs.replace(h, id=h.document_id, chunk_index=0) for h in side]
+        for side in sides
+    ]
     assert [h.score for h in fused] == [h.score for h in ranking.fuse(single, k)]
 
 
@@ -81,7 +92,10 @@ def test_many_chunks_of_one_document_do_not_push_another_one_down() -> None:
     long = [hit("long", chunk=n, score=9 - n / 10) for n in range(8)]
     other = hit("other", score=1)
     fused = ranking.fuse_documents([[*long, other], [other]], 60)
-    assert [(h.document_id, h.score) for h in fused] == [("other", 1 / 61 + 1 / 62), ("long", 1 / 61)]
+    assert [(h.document_id, h.score) for h in fused] == [
+        ("other", 1 / 61 + 1 / 62),
+        ("long", 1 / 61),
+    ]
 
 
 @given(hits)
@@ -100,10 +114,19 @@ def test_only_the_live_version_of_a_known_document_is_visible() -> None:
 
 
 def test_only_a_live_document_whose_live_version_was_not_hit_is_asked_for_again() -> None:
-    found = [hit("new", version=1), hit("settled", version=1), hit("settled", version=2), hit("deleted"), hit("gone")]
+    found = [
+        hit("new", version=1),
+        hit("settled", version=1),
+        hit("settled", version=2),
+        hit("deleted"),
+        hit("gone"),
+    ]
     live = {"new": 2, "settled": 2, "deleted": None}
     assert ranking.overtaken_documents([found], live) == {"new": 2}
-    assert ranking.overtaken_documents([found, [hit("settled", version=1)]], live) == {"new": 2, "settled": 2}
+    assert ranking.overtaken_documents([found, [hit("settled", version=1)]], live) == {
+        "new": 2,
+        "settled": 2,
+    }
     assert ranking.overtaken_documents([found, []], live) == {"new": 2}
 
 

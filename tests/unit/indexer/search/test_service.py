@@ -16,7 +16,13 @@ from indexer.search.service import MAX_ROUNDS, SearchEngine, SearchOptions
 from indexer.search.window import Sources
 from shared.pipeline import ids
 from shared.service.errors import DependencyError, RejectedError
-from shared.service.search_contract import Collapse, Mode, SearchFilters, SearchRequest, SearchResponse
+from shared.service.search_contract import (
+    Collapse,
+    Mode,
+    SearchFilters,
+    SearchRequest,
+    SearchResponse,
+)
 from tests.support.documents import COLLECTION, DIMENSION, points
 from tests.support.qdrant_memory import MemoryQdrant
 from tests.support.search_fakes import FakeRegistry, FakeTei, sources_of
@@ -30,12 +36,16 @@ A, B, C = "https://a.example/x", "https://b.example/y", "https://c.example/z"
 @pytest.fixture
 async def client() -> AsyncIterator[MemoryQdrant]:
     client = MemoryQdrant()
-    await ensure_collection(client, TARGET, dimension=DIMENSION, generation="g", keyword=KeywordParameters())
+    await ensure_collection(
+        client, TARGET, dimension=DIMENSION, generation="g", keyword=KeywordParameters()
+    )
     yield client
     await client.close()
 
 
-def engine(client: MemoryQdrant, registry: FakeRegistry, tei: FakeTei | None = None) -> SearchEngine:
+def engine(
+    client: MemoryQdrant, registry: FakeRegistry, tei: FakeTei | None = None
+) -> SearchEngine:
     options = SearchOptions(default_collection=COLLECTION, rrf_k=60)
     return SearchEngine(sources_of(client, tei or FakeTei()), registry, options)
 
@@ -49,20 +59,44 @@ def texts_of(response: SearchResponse) -> list[str]:
 
 
 async def test_a_result_has_all_that_the_contract_promises(client: MemoryQdrant) -> None:
-    await put(client, A, ["nothing of it", "a fox in the box"], title="T", description="D", metadata={"k": [1]})
+    await put(
+        client,
+        A,
+        ["nothing of it", "a fox in the box"],
+        title="T",
+        description="D",
+        metadata={"k": [1]},
+    )
     response = await engine(client, FakeRegistry(TARGET, {A: 1})).search(
         SearchRequest(query="foxes", mode=Mode.KEYWORD)
     )
     (result,) = response.results
     assert result.id == ids.point_id(ids.document_id(COLLECTION, A), 1, 1)
-    assert (result.url, result.title, result.description, result.metadata) == (A, "T", "D", {"k": [1]})
-    assert (result.text, result.chunk_index, result.start, result.end) == ("a fox in the box", 1, 10, 26)
+    assert (result.url, result.title, result.description, result.metadata) == (
+        A,
+        "T",
+        "D",
+        {"k": [1]},
+    )
+    assert (result.text, result.chunk_index, result.start, result.end) == (
+        "a fox in the box",
+        1,
+        10,
+        26,
+    )
     assert (result.headings, result.highlights) == (("Heading",), ((2, 5),))
     assert result.score > 0
-    assert (response.total, response.query, response.mode, response.degraded) == (1, "foxes", Mode.KEYWORD, False)
+    assert (response.total, response.query, response.mode, response.degraded) == (
+        1,
+        "foxes",
+        Mode.KEYWORD,
+        False,
+    )
 
 
-async def test_each_side_alone_ranks_by_its_own_score_and_hybrid_by_both(client: MemoryQdrant) -> None:
+async def test_each_side_alone_ranks_by_its_own_score_and_hybrid_by_both(
+    client: MemoryQdrant,
+) -> None:
     await put(client, A, ["silver fox silver fox"])
     await put(client, B, ["silver fox"])
     await put(client, C, ["unrelated words"])
@@ -82,7 +116,9 @@ async def test_only_the_live_version_is_found(client: MemoryQdrant) -> None:
     for version in (1, 2, 3):
         await put(client, A, [f"fox of version {version}"], version=version)
     registry = FakeRegistry(TARGET, {A: 2})
-    response = await engine(client, registry).search(SearchRequest(query="fox", collapse=Collapse.CHUNK))
+    response = await engine(client, registry).search(
+        SearchRequest(query="fox", collapse=Collapse.CHUNK)
+    )
     assert texts_of(response) == ["fox of version 2"]
     assert (response.total, registry.times_read) == (1, 1)
 
@@ -95,7 +131,9 @@ async def test_deleted_and_unknown_documents_are_dropped_at_once(client: MemoryQ
     assert (response.results, response.total, registry.times_read) == ((), 0, 1)
 
 
-async def test_a_document_that_changes_during_the_search_is_found_in_its_new_version(client: MemoryQdrant) -> None:
+async def test_a_document_that_changes_during_the_search_is_found_in_its_new_version(
+    client: MemoryQdrant,
+) -> None:
     await put(client, A, ["an old fox"], version=1)
     registry, tei = FakeRegistry(TARGET, {A: 2}), FakeTei()
 
@@ -133,7 +171,9 @@ async def test_asking_again_ends_some_time_and_keeps_the_others(client: MemoryQd
     assert not response.degraded
 
 
-async def test_a_version_that_was_left_behind_is_asked_for_again_only_once(client: MemoryQdrant) -> None:
+async def test_a_version_that_was_left_behind_is_asked_for_again_only_once(
+    client: MemoryQdrant,
+) -> None:
     await put(client, A, ["a left fox"], version=1)
     await put(client, A, ["a badger"], version=2)
     registry = FakeRegistry(TARGET, {A: 2})
@@ -141,7 +181,9 @@ async def test_a_version_that_was_left_behind_is_asked_for_again_only_once(clien
     assert (response.results, registry.times_read) == ((), 2)
 
 
-async def test_a_document_that_only_one_side_saw_change_is_asked_for_again(client: MemoryQdrant) -> None:
+async def test_a_document_that_only_one_side_saw_change_is_asked_for_again(
+    client: MemoryQdrant,
+) -> None:
     """The keyword side is read while the query is embedded: long before the dense side."""
     await put(client, A, ["an old fox"], version=1)
     tei = FakeTei()
@@ -154,7 +196,9 @@ async def test_a_document_that_only_one_side_saw_change_is_asked_for_again(clien
 
     keyword = Noticing(client)
     sources = Sources(points=PointReader(client), keyword=keyword, embed_query=embed_late)
-    search = SearchEngine(sources, FakeRegistry(TARGET, {A: 2}), SearchOptions(default_collection=COLLECTION))
+    search = SearchEngine(
+        sources, FakeRegistry(TARGET, {A: 2}), SearchOptions(default_collection=COLLECTION)
+    )
     response = await search.search(SearchRequest(query="fox"))
     assert texts_of(response) == ["a new fox"]
     assert response.results[0].score == pytest.approx(2 / 61)
@@ -173,7 +217,9 @@ class Noticing(QdrantKeywordIndex):
         return found
 
 
-async def test_without_postgres_the_newest_version_answers_and_says_so(client: MemoryQdrant) -> None:
+async def test_without_postgres_the_newest_version_answers_and_says_so(
+    client: MemoryQdrant,
+) -> None:
     await put(client, A, ["an old fox"], version=1)
     await put(client, A, ["a new fox"], version=2)
     registry = FakeRegistry(TARGET, {A: 1})
@@ -185,14 +231,18 @@ async def test_without_postgres_the_newest_version_answers_and_says_so(client: M
     assert response.degraded
 
 
-async def test_without_postgres_a_collection_never_seen_before_cannot_be_searched(client: MemoryQdrant) -> None:
+async def test_without_postgres_a_collection_never_seen_before_cannot_be_searched(
+    client: MemoryQdrant,
+) -> None:
     registry = FakeRegistry(TARGET)
     registry.is_unavailable = True
     with pytest.raises(DependencyError, match="postgres"):
         await engine(client, registry).search(SearchRequest(query="fox"))
 
 
-@pytest.mark.parametrize("error", [DependencyError("tei", "away"), RejectedError("tei_rejected", "too long")])
+@pytest.mark.parametrize(
+    "error", [DependencyError("tei", "away"), RejectedError("tei_rejected", "too long")]
+)
 async def test_without_an_embedding_hybrid_answers_by_keywords_and_semantic_fails(
     client: MemoryQdrant, error: Exception
 ) -> None:
@@ -214,9 +264,13 @@ async def test_a_slow_tei_is_not_waited_for(client: MemoryQdrant) -> None:
 
     await put(client, A, ["fox"])
     reader = PointReader(client)
-    sources = Sources(points=reader, keyword=QdrantKeywordIndex(reader), embed_query=never, embed_timeout_s=0.01)
+    sources = Sources(
+        points=reader, keyword=QdrantKeywordIndex(reader), embed_query=never, embed_timeout_s=0.01
+    )
     options = SearchOptions(default_collection=COLLECTION)
-    response = await SearchEngine(sources, FakeRegistry(TARGET, {A: 1}), options).search(SearchRequest(query="fox"))
+    response = await SearchEngine(sources, FakeRegistry(TARGET, {A: 1}), options).search(
+        SearchRequest(query="fox")
+    )
     assert (texts_of(response), response.degraded) == (["fox"], True)
 
 
@@ -225,7 +279,11 @@ async def test_an_error_of_qdrant_is_never_taken_for_one_of_tei(client: MemoryQd
         async def query_points(  # type: ignore[override]
             self, collection_name: str, **kwargs: Any
         ) -> models.QueryResponse:
-            raise (RefusedError(400, "no") if kwargs["using"] == "dense" else DependencyError("qdrant", "away"))
+            raise (
+                RefusedError(400, "no")
+                if kwargs["using"] == "dense"
+                else DependencyError("qdrant", "away")
+            )
 
     await put(client, A, ["fox"])
     broken = Refusing()
@@ -239,7 +297,10 @@ async def test_pages_do_not_overlap_and_miss_nothing(client: MemoryQdrant) -> No
     for url in urls:
         await put(client, url, ["fox", "fox again"])
     search = engine(client, FakeRegistry(TARGET, dict.fromkeys(urls, 1)))
-    pages = [await search.search(SearchRequest(query="fox", limit=7, offset=offset)) for offset in range(0, 42, 7)]
+    pages = [
+        await search.search(SearchRequest(query="fox", limit=7, offset=offset))
+        for offset in range(0, 42, 7)
+    ]
     found = [result.url for page in pages for result in page.results]
     assert sorted(found) == sorted(urls)
     assert {page.total for page in pages} == {40}
@@ -252,7 +313,9 @@ async def test_a_result_is_a_document_unless_chunks_are_asked_for(client: Memory
     search = engine(client, FakeRegistry(TARGET, {A: 1}))
     best = await search.search(SearchRequest(query="fox", mode=Mode.KEYWORD))
     assert (texts_of(best), best.total) == (["fox fox"], 1)
-    chunks = await search.search(SearchRequest(query="fox", mode=Mode.KEYWORD, collapse=Collapse.CHUNK))
+    chunks = await search.search(
+        SearchRequest(query="fox", mode=Mode.KEYWORD, collapse=Collapse.CHUNK)
+    )
     assert (chunks.results[0], chunks.total) == (best.results[0], 3)
 
 
@@ -273,9 +336,13 @@ async def test_filters_hold_for_both_sides(client: MemoryQdrant) -> None:
         assert [result.url for result in response.results] == [B]
 
 
-@pytest.mark.parametrize(("collection", "target"), [("other", TARGET), (None, None), (None, "lost_1")])
+@pytest.mark.parametrize(
+    ("collection", "target"), [("other", TARGET), (None, None), (None, "lost_1")]
+)
 async def test_a_collection_that_does_not_exist_is_empty(
     client: MemoryQdrant, collection: str | None, target: str | None
 ) -> None:
-    response = await engine(client, FakeRegistry(target)).search(SearchRequest(query="fox", collection=collection))
+    response = await engine(client, FakeRegistry(target)).search(
+        SearchRequest(query="fox", collection=collection)
+    )
     assert (response.results, response.total, response.degraded) == ((), 0, False)

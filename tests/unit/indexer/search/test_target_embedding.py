@@ -11,8 +11,12 @@ from shared.service.settings import TeiSettings
 DEFAULT = TeiSettings(tei_url="http://default:80")
 TARGETS = {
     "plain_1": Target(target="plain_1", collection="plain", generation="g"),
-    "own_1": Target(target="own_1", collection="own", generation="g", tei_url="http://own:80", dimension=2),
-    "other_1": Target(target="other_1", collection="other", generation="g", tei_url="http://own:80", dimension=3),
+    "own_1": Target(
+        target="own_1", collection="own", generation="g", tei_url="http://own:80", dimension=2
+    ),
+    "other_1": Target(
+        target="other_1", collection="other", generation="g", tei_url="http://own:80", dimension=3
+    ),
 }
 
 
@@ -39,7 +43,11 @@ async def test_each_target_is_asked_on_its_own_servers_which_those_on_the_same_s
     assert list(await embed("own_1", "one")) == [1.0, 0.0]
     await embed("plain_1", "two")
     await embed("own_1", "three")
-    assert servers.asked == [("http://own:80", "one"), ("http://default:80", "two"), ("http://own:80", "three")]
+    assert servers.asked == [
+        ("http://own:80", "one"),
+        ("http://default:80", "two"),
+        ("http://own:80", "three"),
+    ]
     assert servers.made == ["http://own:80", "http://default:80"]
 
 

@@ -10,7 +10,10 @@ from shared.service.errors import DependencyError
 
 
 class Postgres:
-    """A pool whose server answers with no rows, or hangs. (A cancelled statement would wait for the server, too.)"""
+    """A pool whose server answers with no rows, or hangs.
+
+    (A cancelled statement would wait for the server, too.)
+    """
 
     def __init__(self) -> None:
         self.is_hanging = False
@@ -52,7 +55,8 @@ async def test_a_server_that_hangs_is_unavailable_and_left_alone_for_a_while(rig
     rig.now += AVOIDED_S
     rig.postgres.is_hanging = False
     assert await rig.visibility.live_versions("docs_1", ["id"]) == {}
-    rig.postgres.answer.set()  # the question that was given up ends in an error, which nobody waits for
+    # The question that was given up ends in an error, which nobody waits for.
+    rig.postgres.answer.set()
 
 
 async def test_an_error_of_the_server_is_no_reason_to_leave_it_alone(rig: Rig) -> None:

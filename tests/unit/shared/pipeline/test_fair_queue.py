@@ -89,7 +89,9 @@ async def test_a_cancellation_that_meets_its_turn_loses_no_slot(cancels_first: b
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(Lane), st.integers(1, 30)), max_size=60))
-def test_a_lane_is_served_in_order_and_everything_is_served(items: Sequence[tuple[Lane, int]]) -> None:
+def test_a_lane_is_served_in_order_and_everything_is_served(
+    items: Sequence[tuple[Lane, int]],
+) -> None:
     queue: FairQueue[int] = FairQueue()
     for number, (lane, _) in enumerate(items):
         queue.add(lane, number)

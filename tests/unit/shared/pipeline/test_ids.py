@@ -16,8 +16,12 @@ def test_a_document_id_is_the_uuid5_of_collection_and_url(collection: str, url: 
 
 @settings(deadline=None)
 @given(st.uuids(), st.integers(0, 2**63), st.integers(0, 2**31))
-def test_a_point_id_is_the_uuid5_of_document_version_and_chunk(document: uuid.UUID, version: int, chunk: int) -> None:
-    assert point_id(str(document), version, chunk) == str(uuid.uuid5(NAMESPACE, f"{document}/{version}/{chunk}"))
+def test_a_point_id_is_the_uuid5_of_document_version_and_chunk(
+    document: uuid.UUID, version: int, chunk: int
+) -> None:
+    assert point_id(str(document), version, chunk) == str(
+        uuid.uuid5(NAMESPACE, f"{document}/{version}/{chunk}")
+    )
 
 
 def test_stored_ids_stay_what_they_are() -> None:

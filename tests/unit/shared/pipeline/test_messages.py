@@ -25,21 +25,30 @@ from shared.pipeline.messages import (
 )
 
 REF = DocumentRef(
-    job_id="6f1e7f9a-0000-4000-8000-000000000001", position=3, release=7, domain="example.com",
-    document_id="6f1e7f9a-0000-4000-8000-000000000002", version=11, url="https://example.com/a", crawl_id="c1",
-)  # fmt: skip
+    job_id="6f1e7f9a-0000-4000-8000-000000000001",
+    position=3,
+    release=7,
+    domain="example.com",
+    document_id="6f1e7f9a-0000-4000-8000-000000000002",
+    version=11,
+    url="https://example.com/a",
+    crawl_id="c1",
+)
 HEADER = Header(target="pulse_docs_1", lane=Lane.NORMAL, documents=(REF,), deliveries=2)
 
 # What release 1 wrote. A later release must read it for ever: never change these bytes.
 GOLDEN_HEADER = (
-    b'{"target":"pulse_docs_1","lane":"normal","documents":[{"job_id":"6f1e7f9a-0000-4000-8000-000000000001",'
+    b'{"target":"pulse_docs_1","lane":"normal",'
+    b'"documents":[{"job_id":"6f1e7f9a-0000-4000-8000-000000000001",'
     b'"position":3,"release":7,"document_id":"6f1e7f9a-0000-4000-8000-000000000002","version":11,'
     b'"url":"https://example.com/a","action":"index","domain":"example.com","crawl_id":"c1"}],"deliveries":2,'
     b'"traceparent":null,"schema":1}'
 )
 
 CHUNK = Chunk(text="text", prefix="Title\n", headings=("Title",), start=0, end=4, tokens=6)
-DOCUMENT = ChunkedDocument(page=Page(title="Title"), content_hash=b"h" * 32, fingerprint=b"f" * 32, chunks=(CHUNK,))
+DOCUMENT = ChunkedDocument(
+    page=Page(title="Title"), content_hash=b"h" * 32, fingerprint=b"f" * 32, chunks=(CHUNK,)
+)
 
 
 def test_the_header_of_schema_1_is_read_and_written_byte_for_byte() -> None:
@@ -48,14 +57,18 @@ def test_the_header_of_schema_1_is_read_and_written_byte_for_byte() -> None:
 
 
 def test_the_trace_of_a_document_travels_with_it() -> None:
-    traced = msgspec.structs.replace(REF, traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    traced = msgspec.structs.replace(
+        REF, traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    )
     header = msgspec.structs.replace(HEADER, documents=(traced, REF))
     assert decode_header(encode_header(header)) == header
 
 
 @pytest.mark.parametrize("documents", [[1, 2], "another shape", None])
 def test_a_newer_schema_is_told_apart_from_a_malformed_header(documents: object) -> None:
-    newer = msgspec.json.encode({"documents": documents, "schema": SCHEMA_VERSION + 1, "shape": "unknown"})
+    newer = msgspec.json.encode(
+        {"documents": documents, "schema": SCHEMA_VERSION + 1, "shape": "unknown"}
+    )
     assert summarize_header(newer).is_newer
     with pytest.raises(NewerSchemaError):
         decode_header(newer)

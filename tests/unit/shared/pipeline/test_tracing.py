@@ -1,4 +1,6 @@
-"""When there are traces, and what they look like: of requests, of batch messages of one job and of several."""
+"""When there are traces, and what they look like: of requests, of batch messages of one job and of
+several.
+"""
 
 import io
 import json
@@ -83,9 +85,14 @@ def log_lines() -> Iterator[io.StringIO]:
 
 def ref(job: int, position: int = 0, *, is_traced: bool = True) -> DocumentRef:
     return DocumentRef(
-        job_id=f"job-{job}", position=position, release=1, document_id=f"d-{job}-{position}", version=1,
-        url=f"https://example.com/{job}/{position}", traceparent=REQUESTS[job] if is_traced else UNSET,
-    )  # fmt: skip
+        job_id=f"job-{job}",
+        position=position,
+        release=1,
+        document_id=f"d-{job}-{position}",
+        version=1,
+        url=f"https://example.com/{job}/{position}",
+        traceparent=REQUESTS[job] if is_traced else UNSET,
+    )
 
 
 def header_of(*refs: DocumentRef) -> Header:
@@ -117,7 +124,13 @@ def linked(span: ReadableSpan) -> list[str]:
         ({"OTEL_TRACES_EXPORTER": "otlp"}, True),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": ENDPOINT, "OTEL_TRACES_EXPORTER": "none"}, False),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": ENDPOINT, "OTEL_SDK_DISABLED": "true"}, False),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": ENDPOINT, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, True),
+        (
+            {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": ENDPOINT,
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            },
+            True,
+        ),
         (
             {
                 "OTEL_EXPORTER_OTLP_ENDPOINT": ENDPOINT,
@@ -128,7 +141,9 @@ def linked(span: ReadableSpan) -> list[str]:
         ),
     ],
 )
-def test_the_variables_of_opentelemetry_say_whether_there_are_traces(environ: dict[str, str], expected: bool) -> None:
+def test_the_variables_of_opentelemetry_say_whether_there_are_traces(
+    environ: dict[str, str], expected: bool
+) -> None:
     assert is_on(environ) is expected
 
 
@@ -148,7 +163,9 @@ def test_no_service_imports_the_trace_sdk_while_traces_are_off() -> None:
         "heavy = ('opentelemetry.sdk.trace', 'opentelemetry.exporter')\n"
         "print([name for name in sys.modules if name.startswith(heavy)])"
     )
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert ran.stdout.strip() == "[]"
 
 
@@ -189,7 +206,11 @@ def test_a_batch_message_of_several_jobs_has_a_span_in_each_trace_linked_with_th
         assert sorted(map(trace_of, parts)) == sorted(TRACES)
         assert [linked(part) for part in parts] == [[trace_of(whole)]] * 2
         assert {parent_of(part) for part in parts} == {"00f067aa0ba902b0", "00f067aa0ba902b1"}
-    counts = [part.attributes["messaging.batch.message_count"] for part in traced.spans["chunker"] if part.attributes]
+    counts = [
+        part.attributes["messaging.batch.message_count"]
+        for part in traced.spans["chunker"]
+        if part.attributes
+    ]
     assert sorted(map(int, map(str, counts))) == [1, 2]
 
 
@@ -221,17 +242,26 @@ def test_a_document_that_is_tried_again_says_why(traced: Traced) -> None:
         trace.note([ref(0)], [Retry("tei: away", 2.0, attempts=0)])
     [event] = traced.spans["chunker"][0].events
     assert event.attributes is not None
-    assert (event.name, event.attributes["reason"], event.attributes["delay_s"]) == ("retry", "tei: away", 2.0)
+    assert (event.name, event.attributes["reason"], event.attributes["delay_s"]) == (
+        "retry",
+        "tei: away",
+        2.0,
+    )
 
 
 def test_an_error_ends_every_span_of_the_batch(traced: Traced) -> None:
-    with pytest.raises(ValueError, match="bug"), traced.tracing.batch(CHUNKER, "1-0", header_of(ref(0), ref(1))):
+    with (
+        pytest.raises(ValueError, match="bug"),
+        traced.tracing.batch(CHUNKER, "1-0", header_of(ref(0), ref(1))),
+    ):
         raise ValueError("bug")
     assert traced.spans["chunker batch"][0].status.status_code is StatusCode.ERROR
     assert len(traced.spans["chunker"]) == 2
 
 
-def test_log_lines_have_the_trace_of_their_job_or_else_of_the_batch(traced: Traced, log_lines: io.StringIO) -> None:
+def test_log_lines_have_the_trace_of_their_job_or_else_of_the_batch(
+    traced: Traced, log_lines: io.StringIO
+) -> None:
     log = structlog.get_logger()
     with traced.tracing.batch(CHUNKER, "1-0", header_of(ref(0), ref(1))):
         log.info("a job's", job_id="job-1")
@@ -280,4 +310,8 @@ async def test_a_request_goes_on_in_its_senders_trace_and_says_how_it_ended(trac
     assert bad.parent is None
     assert (good.status.status_code, bad.status.status_code) == (StatusCode.UNSET, StatusCode.ERROR)
     assert seen[2] is None  # looking is not traced
-    assert [span.attributes["http.response.status_code"] for span in traced.spans["POST"] if span.attributes] == [404]
+    assert [
+        span.attributes["http.response.status_code"]
+        for span in traced.spans["POST"]
+        if span.attributes
+    ] == [404]

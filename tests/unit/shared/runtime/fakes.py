@@ -1,4 +1,4 @@
-"""Stand-ins at the borders of the runtime: Redis' scripts and commands, and what Postgres is told."""
+"""Stand-ins at the borders of the runtime: Redis' scripts and commands, writes to Postgres."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ Answer = Callable[[Sequence[str], Sequence[Any]], Any]
 
 
 class FakeScripts:
-    """The scripts of Redis: each call is noted, and answered by a function of keys and arguments."""
+    """The scripts of Redis: calls are recorded and answered by a function of keys and arguments."""
 
     def __init__(self, **answers: Answer) -> None:
         self.answers = answers
@@ -58,7 +58,9 @@ class FakeProgress:
     async def start(self, refs: Sequence[DocumentRef]) -> dict[int, int]:
         return {index: self.attempts.get(refs[index].position, 0) for index in self._current(refs)}
 
-    async def pass_on(self, refs: Sequence[DocumentRef], _counts: Sequence[tuple[int, int | None]]) -> set[int]:
+    async def pass_on(
+        self, refs: Sequence[DocumentRef], _counts: Sequence[tuple[int, int | None]]
+    ) -> set[int]:
         self.passed_on += refs
         return set(self._current(refs))
 

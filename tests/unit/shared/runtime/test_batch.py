@@ -19,7 +19,9 @@ async def test_results_come_in_input_order_whichever_is_done_first() -> None:
         await gates[document].wait()
         return document.upper()
 
-    running = asyncio.create_task(BatchWorker(handle, 3, on_error=failure_text).process_batch(["a", "b", "c"]))
+    running = asyncio.create_task(
+        BatchWorker(handle, 3, on_error=failure_text).process_batch(["a", "b", "c"])
+    )
     for name in "cba":
         gates[name].set()
         await asyncio.sleep(0)

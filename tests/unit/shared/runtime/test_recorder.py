@@ -34,9 +34,11 @@ class Rig:
         self.recorder = Recorder(self.progress, self.operations, self.metrics, STAGE)  # type: ignore[arg-type]
 
     async def record(self, *outcomes: Outcome) -> list[int] | None:
-        """Record outcomes of the first documents; the positions in the message for the next stage."""
+        """Record outcomes of the first documents; return the positions for the next stage."""
         documents = [Document(ref=ref(position)) for position in range(len(outcomes))]
-        message = await self.recorder.record(documents, outcomes, header_of(len(outcomes)), deliveries=2)
+        message = await self.recorder.record(
+            documents, outcomes, header_of(len(outcomes)), deliveries=2
+        )
         if message is None:
             return None
         header = decode_header(message.header)
@@ -107,15 +109,32 @@ async def test_a_job_that_ends_is_reported_once_with_its_counts() -> None:
         items=[],
         jobs=[
             FinishedJob(
-                job_id="job", kind="index_document_batch_job", status=JobStatus.PARTIAL, crawl_id=None, request_id=None,
-                total=3, succeeded=2, failed=1, cancelled=0, chunks=9, inputs_saved=4, duration_ms=12.0,
+                job_id="job",
+                kind="index_document_batch_job",
+                status=JobStatus.PARTIAL,
+                crawl_id=None,
+                request_id=None,
+                total=3,
+                succeeded=2,
+                failed=1,
+                cancelled=0,
+                chunks=9,
+                inputs_saved=4,
+                duration_ms=12.0,
             )
         ],
-    )  # fmt: skip
+    )
     await rig.record(Done(ItemState.INDEXED, 1))
     [row] = rig.operations.rows
     assert (row.operation_type, row.success) == ("batch_processing", False)
-    assert row.metadata == {"total": 3, "success": 2, "failed": 1, "cancelled": 0, "chunks": 9, "inputs_saved": 4}
+    assert row.metadata == {
+        "total": 3,
+        "success": 2,
+        "failed": 1,
+        "cancelled": 0,
+        "chunks": 9,
+        "inputs_saved": 4,
+    }
 
 
 async def test_an_entry_that_cannot_be_read_is_kept_as_a_dead_letter() -> None:

@@ -108,7 +108,9 @@ async def test_results_that_are_no_outcomes_are_finished_together_and_in_place()
 
 
 async def test_one_document_that_fails_stops_no_other() -> None:
-    first, second, third = await run(ScriptedStage(ValueError("a bug"), INDEXED, DependencyError("tei", "refused")))
+    first, second, third = await run(
+        ScriptedStage(ValueError("a bug"), INDEXED, DependencyError("tei", "refused"))
+    )
     assert isinstance(first, Retry)
     assert first.attempts == 1
     assert second == INDEXED
@@ -128,13 +130,17 @@ async def test_an_error_while_a_batch_is_prepared_is_that_of_every_document() ->
             raise DependencyError("postgres", "refused")
 
     outcomes = await run(Broken(INDEXED, INDEXED))
-    assert [(type(o), getattr(o, "dependency", None)) for o in outcomes] == [(Retry, "postgres")] * 2
+    assert [(type(o), getattr(o, "dependency", None)) for o in outcomes] == [
+        (Retry, "postgres")
+    ] * 2
 
 
 async def test_a_target_that_cannot_be_looked_up_counts_as_an_attempt() -> None:
     targets = Targets()
     targets.error = LookupError("there is no target 'docs_1'")
-    [outcome] = await runner_of(ScriptedStage(INDEXED), targets).run("1-0", header_of(1), [Document(ref=ref(0))])
+    [outcome] = await runner_of(ScriptedStage(INDEXED), targets).run(
+        "1-0", header_of(1), [Document(ref=ref(0))]
+    )
     assert isinstance(outcome, Retry)
     assert outcome.attempts == 1
 
@@ -149,7 +155,9 @@ async def test_bodies_are_decoded_and_one_that_cannot_be_read_fails_alone() -> N
     ]
     outcomes = await runner_of(stage).run("1-0", header_of(3), documents)
     assert outcomes[0] == INDEXED
-    assert [outcome.code for outcome in outcomes[1:] if isinstance(outcome, Dead)] == ["malformed"] * 2
+    assert [outcome.code for outcome in outcomes[1:] if isinstance(outcome, Dead)] == [
+        "malformed"
+    ] * 2
     assert [document.body for document in stage.seen] == [CHUNKED]
     assert [document.ref.position for document in stage.batches[0].documents] == [0]
 

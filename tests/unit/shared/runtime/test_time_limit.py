@@ -1,4 +1,6 @@
-"""Time limits: they expire, they are stopped while they are held, and they go on with what was left."""
+"""Time limits: they expire, they are stopped while they are held, and they go on with what was
+left.
+"""
 
 import asyncio
 

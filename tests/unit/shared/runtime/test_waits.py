@@ -1,4 +1,4 @@
-"""What a worker waits for: open breakers, stalls, and checks that fail before the stage is ready."""
+"""What a worker waits for: open breakers, stalls, checks that fail before it is ready."""
 
 import asyncio
 import datetime as dt
@@ -53,7 +53,9 @@ class World:
         canaries, checks = {"tei": tei.canary}, {"tei": self.checked.canary}
         self.breakers = Breakers(canaries, Metrics())
         self.slots = Slots(4, self.clock.monotonic)
-        self.waits = StageWaits(self.breakers, checks, canaries, self.slots, self.clock.now, self.clock.monotonic)
+        self.waits = StageWaits(
+            self.breakers, checks, canaries, self.slots, self.clock.now, self.clock.monotonic
+        )
 
 
 async def test_without_trouble_a_worker_waits_for_nothing_and_asks_no_canary() -> None:
@@ -80,7 +82,9 @@ async def test_a_dependency_that_fails_nearly_all_documents_is_a_wait_as_well() 
     )
 
 
-async def test_batches_of_which_none_ends_are_a_wait_for_the_dependency_that_does_not_answer() -> None:
+async def test_batches_of_which_none_ends_are_a_wait_for_the_dependency_that_does_not_answer() -> (
+    None
+):
     tei = Dependency()
     world = World(tei)
     held = asyncio.Event()
@@ -126,7 +130,9 @@ async def test_a_stall_counts_from_the_last_batch_that_ended() -> None:
         world.slots.start(group, _until(second), "second")
         world.clock.seconds = 20.0
         first.set()
-        await wait_until(lambda: world.slots.quiet_since == 20.0, description="the first one to end")
+        await wait_until(
+            lambda: world.slots.quiet_since == 20.0, description="the first one to end"
+        )
         assert await world.waits.look() == []
         world.clock.seconds = 40.0
         (wait,) = await world.waits.look()
@@ -210,7 +216,9 @@ async def test_the_health_report_marks_a_dependency_that_is_waited_for() -> None
         return found
 
     reporter = WaitReporter(ScriptRecorder(), StageName.EMBEDDER, "me", look)  # type: ignore[arg-type]
-    healthy = HealthReport(status="healthy", services={"tei": "healthy", "redis": "healthy"}, timestamp=NOON)
+    healthy = HealthReport(
+        status="healthy", services={"tei": "healthy", "redis": "healthy"}, timestamp=NOON
+    )
     await reporter.report()
     assert reporter.complete(healthy) == healthy
     found = [_wait()]

@@ -1,4 +1,4 @@
-"""The stage loop's decisions: what is done with an entry, in which order, and what is left alone."""
+"""Decisions of the stage loop: what happens to an entry, in which order, and what does not."""
 
 import asyncio
 import contextlib
@@ -32,20 +32,32 @@ class Rig:
     def __init__(self, *batches: Sequence[Entry], slots: int = 4, **settings: Any) -> None:
         self.events: list[tuple[Any, ...]] = []
         self.batches = list(batches)
-        self.results: list[Any] = []  # of the runner, one after the other; outcomes for all documents if none is left
+        # Of the runner, one after the other; outcomes for all documents if none is left.
+        self.results: list[Any] = []
         self.is_still_ours = True
         self.leave_error: Exception | None = None
         self._held: list[Entry] = []
         self.is_available = True
         self.metrics = Metrics()
         self.metrics.begin_stage(STAGE)
-        self.breakers = Breakers({"tei": self._canary}, self.metrics, Pauses(first=0.001, longest=0.002))
+        self.breakers = Breakers(
+            {"tei": self._canary}, self.metrics, Pauses(first=0.001, longest=0.002)
+        )
         fake: Any = self
         janitor: Any = _Janitor()
         self.worker = Worker(
-            stage=STAGE, runner=fake, intake=fake, leases=fake, recorder=fake, handover=fake, breakers=self.breakers,
-            janitor=janitor, slots=Slots(slots), settings=RuntimeSettings(**settings), metrics=self.metrics,
-        )  # fmt: skip
+            stage=STAGE,
+            runner=fake,
+            intake=fake,
+            leases=fake,
+            recorder=fake,
+            handover=fake,
+            breakers=self.breakers,
+            janitor=janitor,
+            slots=Slots(slots),
+            settings=RuntimeSettings(**settings),
+            metrics=self.metrics,
+        )
         self.stop = asyncio.Event()
 
     async def _canary(self) -> None:
@@ -106,7 +118,11 @@ class Rig:
         return [Document(ref=ref(position)) for position in range(len(header.documents))]
 
     async def record(
-        self, _documents: Sequence[Document], outcomes: Sequence[Outcome], _header: Header, deliveries: int
+        self,
+        _documents: Sequence[Document],
+        outcomes: Sequence[Outcome],
+        _header: Header,
+        deliveries: int,
     ) -> EncodedMessage:
         self.events.append(("record", list(outcomes), deliveries))
         return MESSAGE
@@ -124,7 +140,9 @@ class Rig:
         return True
 
     # runner
-    async def run(self, entry_id: str, _header: Header, documents: Sequence[Document]) -> list[Outcome]:
+    async def run(
+        self, entry_id: str, _header: Header, documents: Sequence[Document]
+    ) -> list[Outcome]:
         self.events.append(("run", entry_id))
         result = self.results.pop(0) if self.results else None
         if isinstance(result, Exception):
@@ -154,8 +172,11 @@ async def test_an_entry_is_begun_run_recorded_and_handed_over() -> None:
     rig = Rig()
     await rig.worker.work(entry(documents=2))
     assert rig.events == [
-        ("begin", "1-0"), ("run", "1-0"), ("record", [INDEXED, INDEXED], 1), ("pass_on", "1-0", MESSAGE),
-    ]  # fmt: skip
+        ("begin", "1-0"),
+        ("run", "1-0"),
+        ("record", [INDEXED, INDEXED], 1),
+        ("pass_on", "1-0", MESSAGE),
+    ]
     assert rig.held == []
 
 
@@ -181,7 +202,9 @@ async def test_an_entry_of_a_newer_release_is_given_back_untouched() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"header": b"\xff"}, {"header": None}, {"body": b"bad"}])
-async def test_an_entry_that_cannot_be_read_is_a_dead_letter_before_it_goes(fields: dict[str, Any]) -> None:
+async def test_an_entry_that_cannot_be_read_is_a_dead_letter_before_it_goes(
+    fields: dict[str, Any],
+) -> None:
     rig = Rig()
     await rig.worker.work(entry(**fields))
     assert rig.names[-2:] == ["dead_letter", "pass_on"]
@@ -212,14 +235,25 @@ async def test_a_quarantined_entry_waits_uncounted_until_nothing_else_is_in_flig
     rig = Rig([entry(entry_id="1-0")], [entry(entry_id="2-0", deliveries=2)])
     rig.results = [end]
     async with running(rig):
-        await wait_until(lambda: ("uncount", "2-0") in rig.events, description="the second entry to wait")
+        await wait_until(
+            lambda: ("uncount", "2-0") in rig.events, description="the second entry to wait"
+        )
         assert ("run", "2-0") not in rig.events
         end.set()
-        await wait_until(lambda: ("pass_on", "2-0", MESSAGE) in rig.events, description="the second entry")
-    order = [event[:2] for event in rig.events if event[0] in {"pass_on", "uncount", "count", "run"}]
+        await wait_until(
+            lambda: ("pass_on", "2-0", MESSAGE) in rig.events, description="the second entry"
+        )
+    order = [
+        event[:2] for event in rig.events if event[0] in {"pass_on", "uncount", "count", "run"}
+    ]
     assert order == [
-        ("run", "1-0"), ("uncount", "2-0"), ("pass_on", "1-0"), ("count", "2-0"), ("run", "2-0"), ("pass_on", "2-0"),
-    ]  # fmt: skip
+        ("run", "1-0"),
+        ("uncount", "2-0"),
+        ("pass_on", "1-0"),
+        ("count", "2-0"),
+        ("run", "2-0"),
+        ("pass_on", "2-0"),
+    ]
 
 
 async def test_a_quarantined_entry_that_was_lost_while_it_waited_is_left_alone() -> None:
@@ -256,7 +290,9 @@ async def test_a_bug_in_the_loop_leaves_the_entry_pending_and_the_worker_alive()
     rig = Rig([entry(entry_id="1-0")], [entry(entry_id="2-0")])
     rig.results = [ValueError("a bug")]
     async with running(rig):
-        await wait_until(lambda: ("pass_on", "2-0", MESSAGE) in rig.events, description="the second entry")
+        await wait_until(
+            lambda: ("pass_on", "2-0", MESSAGE) in rig.events, description="the second entry"
+        )
     assert [event for event in rig.events if event[0] in {"pass_on", "release", "dead_letter"}] == [
         ("pass_on", "2-0", MESSAGE)
     ]
@@ -264,7 +300,8 @@ async def test_a_bug_in_the_loop_leaves_the_entry_pending_and_the_worker_alive()
 
 async def test_no_more_is_read_than_there_are_slots_for() -> None:
     ends = [asyncio.Event(), asyncio.Event()]
-    rig = Rig([entry(entry_id="1-0")], [entry(entry_id="2-0")], slots=-1)  # with the reserved slots: 1
+    # With the reserved slots: 1.
+    rig = Rig([entry(entry_id="1-0")], [entry(entry_id="2-0")], slots=-1)
     rig.results = list(ends)
     async with running(rig):
         await wait_until(lambda: ("run", "1-0") in rig.events, description="the first entry")
@@ -283,7 +320,13 @@ async def test_a_drain_waits_for_what_is_in_flight_and_deletes_the_consumer() ->
     rig.stop.set()
     end.set()
     await task
-    assert [name for name in rig.names if name != "take"] == ["begin", "run", "record", "pass_on", "leave"]
+    assert [name for name in rig.names if name != "take"] == [
+        "begin",
+        "run",
+        "record",
+        "pass_on",
+        "leave",
+    ]
 
 
 async def test_a_drain_that_takes_too_long_gives_back_what_is_in_flight() -> None:

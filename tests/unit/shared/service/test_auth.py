@@ -13,17 +13,25 @@ KEY = "k" * 32
 BODY = b'{"success":true}'
 
 authenticator = Authenticator(Secret(TOKEN), Secret(KEY))
-headers = st.none() | st.text() | st.binary().map(lambda raw: raw.decode("utf-8", "surrogateescape"))
+headers = (
+    st.none() | st.text() | st.binary().map(lambda raw: raw.decode("utf-8", "surrogateescape"))
+)
 
 
 def signature(body: bytes = BODY, key: str = KEY) -> str:
     return "sha256=" + hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
 
 
-def judge(authorization: str | None, sent: str | None, body: bytes, judges: Authenticator = authenticator) -> Verdict:
+def judge(
+    authorization: str | None, sent: str | None, body: bytes, judges: Authenticator = authenticator
+) -> Verdict:
     """Both checks of a webhook, one after the other."""
     verdict = judges.check_webhook_headers(authorization, sent)
-    return judges.check_signature(sent, body) if verdict is Verdict.ALLOWED and sent is not None else verdict
+    return (
+        judges.check_signature(sent, body)
+        if verdict is Verdict.ALLOWED and sent is not None
+        else verdict
+    )
 
 
 @pytest.mark.parametrize("header", [f"Bearer {TOKEN}", f"bearer  {TOKEN}", f"  BEARER {TOKEN} "])
@@ -98,11 +106,16 @@ def test_a_secret_that_is_not_set_allows_nobody() -> None:
 
 def test_a_token_that_is_not_ascii_works() -> None:
     secret = "ключ" * 10
-    assert Authenticator(Secret(secret), Secret(KEY)).check_bearer(f"Bearer {secret}") is Verdict.ALLOWED
+    assert (
+        Authenticator(Secret(secret), Secret(KEY)).check_bearer(f"Bearer {secret}")
+        is Verdict.ALLOWED
+    )
 
 
 @settings(deadline=None)
 @given(headers, headers, st.binary())
-def test_no_header_raises_or_opens_the_door(authorization: str | None, sent: str | None, body: bytes) -> None:
+def test_no_header_raises_or_opens_the_door(
+    authorization: str | None, sent: str | None, body: bytes
+) -> None:
     assert authenticator.check_bearer(authorization) is not Verdict.ALLOWED
     assert judge(authorization, sent, body) is not Verdict.ALLOWED

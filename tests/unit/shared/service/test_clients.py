@@ -1,4 +1,4 @@
-"""Errors of Postgres that mean that it is unavailable, so that the same statement is tried again."""
+"""Errors that mean that Postgres is unavailable, so that the statement is tried again."""
 
 import asyncpg
 import pytest
@@ -13,7 +13,9 @@ AWAY = [
     asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"),
     asyncpg.DeadlockDetectedError("deadlock detected"),
     asyncpg.InterfaceError("cannot perform operation: connection is closed"),
-    asyncpg.InterfaceError("cannot call Connection.execute(): connection has been released back to the pool"),
+    asyncpg.InterfaceError(
+        "cannot call Connection.execute(): connection has been released back to the pool"
+    ),
     asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress"),
     DependencyError("postgres", "no answer"),
 ]

@@ -16,7 +16,7 @@ def answered(text: str) -> BaseException:
     "answer",
     [
         "MISCONF Errors writing to the AOF file: No space left on device",
-        "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+        "MISCONF Redis is configured to save RDB snapshots, but it's unable to persist to disk.",
         "OOM command not allowed when used memory > 'maxmemory'.",
         "READONLY You can't write against a read only replica.",
         "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
@@ -29,7 +29,9 @@ def test_a_server_that_refuses_writes_is_unavailable(answer: str) -> None:
     assert is_redis_unavailable(answered(answer))
 
 
-@pytest.mark.parametrize("answer", ["WRONGTYPE Operation against a key", "ERR syntax error", "BUSYGROUP exists"])
+@pytest.mark.parametrize(
+    "answer", ["WRONGTYPE Operation against a key", "ERR syntax error", "BUSYGROUP exists"]
+)
 def test_a_command_that_is_wrong_is_not_tried_again(answer: str) -> None:
     assert not is_redis_unavailable(answered(answer))
 

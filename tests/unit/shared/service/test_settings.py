@@ -31,7 +31,15 @@ def test_defaults_hold_where_nothing_is_set() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("30", 30), ("120.0", 120), ("30s", 30), ("10m", 600), ("24h", 86400), ("250ms", 0.25), ("30d", 2592000)],
+    [
+        ("30", 30),
+        ("120.0", 120),
+        ("30s", 30),
+        ("10m", 600),
+        ("24h", 86400),
+        ("250ms", 0.25),
+        ("30d", 2592000),
+    ],
 )
 def test_durations_have_units(text: str, seconds: float) -> None:
     assert seconds_of(text) == seconds
@@ -53,7 +61,9 @@ def test_one_setting_has_no_prefix() -> None:
 
 
 def test_an_unknown_name_stops_the_start_with_the_nearest_one() -> None:
-    with pytest.raises(ConfigurationError, match="WEBHOOK_LEESE is not a setting; did you mean WEBHOOK_LEASE"):
+    with pytest.raises(
+        ConfigurationError, match="WEBHOOK_LEESE is not a setting; did you mean WEBHOOK_LEASE"
+    ):
         load(Settings, {"WEBHOOK_LEESE": "30s"})
 
 

@@ -91,11 +91,13 @@ def body(error_type: str, error: str = "what TEI says") -> bytes:
         (599, b"", DependencyError),
     ],
 )
-def test_every_answer_has_one_meaning(status: int, answer: bytes, expected: type[MillstreamError]) -> None:
+def test_every_answer_has_one_meaning(
+    status: int, answer: bytes, expected: type[MillstreamError]
+) -> None:
     assert type(error_of(status, answer)) is expected
 
 
-def test_back_pressure_and_backend_errors_cost_no_attempt_and_rejections_are_the_documents_fault() -> None:
+def test_only_rejections_are_the_documents_fault_not_back_pressure_or_backend_errors() -> None:
     assert issubclass(TeiOverloadedError, DependencyError)
     assert issubclass(TeiBackendError, DependencyError)
     assert issubclass(InputRejectedError, RejectedError)
@@ -115,7 +117,14 @@ def test_a_wrong_key_names_the_setting() -> None:
 
 @pytest.mark.parametrize(
     ("version", "counts_inputs"),
-    [("1.9.0", True), ("1.8.3", False), ("1.10.0", True), ("2.0.0-dev", True), ("0.6.0", False), ("dev", True)],
+    [
+        ("1.9.0", True),
+        ("1.8.3", False),
+        ("1.10.0", True),
+        ("2.0.0-dev", True),
+        ("0.6.0", False),
+        ("dev", True),
+    ],
 )
 def test_permits_count_inputs_from_version_1_9_on(version: str, counts_inputs: bool) -> None:
     info = TeiInfo(
@@ -131,7 +140,9 @@ def test_permits_count_inputs_from_version_1_9_on(version: str, counts_inputs: b
 
 @settings(deadline=None)
 @given(st.integers(1, 100), st.floats(0, 1))
-def test_a_pause_is_anywhere_between_nothing_and_a_growing_bound(failures: int, point: float) -> None:
+def test_a_pause_is_anywhere_between_nothing_and_a_growing_bound(
+    failures: int, point: float
+) -> None:
     backoff = Backoff(jitter=lambda low, high: low + point * (high - low))
     assert 0 <= backoff.delay_s(failures) <= min(5.0, 0.1 * 2.0 ** (failures - 1))
     assert Backoff(jitter=lambda low, high: low).delay_s(failures) == 0

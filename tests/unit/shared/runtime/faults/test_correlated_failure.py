@@ -11,7 +11,9 @@ GOOD = Done(ItemState.INDEXED)
 
 
 def common_cause(*outcomes: Outcome) -> FailureCause | None:
-    return CorrelatedFailures().note((f"document {n}", outcome) for n, outcome in enumerate(outcomes))
+    return CorrelatedFailures().note(
+        (f"document {n}", outcome) for n, outcome in enumerate(outcomes)
+    )
 
 
 def test_if_over_80_percent_of_20_documents_fail_alike_the_dependency_is_at_fault() -> None:
@@ -30,7 +32,15 @@ def test_if_over_80_percent_of_20_documents_fail_alike_the_dependency_is_at_faul
         [Retry("TEI is unavailable", 1.0, attempts=0, dependency="tei")] * 30,
         [Retry("a bug", 1.0, attempts=1)] * 30,
     ],
-    ids=["16 of 20", "too few", "not alike", "over again", "our own judgement", "an outage", "a bug"],
+    ids=[
+        "16 of 20",
+        "too few",
+        "not alike",
+        "over again",
+        "our own judgement",
+        "an outage",
+        "a bug",
+    ],
 )
 def test_otherwise_the_documents_are_at_fault(outcomes: list[Outcome]) -> None:
     assert common_cause(*outcomes) is None

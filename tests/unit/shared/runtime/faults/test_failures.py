@@ -29,7 +29,9 @@ class Rig:
             raise DependencyError("tei", "refused")
 
     async def attribute(self, *outcomes: Outcome, attempts: int = 0) -> list[Outcome]:
-        documents = [Document(ref=ref(position), attempts=attempts) for position in range(len(outcomes))]
+        documents = [
+            Document(ref=ref(position), attempts=attempts) for position in range(len(outcomes))
+        ]
         return await self.failures.attribute(documents, outcomes)
 
 
@@ -59,6 +61,8 @@ async def test_if_nearly_all_documents_fail_alike_none_pays_and_the_stage_backs_
     refused = Dead("tei_rejected", "why", attempts=1, dependency="tei")
     ours = Dead("empty_markdown", "no text", attempts=1)
     *alike, own, done = await rig.attribute(*[refused] * 20, ours, INDEXED)
-    assert {(type(outcome), getattr(outcome, "attempts", None)) for outcome in alike} == {(Retry, 0)}
+    assert {(type(outcome), getattr(outcome, "attempts", None)) for outcome in alike} == {
+        (Retry, 0)
+    }
     assert (own, done) == (ours, INDEXED)
     assert rig.breakers.is_any_open

@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from shared.pipeline.lanes import FairLanes, Lane
 from shared.pipeline.outcomes import Dead, Retry
-from shared.runtime.faults.policy import Treatment, charged, outcome_of, reclassified, retry_delay, treatment_of
+from shared.runtime.faults.policy import (
+    Treatment,
+    charged,
+    outcome_of,
+    reclassified,
+    retry_delay,
+    treatment_of,
+)
 from shared.service.errors import DependencyError, RejectedError
 
 

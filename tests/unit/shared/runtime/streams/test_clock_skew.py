@@ -8,7 +8,12 @@ LEASE = 3.0
 
 
 def row(idle_ms: int, consumer: bytes = b"a") -> dict[str, Any]:
-    return {"message_id": b"1-0", "consumer": consumer, "time_since_delivered": idle_ms, "times_delivered": 1}
+    return {
+        "message_id": b"1-0",
+        "consumer": consumer,
+        "time_since_delivered": idle_ms,
+        "times_delivered": 1,
+    }
 
 
 def looks(*rows: dict[str, Any], interval: float = 1.5) -> list[list[bytes]]:
@@ -25,7 +30,13 @@ def test_an_entry_that_gets_older_is_not_abandoned() -> None:
 
 
 def test_a_new_owner_gets_a_lease_of_its_own() -> None:
-    assert looks(row(0), row(0), row(0, b"b"), row(0, b"b"), row(0, b"b")) == [[], [], [], [], [b"1-0"]]
+    assert looks(row(0), row(0), row(0, b"b"), row(0, b"b"), row(0, b"b")) == [
+        [],
+        [],
+        [],
+        [],
+        [b"1-0"],
+    ]
 
 
 def test_two_looks_are_not_enough_however_far_apart() -> None:

@@ -8,7 +8,13 @@ from redis.exceptions import ResponseError
 
 from shared.pipeline.entries import Consumer
 from shared.pipeline.lanes import Lane
-from shared.pipeline.messages import EncodedMessage, MalformedMessageError, body_parts, decode_header, encode_body
+from shared.pipeline.messages import (
+    EncodedMessage,
+    MalformedMessageError,
+    body_parts,
+    decode_header,
+    encode_body,
+)
 from shared.pipeline.stages import StageName
 from shared.runtime.streams.handover import HandOver, split_message
 from shared.service.metrics import Metrics
@@ -95,8 +101,14 @@ async def test_a_split_puts_one_message_of_each_document_into_the_same_stream() 
     [(keys, args)] = rig.redis.called("handover")
     assert keys == [STAGE.stream(Lane.NORMAL)] * 2
     headers = [decode_header(part) for part in args[3::2]]
-    assert [[document.position for document in header.documents] for header in headers] == [[0], [1], [2]]
-    assert [header.deliveries for header in headers] == [1, 1, 1], "the crash counts against each document"
+    assert [[document.position for document in header.documents] for header in headers] == [
+        [0],
+        [1],
+        [2],
+    ]
+    assert [header.deliveries for header in headers] == [1, 1, 1], (
+        "the crash counts against each document"
+    )
 
 
 def test_a_part_of_a_split_has_the_body_of_its_document() -> None:

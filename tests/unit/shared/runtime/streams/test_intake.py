@@ -26,10 +26,14 @@ def row(entry_id: bytes = b"1-0", header: bytes | None = None) -> Row:
 
 
 class FakeStreams(FakeScripts):
-    """The streams as one consumer sees them: what waits, what others left, and what it holds itself."""
+    """The streams as one consumer sees them: what waits, what others left, and what it holds
+    itself.
+    """
 
     def __init__(self) -> None:
-        super().__init__(join=lambda _keys, _args: 0, renew=lambda _keys, _args: [], leave=lambda _keys, _args: 3)
+        super().__init__(
+            join=lambda _keys, _args: 0, renew=lambda _keys, _args: [], leave=lambda _keys, _args: 3
+        )
         self.waiting: dict[str, list[Row]] = {}
         self.abandoned: dict[str, list[Row]] = {}
         self.own: dict[str, list[Row]] = {}
@@ -68,7 +72,13 @@ class FakeStreams(FakeScripts):
         return [self.cursors.pop(lane, "0-0").encode(), taken, vanished]
 
     async def xpending_range(
-        self, stream: str, _group: str, start: Any, _end: Any, _count: int, consumer: str | None = None
+        self,
+        stream: str,
+        _group: str,
+        start: Any,
+        _end: Any,
+        _count: int,
+        consumer: str | None = None,
     ) -> list[dict[str, Any]]:
         if start != "-":  # one entry, for its deliveries
             return [{"message_id": start, "times_delivered": 3}]
@@ -79,7 +89,9 @@ class FakeStreams(FakeScripts):
     async def xrange(self, stream: str, start: bytes, _end: bytes) -> list[Row]:
         return [each for each in self.own[lane_of(stream)] if each[0] == start]
 
-    async def xclaim(self, _stream: str, _group: str, _consumer: str, _idle: int, ids: Sequence[bytes]) -> list[Row]:
+    async def xclaim(
+        self, _stream: str, _group: str, _consumer: str, _idle: int, ids: Sequence[bytes]
+    ) -> list[Row]:
         return [row(entry_id) for entry_id in ids]
 
     async def delete(self, key: str) -> None:
@@ -247,15 +259,25 @@ async def test_after_an_error_own_entries_are_started_that_nobody_here_knows_of(
     rig.leases.ids = {"1-0"}
     assert await rig.take() == ["2-0"]
     assert rig.leases.renewed == 1
-    assert [keys[0] for keys, _ in rig.redis.called("join")] == STAGE.streams, "groups may be gone, too"
+    assert [keys[0] for keys, _ in rig.redis.called("join")] == STAGE.streams, (
+        "groups may be gone, too"
+    )
 
 
 @pytest.mark.parametrize(
     ("error", "wait"),
-    [(RedisConnectionError("refused"), CONSUMER.lease), (ResponseError("NOGROUP No such key"), 0.0)],
-    ids=["an outage: others may need a lease to renew theirs", "a group that was destroyed: none is held"],
+    [
+        (RedisConnectionError("refused"), CONSUMER.lease),
+        (ResponseError("NOGROUP No such key"), 0.0),
+    ],
+    ids=[
+        "an outage: others may need a lease to renew theirs",
+        "a group that was destroyed: none is held",
+    ],
 )
-async def test_what_others_hold_is_reclaimed_after_an_error_when_they_had_time(error: Exception, wait: float) -> None:
+async def test_what_others_hold_is_reclaimed_after_an_error_when_they_had_time(
+    error: Exception, wait: float
+) -> None:
     rig = Rig()
     await rig.take()
     rig.redis.error, rig.redis.reclaims = error, []

@@ -50,7 +50,9 @@ async def test_every_entry_that_is_held_is_renewed_in_one_call() -> None:
 async def test_a_lost_lease_cancels_its_work_alone_and_leaves_the_block() -> None:
     redis = FakeScripts(renew=lambda _keys, _args: [1])  # the second pair
     leases = leases_of(redis)
-    kept, lost = (asyncio.create_task(held(leases, entry(entry_id=name))) for name in ("1-0", "2-0"))
+    kept, lost = (
+        asyncio.create_task(held(leases, entry(entry_id=name))) for name in ("1-0", "2-0")
+    )
     await settle()
     await leases.renew()
     assert await lost == "left"
