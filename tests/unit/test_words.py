@@ -1,6 +1,6 @@
 """Plain English: words that the glossary replaces appear in no covered source, message, test name or page.
 
-`COVERED` names what is clean. To cover another folder, clean it and add it there.
+`COVERED` is every source and page of the project.
 """
 
 import re
@@ -18,56 +18,26 @@ NOT_READ = {"LICENSE.md", "__pycache__", "pictures", "results"}
 
 COVERED = (
     ".ci/run",
-    "bench",
+    ".env.example",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Dockerfile",
+    "Makefile",
+    "README.md",
+    "bench",
     "chunker",
     "cli",
     "compose.yaml",
-    "CONTRIBUTING.md",
     "deploy",
-    "Dockerfile",
     "docs",
     "embedder",
     "examples",
     "indexer",
-    "ingest/__main__.py",
-    "ingest/dispatch",
-    "ingest/documents",
-    "ingest/http/app.py",
-    "ingest/http/bodies.py",
-    "ingest/http/deadline.py",
-    "ingest/http/job_events.py",
-    "ingest/http/openapi.py",
-    "ingest/http/parameters.py",
-    "ingest/http/qdrant_check.py",
-    "ingest/http/routes",
-    "ingest/http/sessions.py",
-    "ingest/http/static",
-    "ingest/inspection",
-    "ingest/jobs",
-    "ingest/upkeep",
+    "ingest",
     "local",
-    "Makefile",
     "pyproject.toml",
-    "README.md",
     "shared",
-    "tests/browser",
-    "tests/compose",
-    "tests/conftest.py",
-    "tests/contract",
-    "tests/integration",
-    "tests/length_gate.py",
-    "tests/support",
-    "tests/torture",
-    "tests/unit/bench",
-    "tests/unit/chunker",
-    "tests/unit/cli",
-    "tests/unit/embedder",
-    "tests/unit/indexer",
-    "tests/unit/ingest",
-    "tests/unit/local",
-    "tests/unit/shared",
-    "tests/unit/torture",
+    "tests",
 )
 
 
@@ -126,7 +96,7 @@ def sources(covered: str) -> Iterator[Path]:
         return
     assert path.is_dir(), f"{covered} is covered but not there"
     for found in sorted(path.rglob("*")):
-        if found.suffix in SUFFIXES and not NOT_READ & set(found.parts) and found != Path(__file__):
+        if found.suffix in SUFFIXES and not NOT_READ & set(found.relative_to(ROOT).parts) and found != Path(__file__):
             yield found
 
 
@@ -147,6 +117,7 @@ def findings(text: str) -> list[str]:
 
 @pytest.mark.parametrize("covered", COVERED)
 def test_a_covered_path_uses_no_retired_word(covered: str) -> None:
+    assert list(sources(covered))
     found = [
         f"{path.relative_to(ROOT)}: {each}"
         for path in sources(covered)
