@@ -33,7 +33,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out the tests that cannot run on the servers that the run was given."""
     given = {part: outside(part) for part in PARTS}
     reasons = [_obstacle(item, given) for item in items]
-    config.hook.pytest_deselected(items=[item for item, reason in zip(items, reasons, strict=True) if reason])
+    config.hook.pytest_deselected(
+        items=[item for item, reason in zip(items, reasons, strict=True) if reason]
+    )
     items[:] = [item for item, reason in zip(items, reasons, strict=True) if not reason]
     config.stash[_LEFT_OUT] = dict(Counter(filter(None, reasons)))
 
@@ -51,7 +53,9 @@ class _WorkersHook:
         node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", {})
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     for reason, count in config.stash.get(_LEFT_OUT, {}).items():
         terminalreporter.line(f"{count} left out: {reason}")
 

@@ -1,4 +1,6 @@
-"""Fail when a source file or a function has grown too long to read: files 400 lines (tests 600), functions 50."""
+"""Fail when a source file or a function has grown too long to read: files 400 lines (tests 600),
+functions 50.
+"""
 
 import ast
 import subprocess
@@ -20,7 +22,9 @@ def findings(path: Path) -> list[str]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             if length > MAX_FUNCTION_LINES:
-                found.append(f"{path}:{node.lineno}: {node.name} has {length} lines, at most {MAX_FUNCTION_LINES}")
+                found.append(
+                    f"{path}:{node.lineno}: {node.name} has {length} lines, at most {MAX_FUNCTION_LINES}"
+                )
     return found
 
 
@@ -31,7 +35,12 @@ def main() -> int:
         text=True,
         check=True,
     )
-    found = [line for name in listed.stdout.split() if Path(name).exists() for line in findings(Path(name))]
+    found = [
+        line
+        for name in listed.stdout.split()
+        if Path(name).exists()
+        for line in findings(Path(name))
+    ]
     sys.stderr.write("".join(f"{line}\n" for line in found))
     return 1 if found else 0
 

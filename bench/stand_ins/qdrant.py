@@ -1,6 +1,8 @@
-"""A Qdrant that takes 100 ms an upsert and keeps no vectors: `python -m bench.stand_ins.qdrant --port 6333`.
+"""A Qdrant that takes 100 ms an upsert and keeps no vectors: `python -m bench.stand_ins.qdrant
+--port 6333`.
 
-It knows collections, and of points their ids and documents. GET /counts says what was written, POST /reset begins anew.
+It knows collections, and of points their ids and documents. GET /counts says what was written, POST
+/reset begins anew.
 """
 
 import argparse
@@ -61,7 +63,9 @@ class QdrantStandIn:
         return _answer({"collections": [{"name": name} for name in self._collections]})
 
     async def _list_aliases(self, _: web.Request) -> web.Response:
-        return _answer({"aliases": [{"alias_name": a, "collection_name": c} for a, c in self._aliases.items()]})
+        return _answer(
+            {"aliases": [{"alias_name": a, "collection_name": c} for a, c in self._aliases.items()]}
+        )
 
     async def _change_aliases(self, request: web.Request) -> web.Response:
         for action in (await _body(request))["actions"]:
@@ -73,7 +77,10 @@ class QdrantStandIn:
         return _answer({"exists": request.match_info["name"] in self._collections})
 
     async def _create(self, request: web.Request) -> web.Response:
-        self._collections[request.match_info["name"]] = {"asked": await _body(request), "indexes": {}}
+        self._collections[request.match_info["name"]] = {
+            "asked": await _body(request),
+            "indexes": {},
+        }
         return _answer(True)
 
     async def _index(self, request: web.Request) -> web.Response:
@@ -87,9 +94,13 @@ class QdrantStandIn:
     async def _get(self, request: web.Request) -> web.Response:
         collection = self._collections.get(request.match_info["name"])
         if collection is None:
-            return web.json_response({"status": {"error": "Not found: Collection"}, "time": 0.0}, status=404)
+            return web.json_response(
+                {"status": {"error": "Not found: Collection"}, "time": 0.0}, status=404
+            )
         asked = collection["asked"]
-        parameters = {name: asked[name] for name in ("vectors", "sparse_vectors") if asked.get(name)}
+        parameters = {
+            name: asked[name] for name in ("vectors", "sparse_vectors") if asked.get(name)
+        }
         config = {
             "params": parameters, "metadata": asked.get("metadata"), "hnsw_config": {"m": 16, "ef_construct": 100,
             "full_scan_threshold": 10000}, "optimizer_config": {"deleted_threshold": 0.2, "vacuum_min_vector_number":

@@ -84,7 +84,9 @@ class TeiStandIn:
         self._in_flight = 0
         self._queue: BatchQueue | None = None
         if mode.batch_inputs:
-            self._queue = BatchQueue(mode.batch_inputs, BatchCost(fixed_s=mode.base, input_s=mode.per_input))
+            self._queue = BatchQueue(
+                mode.batch_inputs, BatchCost(fixed_s=mode.base, input_s=mode.per_input)
+            )
         self._tokenizer = load_tokenizer(None)
         vectors = np.random.default_rng(0).normal(size=(_VARIETY, DIMENSION)).astype(np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -144,7 +146,12 @@ class TeiStandIn:
             for index, text in enumerate(texts)
         ]
         return _json(
-            {"object": "list", "model": "stand-in", "data": data, "usage": {"prompt_tokens": 0, "total_tokens": 0}}
+            {
+                "object": "list",
+                "model": "stand-in",
+                "data": data,
+                "usage": {"prompt_tokens": 0, "total_tokens": 0},
+            }
         )
 
     async def _work(self, inputs: int) -> Timing | None:
@@ -209,7 +216,9 @@ async def _texts(request: web.Request) -> list[str]:
 
 
 def _json(answer: object, status: int = 200) -> web.Response:
-    return web.Response(body=msgspec.json.encode(answer), status=status, content_type="application/json")
+    return web.Response(
+        body=msgspec.json.encode(answer), status=status, content_type="application/json"
+    )
 
 
 def main() -> None:

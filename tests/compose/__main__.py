@@ -21,8 +21,12 @@ from tests.compose.scenario import Figures, run_scenario
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.compose", description=__doc__)
-    parser.add_argument("--keep", action="store_true", help="keep the images: the next run starts in seconds")
-    parser.add_argument("--record", action="store_true", help=f"put the figures into {DOCUMENT.name}")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the images: the next run starts in seconds"
+    )
+    parser.add_argument(
+        "--record", action="store_true", help=f"put the figures into {DOCUMENT.name}"
+    )
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="millstream-compose-"))
     try:

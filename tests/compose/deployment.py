@@ -96,7 +96,9 @@ class Deployment:
 
     def memory(self) -> dict[str, float]:
         """MiB that each service's containers use, in sum."""
-        lines = docker("stats", "--no-stream", "--format", "{{json .}}", *self.containers()).splitlines()
+        lines = docker(
+            "stats", "--no-stream", "--format", "{{json .}}", *self.containers()
+        ).splitlines()
         used: dict[str, float] = {}
         for row in map(json.loads, lines):
             service = inspect(row["ID"])["Config"]["Labels"]["com.docker.compose.service"]
@@ -106,7 +108,10 @@ class Deployment:
     def restart_counts(self) -> dict[str, int]:
         """How often Docker started each container again by itself."""
         found = [inspect(each) for each in self.containers()]
-        return {each["Config"]["Labels"]["com.docker.compose.service"]: each["RestartCount"] for each in found}
+        return {
+            each["Config"]["Labels"]["com.docker.compose.service"]: each["RestartCount"]
+            for each in found
+        }
 
     def down(self) -> list[str]:
         """Remove containers, networks and volumes; returns what is left, which is nothing."""
@@ -169,5 +174,7 @@ def free_port() -> int:
 
 def _clean_environ() -> dict[str, str]:
     """This process's environment without variables that compose.yaml reads."""
-    lines: list[Any] = re.findall(r"^#?([A-Z][A-Z0-9_]*)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    lines: list[Any] = re.findall(
+        r"^#?([A-Z][A-Z0-9_]*)=", (ROOT / ".env.example").read_text(), re.MULTILINE
+    )
     return {name: value for name, value in os.environ.items() if name not in lines}

@@ -28,7 +28,9 @@ def compose_command() -> tuple[str, ...]:
     if _status("docker", "compose", "version") == 0:
         return ("docker", "compose")
     if shutil.which("docker-compose") is None:
-        raise UnavailableError("there is no Compose here: neither `docker compose` nor `docker-compose` works")
+        raise UnavailableError(
+            "there is no Compose here: neither `docker compose` nor `docker-compose` works"
+        )
     return ("docker-compose",)
 
 
@@ -63,4 +65,6 @@ def inspect(container: str) -> dict[str, Any]:
 
 
 def _status(*argv: str) -> int:
-    return subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode
+    return subprocess.run(
+        argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+    ).returncode

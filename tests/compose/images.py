@@ -28,7 +28,10 @@ _DISTRIBUTED = Path("/usr/share/ca-certificates")
 def wanted() -> dict[str, str]:
     """Names of the images that are not ours, by the stage of images/Dockerfile that stands in."""
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
-    names = {server: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", services[server]["image"]) for server in _SERVERS}
+    names = {
+        server: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", services[server]["image"])
+        for server in _SERVERS
+    }
     base = re.search(r"^FROM (python:\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     assert base
     return {"python": base[1], **names}
@@ -72,8 +75,13 @@ def exists(name: str) -> bool:
 
 def sizes(name: str) -> list[tuple[str, str]]:
     """Size and instruction of each layer that is not empty, the base first."""
-    lines = docker("history", "--no-trunc", "--format", "{{.Size}}\t{{.CreatedBy}}", name).splitlines()
-    layers = [(size, re.sub(r"\s+", " ", command)) for size, command in (line.split("\t") for line in lines)]
+    lines = docker(
+        "history", "--no-trunc", "--format", "{{.Size}}\t{{.CreatedBy}}", name
+    ).splitlines()
+    layers = [
+        (size, re.sub(r"\s+", " ", command))
+        for size, command in (line.split("\t") for line in lines)
+    ]
     return [layer for layer in reversed(layers) if layer[0] != "0B"]
 
 
@@ -84,7 +92,11 @@ def build_arguments() -> list[str]:
 
 def build_environment() -> dict[str, str]:
     """Variables with the certificates and package indexes that a build on this machine needs."""
-    found = {name: os.environ[name] for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX") if os.environ.get(name)}
+    found = {
+        name: os.environ[name]
+        for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX")
+        if os.environ.get(name)
+    }
     certificates = os.environ.get("CA_CERTIFICATES") or "\n".join(_local_certificates())
     return found | ({"CA_CERTIFICATES": certificates} if certificates else {})
 
@@ -114,14 +126,22 @@ def _can_remove(image: str) -> bool:
 
 
 def _is_stand_in(name: str) -> bool:
-    return bool(docker("image", "inspect", "--format", f'{{{{index .Config.Labels "{LABEL}"}}}}', name).strip())
+    return bool(
+        docker(
+            "image", "inspect", "--format", f'{{{{index .Config.Labels "{LABEL}"}}}}', name
+        ).strip()
+    )
 
 
 def _make_debian(log: Path) -> None:
     if shutil.which("debootstrap") is None:
-        raise UnavailableError("images cannot be made here: install debootstrap, or pull the images of compose.yaml")
+        raise UnavailableError(
+            "images cannot be made here: install debootstrap, or pull the images of compose.yaml"
+        )
     if os.geteuid() != 0:
-        raise UnavailableError("images cannot be made here: debootstrap needs root; or pull the images of compose.yaml")
+        raise UnavailableError(
+            "images cannot be made here: debootstrap needs root; or pull the images of compose.yaml"
+        )
     with tempfile.TemporaryDirectory(prefix="millstream-debian-") as directory:
         root = Path(directory) / "root"
         run(
@@ -169,8 +189,14 @@ def _local_certificates() -> Iterator[str]:
     """Certificates that were added to this Debian, for example of a proxy that inspects TLS."""
     if not (_BUNDLE.exists() and _DISTRIBUTED.exists()):
         return
-    brought = {_body(text) for path in _DISTRIBUTED.rglob("*.crt") for text in _CERTIFICATE.findall(path.read_text())}
-    yield from (text for text in _CERTIFICATE.findall(_BUNDLE.read_text()) if _body(text) not in brought)
+    brought = {
+        _body(text)
+        for path in _DISTRIBUTED.rglob("*.crt")
+        for text in _CERTIFICATE.findall(path.read_text())
+    }
+    yield from (
+        text for text in _CERTIFICATE.findall(_BUNDLE.read_text()) if _body(text) not in brought
+    )
 
 
 def _body(certificate: str) -> str:

@@ -27,7 +27,9 @@ def wrong_answers(ports: Mapping[str, int], secret: str) -> list[str]:
         return list(_wrong(client, ports, {"Authorization": f"Bearer {secret}"}))
 
 
-def _wrong(client: httpx.Client, ports: Mapping[str, int], headers: Mapping[str, str]) -> Iterator[str]:
+def _wrong(
+    client: httpx.Client, ports: Mapping[str, int], headers: Mapping[str, str]
+) -> Iterator[str]:
     base = f"https://localhost:{ports['PROXY_HTTPS_PORT']}"
     for path, status in _EXPECTED.items():
         answer = client.get(base + path, headers=headers)

@@ -58,7 +58,9 @@ def _by_service(figures: Figures) -> list[str]:
         [f"{values[name]:.{digits}f}" if name in values else "" for values, digits in columns]
         for name in figures.restart_s
     ]
-    return head + [f"| {name} | {' | '.join(row)} |" for name, row in zip(figures.restart_s, rows, strict=True)]
+    return head + [
+        f"| {name} | {' | '.join(row)} |" for name, row in zip(figures.restart_s, rows, strict=True)
+    ]
 
 
 def _instruction(command: str) -> str:

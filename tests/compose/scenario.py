@@ -68,7 +68,9 @@ def run_scenario(deployment: Deployment, figures: Figures, say: Callable[[str], 
     figures.busy_crawl_s, figures.resent = time.monotonic() - started, crawl.resent
     say(f"{_BUSY_PAGES} pages in {figures.busy_crawl_s:.0f} s, {crawl.resent} events sent again")
     _check(deployment, api, figures)
-    say(f"{figures.documents} documents, {figures.chunks} chunks, {figures.points} points: none lost, none doubled")
+    say(
+        f"{figures.documents} documents, {figures.chunks} chunks, {figures.points} points: none lost, none doubled"
+    )
 
 
 def _start(deployment: Deployment, figures: Figures, say: Callable[[str], None]) -> None:
@@ -92,7 +94,9 @@ def _crawl(
     meanwhile: Callable[[], None],
 ) -> Crawl:
     """Send a crawl, do something else meanwhile, and wait until its pages are indexed."""
-    crawl = Crawl(api, deployment.secrets["WEBHOOK_SECRET"], make_pages(numbers.start, len(numbers)), pace)
+    crawl = Crawl(
+        api, deployment.secrets["WEBHOOK_SECRET"], make_pages(numbers.start, len(numbers)), pace
+    )
     crawl.start()
     meanwhile()
     crawl.join(_CRAWL_SECONDS)

@@ -40,7 +40,9 @@ print(json.dumps(found))
 class Crawl(threading.Thread):
     """Posts the events of one crawl, one every `pace` seconds, each until it is answered with 2xx."""
 
-    def __init__(self, api: ApiClient, secret: str, crawled: Sequence[dict[str, Any]], pace: float) -> None:
+    def __init__(
+        self, api: ApiClient, secret: str, crawled: Sequence[dict[str, Any]], pace: float
+    ) -> None:
         super().__init__(name="crawl", daemon=True)
         self._api = api
         self._secret = secret
@@ -69,7 +71,9 @@ class Crawl(threading.Thread):
     def _is_accepted(self, body: bytes, deadline: float) -> bool:
         """Post the event once. Raises ApiError if it was refused, or if the deadline has passed."""
         try:
-            self._api.post_raw("/api/webhook/firecrawl", body, {SIGNATURE_HEADER: sign(body, self._secret)})
+            self._api.post_raw(
+                "/api/webhook/firecrawl", body, {SIGNATURE_HEADER: sign(body, self._secret)}
+            )
         except ApiError as error:
             is_final = error.status is not None and error.status < 500 and error.status != 429
             if is_final or time.monotonic() > deadline:
@@ -110,17 +114,27 @@ def wait_for_crawl(api: ApiClient, crawl: Crawl, count: int, *, timeout: float) 
 
 def not_found(api: ApiClient, numbers: Sequence[int]) -> list[str]:
     """URLs of pages that a search for their own word does not find first."""
-    return [url_of(number) for number in numbers if _first_hit(api, word_of(number)) != url_of(number)]
+    return [
+        url_of(number) for number in numbers if _first_hit(api, word_of(number)) != url_of(number)
+    ]
 
 
-def wrong_points(points: Sequence[tuple[str, int]], numbers: Sequence[int], chunks: int) -> list[str]:
+def wrong_points(
+    points: Sequence[tuple[str, int]], numbers: Sequence[int], chunks: int
+) -> list[str]:
     """What is lost or doubled among the points (URL, chunk index) of pages with `chunks` in sum."""
-    doubled = [f"{url} has chunk {index} {n} times" for (url, index), n in Counter(points).items() if n > 1]
+    doubled = [
+        f"{url} has chunk {index} {n} times" for (url, index), n in Counter(points).items() if n > 1
+    ]
     held: dict[str, set[int]] = {url_of(number): set() for number in numbers}
     strange = [f"{url} was never sent" for url, _ in points if url not in held]
     for url, index in points:
         held.setdefault(url, set()).add(index)
-    lost = [f"{url} has chunks {sorted(each)}" for url, each in held.items() if each != set(range(len(each) or 1))]
+    lost = [
+        f"{url} has chunks {sorted(each)}"
+        for url, each in held.items()
+        if each != set(range(len(each) or 1))
+    ]
     total = [f"{len(points)} points for {chunks} chunks"] if len(points) != chunks else []
     return doubled + strange + lost + total
 

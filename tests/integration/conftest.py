@@ -22,7 +22,9 @@ from tests.support.stage_harness import TARGET, Servers
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def redis_and_postgres() -> AsyncIterator[Servers]:
     with enterable_directory() as directory:
-        async with Stack(directory / "stack", bare_environ(), parts=("redis", "postgres"), restart_delay=None) as stack:
+        async with Stack(
+            directory / "stack", bare_environ(), parts=("redis", "postgres"), restart_delay=None
+        ) as stack:
             url = stack.environment["WEBHOOK_DATABASE_URL"]
             await apply_migrations(url)
             pool = await postgres_pool(url, name="test")
@@ -50,7 +52,11 @@ async def qdrant(tmp_path: Path) -> AsyncIterator[AsyncQdrantClient]:
     with running_qdrant(tmp_path / "data") as settings:
         client = make_client(settings)
         await ensure_collection(
-            client, TARGET, dimension=DIMENSION, generation=str(uuid.uuid4()), keyword=KeywordParameters()
+            client,
+            TARGET,
+            dimension=DIMENSION,
+            generation=str(uuid.uuid4()),
+            keyword=KeywordParameters(),
         )
         yield client
         await client.close()

@@ -1,4 +1,6 @@
-"""Completion webhooks: told once per completion, signed, tried again, given up, and to nobody inside."""
+"""Completion webhooks: told once per completion, signed, tried again, given up, and to nobody
+inside.
+"""
 
 import asyncio
 import contextlib
@@ -47,7 +49,9 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield receiver
 
 
-async def finished_job(servers: Servers, url: str, *, code: str | None = None, **options: Any) -> str:
+async def finished_job(
+    servers: Servers, url: str, *, code: str | None = None, **options: Any
+) -> str:
     job_id = await accept_documents(servers, 2, callback_url=url, **options)
     await end(servers, await release(servers, job_id), code)
     return job_id
@@ -69,15 +73,24 @@ async def test_the_callback_of_an_ended_job_is_delivered_once_and_signed(
     assert await sender.send_due() == 1
     [told] = receiver.told
     assert told.is_signed(SECRET)
-    assert (told.headers["Content-Type"], told.headers["traceparent"]) == ("application/json", trace)
+    assert (told.headers["Content-Type"], told.headers["traceparent"]) == (
+        "application/json",
+        trace,
+    )
     body = json.loads(told.body)
     assert (body["type"], body["delivery_id"]) == ("job.completed", told.delivery_id)
     assert body["status_url"] == f"/api/jobs/{job_id}"
-    assert (told.job["job_id"], told.job["status"], told.job["succeeded"]) == (job_id, "succeeded", 2)
+    assert (told.job["job_id"], told.job["status"], told.job["succeeded"]) == (
+        job_id,
+        "succeeded",
+        2,
+    )
     assert await sender.send_due() == 0
 
 
-async def test_a_job_without_a_callback_url_delivers_nothing(servers: Servers, sender: CallbackSender) -> None:
+async def test_a_job_without_a_callback_url_delivers_nothing(
+    servers: Servers, sender: CallbackSender
+) -> None:
     await end(servers, await release(servers, await accept_documents(servers, 1)))
     assert await sender.send_due() == 0
 
@@ -112,7 +125,11 @@ async def test_a_callback_is_a_dead_letter_after_the_last_attempt_and_can_be_rep
     receiver.status = 503
     assert [await sender.send_due() for _ in range(4)] == [1, 1, 1, 0]
     [dead_letter] = await dead_letters(servers)
-    assert (dead_letter.job_id, dead_letter.position, dead_letter.url) == (job_id, None, receiver.url)
+    assert (dead_letter.job_id, dead_letter.position, dead_letter.url) == (
+        job_id,
+        None,
+        receiver.url,
+    )
     assert (dead_letter.code, dead_letter.error, dead_letter.attempts) == (
         "callback_failed",
         "the receiver answered with HTTP status 503, expected 2xx",
@@ -138,7 +155,9 @@ async def test_an_unavailable_receiver_is_retried(servers: Servers, sender: Call
     assert dead_letter.error.startswith("cannot connect to 127.0.0.1")
 
 
-@pytest.mark.parametrize("garbage", [b"", b"\x00\xff\xfe\r\n\r\n", b"HTTP/9 \xed\xa0\x80\x00\r\n\r\n"])
+@pytest.mark.parametrize(
+    "garbage", [b"", b"\x00\xff\xfe\r\n\r\n", b"HTTP/9 \xed\xa0\x80\x00\r\n\r\n"]
+)
 async def test_an_invalid_answer_is_retried_then_dead_lettered(
     servers: Servers, sender: CallbackSender, garbage: bytes
 ) -> None:
@@ -237,24 +256,36 @@ DOCUMENT = {"url": "https://example.com/", "markdown": "Text."}
         ("DELETE", "/api/documents", None),
     ],
 )
-async def test_a_callback_is_accepted_with_its_job(servers: Servers, method: str, path: str, document: Any) -> None:
+async def test_a_callback_is_accepted_with_its_job(
+    servers: Servers, method: str, path: str, document: Any
+) -> None:
     wanted = "https://receiver.example/done?token=1"
-    query = {"callback_url": wanted} if document else {"callback_url": wanted, "url": DOCUMENT["url"]}
+    query = (
+        {"callback_url": wanted} if document else {"callback_url": wanted, "url": DOCUMENT["url"]}
+    )
     async with ingest_server(servers.pool) as url, aiohttp.ClientSession() as session:
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        async with session.request(method, url + path, params=query, json=document, headers=headers) as answer:
+        async with session.request(
+            method, url + path, params=query, json=document, headers=headers
+        ) as answer:
             assert answer.status == 202
     assert await servers.pool.fetchval("SELECT callback_url FROM webhook.jobs") == wanted
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "[::ffff:a00:1]"])
-async def test_a_callback_url_with_a_private_address_is_refused(servers: Servers, host: str) -> None:
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "[::ffff:a00:1]"]
+)
+async def test_a_callback_url_with_a_private_address_is_refused(
+    servers: Servers, host: str
+) -> None:
     body = {"documents": [DOCUMENT], "callback_url": f"http://{host}/"}
     async with ingest_server(servers.pool) as url, aiohttp.ClientSession() as session:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         async with session.post(f"{url}/api/index/batch", json=body, headers=headers) as answer:
             assert answer.status == 422
-            assert "WEBHOOK_CALLBACK_ALLOW_PRIVATE" in (await answer.json(content_type=None))["detail"]
+            assert (
+                "WEBHOOK_CALLBACK_ALLOW_PRIVATE" in (await answer.json(content_type=None))["detail"]
+            )
     assert await servers.pool.fetchval("SELECT count(*) FROM webhook.jobs") == 0
 
 
@@ -262,7 +293,10 @@ async def test_the_callback_of_a_job_with_only_rejected_documents_is_due_at_once
     servers: Servers, sender: CallbackSender, receiver: Receiver
 ) -> None:
     body = {"documents": [{"markdown": "No URL."}], "callback_url": receiver.url}
-    async with ingest_server(servers.pool, may_call_private=True) as url, aiohttp.ClientSession() as session:
+    async with (
+        ingest_server(servers.pool, may_call_private=True) as url,
+        aiohttp.ClientSession() as session,
+    ):
         headers = {"Authorization": f"Bearer {TOKEN}"}
         async with session.post(f"{url}/api/index/batch", json=body, headers=headers) as answer:
             assert answer.status == 202

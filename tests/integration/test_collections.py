@@ -19,7 +19,9 @@ def found(pipeline: Pipeline, collection: str | None) -> list[str]:
 def test_a_page_in_several_collections_is_a_document_in_each(pipeline: Pipeline) -> None:
     run = uuid.uuid4().hex[:8]
     url = f"https://example.com/{run}"
-    by_document, by_query, by_metadata = (f"{name}-{run}" for name in ("document", "query", "metadata"))
+    by_document, by_query, by_metadata = (
+        f"{name}-{run}" for name in ("document", "query", "metadata")
+    )
     one = {"url": url, "markdown": "The lynx of the document.", "collection": by_document}
     two = {"url": url, "markdown": "The lynx of the query."}
     event = {
@@ -28,7 +30,9 @@ def test_a_page_in_several_collections_is_a_document_in_each(pipeline: Pipeline)
     }  # fmt: skip
     jobs = [
         pipeline.http.post("/api/index", json=one).json()["job_id"],
-        pipeline.http.post("/api/index", params={"collection": by_query}, json=two).json()["job_id"],
+        pipeline.http.post("/api/index", params={"collection": by_query}, json=two).json()[
+            "job_id"
+        ],
         pipeline.webhook(event)["job_id"],
     ]
     assert [pipeline.finished(job)["collection"] for job in jobs[1:]] == [by_query, by_metadata]
@@ -42,7 +46,11 @@ def test_a_page_in_several_collections_is_a_document_in_each(pipeline: Pipeline)
 
     answer = pipeline.http.delete("/api/documents", params={"url": url, "collection": by_query})
     pipeline.finished(answer.json()["job_id"])
-    assert [len(found(pipeline, name)) for name in (by_document, by_query, by_metadata)] == [1, 0, 1]
+    assert [len(found(pipeline, name)) for name in (by_document, by_query, by_metadata)] == [
+        1,
+        0,
+        1,
+    ]
     block_until(lambda: is_quiet(pipeline), timeout=20, description="empty streams")
     for name in (by_document, by_query, by_metadata):
         assert stored_ids(pipeline, name) == expected_ids(pipeline, name)

@@ -29,7 +29,9 @@ def test_a_folder_is_indexed_and_its_files_are_found(pipeline: Pipeline, tmp_pat
     assert [hit["title"] for hit in found["results"]] == ["Marsupials"]
     url = found["results"][0]["url"]
     for options, hits in ([], 1), (["--offset", "1"], 0), (["--mobile"], 0):
-        same = pipeline.cli("search", word, "--mode", "keyword", "--url-prefix", url, *options, "--json")
+        same = pipeline.cli(
+            "search", word, "--mode", "keyword", "--url-prefix", url, *options, "--json"
+        )
         assert len(json.loads(same.stdout)["results"]) == hits
     for_people = pipeline.cli("search", word)
     assert for_people.returncode == 0
@@ -37,9 +39,17 @@ def test_a_folder_is_indexed_and_its_files_are_found(pipeline: Pipeline, tmp_pat
 
 
 def test_lines_come_from_a_file_and_from_standard_input(pipeline: Pipeline, tmp_path: Path) -> None:
-    lines = [json.dumps({"url": f"https://example.com/{uuid.uuid4()}", "markdown": f"Line {n}."}) for n in range(3)]
+    lines = [
+        json.dumps({"url": f"https://example.com/{uuid.uuid4()}", "markdown": f"Line {n}."})
+        for n in range(3)
+    ]
     (tmp_path / "pages.jsonl").write_text("\n".join(lines) + "\n\n")
-    assert json.loads(pipeline.cli("index", str(tmp_path / "pages.jsonl"), "--json").stdout)["succeeded"] == 3
+    assert (
+        json.loads(pipeline.cli("index", str(tmp_path / "pages.jsonl"), "--json").stdout)[
+            "succeeded"
+        ]
+        == 3
+    )
     piped = subprocess.run(
         [*MILLSTREAM, "index", "-", "--json"], input="\n".join(lines), capture_output=True, text=True, timeout=100,
         env=bare_environ(**pipeline.env), check=False,
@@ -55,11 +65,17 @@ def test_a_document_that_fails_is_named_and_ends_with_1(pipeline: Pipeline, tmp_
 
 
 def test_jobs_are_listed_shown_and_retried(pipeline: Pipeline) -> None:
-    job_id = pipeline.index([{"url": f"https://example.com/{uuid.uuid4()}", "markdown": "Text."}, {"markdown": "x"}])
+    job_id = pipeline.index(
+        [{"url": f"https://example.com/{uuid.uuid4()}", "markdown": "Text."}, {"markdown": "x"}]
+    )
     pipeline.finished(job_id)
     shown = pipeline.cli("jobs", "show", job_id, "--json")
     job = json.loads(shown.stdout)
-    assert (shown.returncode, job["status"], [r["position"] for r in job["results"]]) == (1, "partial", [0, 1])
+    assert (shown.returncode, job["status"], [r["position"] for r in job["results"]]) == (
+        1,
+        "partial",
+        [0, 1],
+    )
     listed = json.loads(pipeline.cli("jobs", "list", "--status", "partial", "--json").stdout)
     assert job_id in [each["job_id"] for each in listed["jobs"]]
     assert job_id in pipeline.cli("jobs", "list", "--limit", "100").stdout
@@ -75,7 +91,9 @@ def test_jobs_are_listed_shown_and_retried(pipeline: Pipeline) -> None:
         ({"WEBHOOK_API_SECRET": "wrong"}, 4),
     ],
 )
-def test_exit_codes_tell_why_a_command_failed(pipeline: Pipeline, settings: dict[str, str], status: int) -> None:
+def test_exit_codes_tell_why_a_command_failed(
+    pipeline: Pipeline, settings: dict[str, str], status: int
+) -> None:
     result = subprocess.run(
         [*MILLSTREAM, "jobs", "list"], capture_output=True, text=True, timeout=60, check=False,
         env=bare_environ(**{**pipeline.env, **settings}),

@@ -57,7 +57,9 @@ async def start(argv: list[str], environ: Mapping[str, str]) -> asyncio.subproce
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-async def test_a_service_gets_healthy_and_stops_as_compose_says(servers: Servers, tmp_path: Path, name: str) -> None:
+async def test_a_service_gets_healthy_and_stops_as_compose_says(
+    servers: Servers, tmp_path: Path, name: str
+) -> None:
     service: dict[str, Any] = COMPOSE[name]
     port = free_port()
     with running_qdrant(tmp_path / "qdrant") as qdrant:
@@ -65,7 +67,8 @@ async def test_a_service_gets_healthy_and_stops_as_compose_says(servers: Servers
             environ = environment(name, secrets(str(qdrant.qdrant_api_key)))
             [port_setting] = [each for each in environ if each.endswith("_PORT")]
             health_check = [
-                word.replace(environ[port_setting], str(port)) for word in service["healthcheck"]["test"][1:]
+                word.replace(environ[port_setting], str(port))
+                for word in service["healthcheck"]["test"][1:]
             ]
             environ |= addresses(servers, environ, tei.url, qdrant.qdrant_url)
             process = await start(service["command"], environ | {port_setting: str(port)})
@@ -82,12 +85,16 @@ async def test_a_service_gets_healthy_and_stops_as_compose_says(servers: Servers
 
 async def test_the_migration_ends_with_success(servers: Servers) -> None:
     environ = environment("migrate", secrets("a key"))
-    process = await start(COMPOSE["migrate"]["command"], environ | {"WEBHOOK_DATABASE_URL": servers.database_url})
+    process = await start(
+        COMPOSE["migrate"]["command"], environ | {"WEBHOOK_DATABASE_URL": servers.database_url}
+    )
     output, _ = await process.communicate()
     assert process.returncode == 0, output
 
 
-def addresses(servers: Servers, environ: Mapping[str, str], tei_url: str, qdrant_url: str) -> dict[str, str]:
+def addresses(
+    servers: Servers, environ: Mapping[str, str], tei_url: str, qdrant_url: str
+) -> dict[str, str]:
     """Where the servers of this test are, for each address that the service was given."""
     known = {
         "WEBHOOK_REDIS_URL": servers.redis_url,

@@ -1,4 +1,6 @@
-"""Dead letters in Postgres: found by filters, replayed once and only if it can help, dropped for good."""
+"""Dead letters in Postgres: found by filters, replayed once and only if it can help, dropped for
+good.
+"""
 
 import asyncio
 
@@ -68,7 +70,9 @@ async def ids(servers: Servers, wanted: LetterFilter, *, with_replayed: bool = F
     return [dead_letter.id for dead_letter in found.dead_letters]
 
 
-async def test_every_filter_finds_its_dead_letters_and_all_together_narrow(servers: Servers) -> None:
+async def test_every_filter_finds_its_dead_letters_and_all_together_narrow(
+    servers: Servers,
+) -> None:
     job_id, refs = await fail(servers, 2, code="too_long", stage=CHUNKER)
     await fail(servers, 1)
     await dead_letter_unreadable_entry(servers)
@@ -80,13 +84,22 @@ async def test_every_filter_finds_its_dead_letters_and_all_together_narrow(serve
     assert len(await ids(servers, LetterFilter(job_id=job_id))) == 2
     assert len(await ids(servers, LetterFilter(url=refs[0].url))) == 2
     assert await ids(servers, LetterFilter(ids=(everything[1],))) == [everything[1]]
-    assert len(await ids(servers, LetterFilter(stage=LetterStage.CHUNKER, code="too_long", url=refs[1].url))) == 1
+    assert (
+        len(
+            await ids(
+                servers, LetterFilter(stage=LetterStage.CHUNKER, code="too_long", url=refs[1].url)
+            )
+        )
+        == 1
+    )
     assert await ids(servers, LetterFilter(code="nothing")) == []
 
 
 async def test_since_excludes_older_letters(servers: Servers) -> None:
     await fail(servers, 1, code="old")
-    await servers.pool.execute("UPDATE webhook.dead_letters SET created_at = now() - interval '2 hours'")
+    await servers.pool.execute(
+        "UPDATE webhook.dead_letters SET created_at = now() - interval '2 hours'"
+    )
     await fail(servers, 1, code="new")
     found = await DeadLetters(servers.pool).list(LetterFilter(since=Seconds(3600)))
     assert [dead_letter.code for dead_letter in found.dead_letters] == ["new"]
@@ -99,14 +112,20 @@ async def test_pages_follow_each_other_while_new_dead_letters_arrive(servers: Se
     first = await dead_letters.list(LetterFilter(), limit=3)
     await fail(servers, 2)
     second = await dead_letters.list(LetterFilter(), after=first.next, limit=3)
-    assert [dead_letter.id for dead_letter in first.dead_letters + second.dead_letters] == everything
+    assert [
+        dead_letter.id for dead_letter in first.dead_letters + second.dead_letters
+    ] == everything
     assert second.next is None
 
 
-async def test_a_documents_dead_letter_shows_why_it_failed_and_the_beginning_of_its_text(servers: Servers) -> None:
+async def test_a_documents_dead_letter_shows_why_it_failed_and_the_beginning_of_its_text(
+    servers: Servers,
+) -> None:
     job_id, refs = await fail(servers, 1, code="too_long", stage=CHUNKER)
     text = encode_payload(StoredDocument(markdown="ä" * 700, page=Page()))
-    await servers.pool.execute("UPDATE webhook.payloads SET body = $1 WHERE version = $2", text, refs[0].version)
+    await servers.pool.execute(
+        "UPDATE webhook.payloads SET body = $1 WHERE version = $2", text, refs[0].version
+    )
     [letter_id] = await ids(servers, LetterFilter())
     dead_letter = await DeadLetters(servers.pool).get(letter_id)
     assert dead_letter is not None
@@ -132,11 +151,17 @@ async def test_an_unreadable_entrys_dead_letter_shows_what_was_read(servers: Ser
     dead_letter = await DeadLetters(servers.pool).get(letter_id)
     assert dead_letter is not None
     assert (dead_letter.job_id, dead_letter.url, dead_letter.text) == (None, None, None)
-    assert (dead_letter.header, dead_letter.header_bytes, dead_letter.body_bytes) == ("\ufffdno header", 10, 5)
+    assert (dead_letter.header, dead_letter.header_bytes, dead_letter.body_bytes) == (
+        "\ufffdno header",
+        10,
+        5,
+    )
     assert await DeadLetters(servers.pool).get(letter_id + 1) is None
 
 
-async def test_replay_queues_dead_letters_that_can_succeed_and_counts_the_others(servers: Servers) -> None:
+async def test_replay_queues_dead_letters_that_can_succeed_and_counts_the_others(
+    servers: Servers,
+) -> None:
     job_id, refs = await fail(servers, 4)
     await overtake(servers, refs[0])
     await servers.pool.execute("DELETE FROM webhook.payloads WHERE version = $1", refs[1].version)
@@ -187,7 +212,9 @@ async def test_replays_at_the_same_time_queue_every_item_once(servers: Servers) 
         assert (await job_of(servers, job_id)).status is JobStatus.SUCCEEDED
 
 
-async def test_more_dead_letters_than_one_batch_are_all_replayed_and_dropped(servers: Servers) -> None:
+async def test_more_dead_letters_than_one_batch_are_all_replayed_and_dropped(
+    servers: Servers,
+) -> None:
     job_id, _ = await fail(servers, 1003)
     assert (await replay(servers.pool, LetterFilter(job_id=job_id), dry_run=True)).replayed == 1003
     assert (await replay(servers.pool, LetterFilter(job_id=job_id))).replayed == 1003
@@ -208,7 +235,9 @@ async def test_dropped_dead_letters_are_deleted_and_not_retried(servers: Servers
     assert await dead_letters.count(LetterFilter(code="dropped")) == 3
     assert await dead_letters.drop(LetterFilter(code="dropped")) == 3
     assert await dead_letters.drop(LetterFilter(code="dropped")) == 0
-    assert [dead_letter.code for dead_letter in (await dead_letters.list(LetterFilter())).dead_letters] == ["kept"]
+    assert [
+        dead_letter.code for dead_letter in (await dead_letters.list(LetterFilter())).dead_letters
+    ] == ["kept"]
     assert await JobControl(servers.pool).retry_failed(job_id) == 0
     assert (await job_of(servers, job_id)).status is JobStatus.FAILED
 

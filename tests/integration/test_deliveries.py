@@ -21,7 +21,13 @@ Request = tuple[str, bytes, dict[str, str]]  # path, body, headers
 def event(unique: str, **fields: Any) -> dict[str, Any]:
     """A webhook with one page of its own, without anything that it is known by but its body."""
     page = {"markdown": f"# {unique}", "metadata": {"url": f"https://example.com/{unique}"}}
-    return {"success": True, "type": "crawl.page", "id": f"crawl-{unique}", "data": [page], **fields}
+    return {
+        "success": True,
+        "type": "crawl.page",
+        "id": f"crawl-{unique}",
+        "data": [page],
+        **fields,
+    }
 
 
 def with_scrape_id(sent: dict[str, Any], scrape_id: str) -> dict[str, Any]:
@@ -37,7 +43,11 @@ def as_webhook(pipeline: Pipeline, sent: dict[str, Any]) -> Request:
 
 
 def as_api_call(pipeline: Pipeline, path: str, body: bytes, key: str) -> Request:
-    return path, body, {"Authorization": f"Bearer {pipeline.env['WEBHOOK_API_SECRET']}", "Idempotency-Key": key}
+    return (
+        path,
+        body,
+        {"Authorization": f"Bearer {pipeline.env['WEBHOOK_API_SECRET']}", "Idempotency-Key": key},
+    )
 
 
 def jobs_of(pipeline: Pipeline, *requests: Request) -> list[str]:
@@ -59,13 +69,21 @@ def requests_of_one_delivery(pipeline: Pipeline, kind: str) -> list[Request]:
     sent = event(unique)
     match kind:
         case "webhookId":  # the attempts of one delivery may differ in everything else
-            return [as_webhook(pipeline, {**sent, "webhookId": unique, "attempt": n}) for n in range(COPIES)]
+            return [
+                as_webhook(pipeline, {**sent, "webhookId": unique, "attempt": n})
+                for n in range(COPIES)
+            ]
         case "scrapeId":
-            return [as_webhook(pipeline, {**with_scrape_id(sent, unique), "attempt": n}) for n in range(COPIES)]
+            return [
+                as_webhook(pipeline, {**with_scrape_id(sent, unique), "attempt": n})
+                for n in range(COPIES)
+            ]
         case "body":
             return [as_webhook(pipeline, sent)] * COPIES
         case "one":
-            return [as_api_call(pipeline, "/api/index", json.dumps(document(unique)).encode(), unique)] * COPIES
+            return [
+                as_api_call(pipeline, "/api/index", json.dumps(document(unique)).encode(), unique)
+            ] * COPIES
         case _:
             body = json.dumps({"documents": [document(unique), document(unique + "b")]}).encode()
             return [as_api_call(pipeline, "/api/index/batch", body, unique)] * COPIES
@@ -76,12 +94,18 @@ def document(unique: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", ["webhookId", "scrapeId", "body", "one", "many"])
-def test_repeats_at_the_same_moment_to_several_replicas_are_one_job(pipeline: Pipeline, kind: str) -> None:
+def test_repeats_at_the_same_moment_to_several_replicas_are_one_job(
+    pipeline: Pipeline, kind: str
+) -> None:
     requests = requests_of_one_delivery(pipeline, kind)
     (job_id,) = set(jobs_of(pipeline, *requests))
-    items = query(pipeline, "SELECT count(*) AS n FROM webhook.job_items WHERE job_id = $1", job_id)[0]["n"]
+    items = query(
+        pipeline, "SELECT count(*) AS n FROM webhook.job_items WHERE job_id = $1", job_id
+    )[0]["n"]
     document_ids = query(
-        pipeline, "SELECT DISTINCT document_id FROM webhook.job_items WHERE job_id = $1 ORDER BY 1", job_id
+        pipeline,
+        "SELECT DISTINCT document_id FROM webhook.job_items WHERE job_id = $1 ORDER BY 1",
+        job_id,
     )
     everywhere = query(
         pipeline, "SELECT count(*) AS n FROM webhook.job_items WHERE document_id = ANY ($1)",
@@ -110,7 +134,9 @@ def test_what_only_looks_alike_is_no_repeat(pipeline: Pipeline) -> None:
 
 def test_the_same_key_on_another_route_or_query_is_refused(pipeline: Pipeline) -> None:
     key = uuid.uuid4().hex
-    path, body, headers = as_api_call(pipeline, "/api/index", json.dumps(document(key)).encode(), key)
+    path, body, headers = as_api_call(
+        pipeline, "/api/index", json.dumps(document(key)).encode(), key
+    )
     jobs_of(pipeline, (path, body, headers))
     for other in ("/api/index?lane=low", "/api/index/batch"):
         answer = pipeline.http.post(other, content=body, headers={"Idempotency-Key": key})

@@ -1,4 +1,6 @@
-"""The dispatcher on real Redis and Postgres: what is released is in the streams once, whatever is lost in between."""
+"""The dispatcher on real Redis and Postgres: what is released is in the streams once, whatever is
+lost in between.
+"""
 
 import asyncio
 import time
@@ -46,21 +48,27 @@ async def lanes(servers: Servers, job_id: str) -> list[str]:
 async def documents_in(servers: Servers, stream: str) -> list[tuple[str, int, int]]:
     entries = await entries_of(servers, stream)
     headers = [decode_header(fields[b"h"]) for _, fields in entries]
-    return [(ref.job_id, ref.position, ref.release) for header in headers for ref in header.documents]
+    return [
+        (ref.job_id, ref.position, ref.release) for header in headers for ref in header.documents
+    ]
 
 
 async def test_every_accepted_document_is_released_once_in_batches(servers: Servers) -> None:
     job = await accept_documents(servers, 10)
     assert await release_all(servers) == 10
     released = await documents_in(servers, CHUNKER.stream(Lane.NORMAL))
-    assert sorted((job_id, position) for job_id, position, _ in released) == [(job, n) for n in range(10)]
+    assert sorted((job_id, position) for job_id, position, _ in released) == [
+        (job, n) for n in range(10)
+    ]
     assert await depth(servers, CHUNKER) <= 4
     assert await states(servers, job) == ["released"] * 10
     assert await release_all(servers) == 0
 
 
 @pytest.mark.parametrize(("queued", "size"), [(6, 2), (60, 4), (200, 8)])
-async def test_the_automatic_batch_size_follows_what_waits(servers: Servers, queued: int, size: int) -> None:
+async def test_the_automatic_batch_size_follows_what_waits(
+    servers: Servers, queued: int, size: int
+) -> None:
     await accept_documents(servers, queued)
     dispatcher = make_dispatcher(servers, size="auto")
     await dispatcher.check_marker()
@@ -118,7 +126,9 @@ async def test_a_small_source_overtakes_a_crawl_that_fills_its_lane(servers: Ser
     assert set(await lanes(servers, crawl) + await lanes(servers, larger)) == {"normal"}
 
 
-async def test_a_small_source_does_not_overtake_while_the_lane_above_is_busy(servers: Servers) -> None:
+async def test_a_small_source_does_not_overtake_while_the_lane_above_is_busy(
+    servers: Servers,
+) -> None:
     await accept_documents(servers, 200, source="crawl")
     await release_all(servers, entries=20)
     urgent = await accept_documents(servers, 20, source="urgent", lane=Lane.HIGH)
@@ -165,7 +175,9 @@ async def test_the_pick_of_deletes_reads_no_other_items(servers: Servers) -> Non
     assert any("items_deletes_due" in row[0] for row in plan)
 
 
-async def test_after_redis_was_emptied_everything_is_released_again_under_a_new_number(servers: Servers) -> None:
+async def test_after_redis_was_emptied_everything_is_released_again_under_a_new_number(
+    servers: Servers,
+) -> None:
     job = await accept_documents(servers, 6)
     await release_all(servers)
     before = await documents_in(servers, CHUNKER.stream(Lane.NORMAL))
@@ -184,12 +196,18 @@ async def test_a_restored_redis_gets_only_the_lost_releases_again(servers: Serve
     kept = {entry_id for entry_id, _ in await entries_of(servers, stream)}
     second = await accept_documents(servers, 2, source="second")
     await release_all(servers)
-    await servers.redis.xdel(stream, *[i for i, _ in await entries_of(servers, stream) if i not in kept])
-    await servers.redis.set(RELEASED, marker or b"")  # what the append-only file had when it was cut
+    await servers.redis.xdel(
+        stream, *[i for i, _ in await entries_of(servers, stream) if i not in kept]
+    )
+    await servers.redis.set(
+        RELEASED, marker or b""
+    )  # what the append-only file had when it was cut
 
     assert await release_all(servers) == 2
     released = await documents_in(servers, stream)
-    assert sorted(row[:2] for row in released) == sorted([(first, 0), (first, 1), (second, 0), (second, 1)])
+    assert sorted(row[:2] for row in released) == sorted(
+        [(first, 0), (first, 1), (second, 0), (second, 1)]
+    )
 
 
 async def test_a_crash_between_commit_and_publication_loses_nothing(servers: Servers) -> None:
@@ -235,7 +253,9 @@ async def idle_for_an_hour(servers: Servers, lane: Lane) -> str:
     [(_, fields)] = await entries_of(servers, stream)
     await servers.redis.delete(stream)
     await servers.redis.xadd(stream, fields, id=f"{int((time.time() - 3600) * 1000)}-0")  # type: ignore[arg-type]
-    await servers.pool.execute("UPDATE webhook.job_items SET progress_at = now() - interval '1 hour'")
+    await servers.pool.execute(
+        "UPDATE webhook.job_items SET progress_at = now() - interval '1 hour'"
+    )
     return job
 
 
@@ -257,7 +277,10 @@ async def test_old_entries_of_another_lane_do_not_delay_the_last_resort(servers:
     await servers.redis.xtrim(CHUNKER.stream(Lane.LOW), 0)
     waiting = await idle_for_an_hour(servers, Lane.NORMAL)
     await make_dispatcher(servers).check_marker()
-    assert (await states(servers, lost), await states(servers, waiting)) == (["queued"], ["released"])
+    assert (await states(servers, lost), await states(servers, waiting)) == (
+        ["queued"],
+        ["released"],
+    )
 
 
 async def test_sources_waiting_for_a_retry_do_not_block_later_sources(servers: Servers) -> None:
@@ -269,7 +292,9 @@ async def test_sources_waiting_for_a_retry_do_not_block_later_sources(servers: S
     assert await states(servers, job) == ["released"] * 4
 
 
-async def test_a_release_number_drawn_before_another_dispatcher_released_is_not_used(servers: Servers) -> None:
+async def test_a_release_number_drawn_before_another_dispatcher_released_is_not_used(
+    servers: Servers,
+) -> None:
     old, other = make_dispatcher(servers), make_dispatcher(servers)
     await old.check_marker()
     assert await old.release_some() == 0  # draws a number and has nothing to use it for
@@ -305,7 +330,9 @@ async def test_an_elected_dispatcher_survives_the_loss_of_its_connections(server
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'millstream-election'"
         )
         await accept_documents(servers, 1)
-        await wait_until(lambda: depth(servers, StageName.CHUNKER), timeout=20, description="released")
+        await wait_until(
+            lambda: depth(servers, StageName.CHUNKER), timeout=20, description="released"
+        )
     finally:
         running.cancel()
         await asyncio.wait({running})

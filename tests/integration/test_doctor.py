@@ -1,4 +1,6 @@
-"""`millstream doctor` on real servers: nothing to do in health, and each planted fault with its remedy, alone."""
+"""`millstream doctor` on real servers: nothing to do in health, and each planted fault with its
+remedy, alone.
+"""
 
 import contextlib
 import json
@@ -13,7 +15,14 @@ from cli.doctor.finding import Finding, Verdict, worst
 from shared.pipeline.stages import StageName
 from shared.service.settings import QdrantSettings, Secret
 from tests.support.documented import DOCS
-from tests.support.examined import TARGET, Examined, end_documents, examined, leave_entry, work_through
+from tests.support.examined import (
+    TARGET,
+    Examined,
+    end_documents,
+    examined,
+    leave_entry,
+    work_through,
+)
 from tests.support.local_stack import bare_environ
 from tests.support.pipeline import MILLSTREAM, Pipeline
 from tests.support.qdrant_process import running_qdrant
@@ -39,11 +48,17 @@ def qdrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantSettings]
 
 
 async def troubles(world: Examined, slow: str | None = None) -> dict[str, Finding]:
-    """What the doctor would have changed, by check. On a busy machine any server may be slow: only `slow` counts."""
+    """What the doctor would have changed, by check. On a busy machine any server may be slow: only
+    `slow` counts.
+    """
     examination = await examine(world.environ)
     assert examination.verdict is worst(examination.findings)
     found = {each.check: each for each in examination.findings if each.verdict is not Verdict.OK}
-    return {check: each for check, each in found.items() if check == slow or not check.endswith("round_trip")}
+    return {
+        check: each
+        for check, each in found.items()
+        if check == slow or not check.endswith("round_trip")
+    }
 
 
 def setting(name: str, value: str) -> Fault:
@@ -112,11 +127,15 @@ async def own_tei_of_another_model(world: Examined) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def newer_schema(world: Examined) -> AsyncIterator[None]:
-    await world.servers.pool.execute("INSERT INTO webhook.schema_migrations (version, name) VALUES (9999, 'later')")
+    await world.servers.pool.execute(
+        "INSERT INTO webhook.schema_migrations (version, name) VALUES (9999, 'later')"
+    )
     try:
         yield
     finally:
-        await world.servers.pool.execute("DELETE FROM webhook.schema_migrations WHERE version = 9999")
+        await world.servers.pool.execute(
+            "DELETE FROM webhook.schema_migrations WHERE version = 9999"
+        )
 
 
 @contextlib.asynccontextmanager
@@ -153,7 +172,9 @@ async def poison(world: Examined) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def no_dispatcher(world: Examined) -> AsyncIterator[None]:
     await accept_documents(world.servers, 3)
-    await world.servers.pool.execute("UPDATE webhook.job_items SET due_at = now() - interval '1 minute'")
+    await world.servers.pool.execute(
+        "UPDATE webhook.job_items SET due_at = now() - interval '1 minute'"
+    )
     yield
 
 
@@ -222,7 +243,9 @@ FAULTS: list[tuple[str, Fault, str, Verdict, str]] = [
 
 
 @on_shared_servers
-async def test_in_health_there_is_nothing_to_change(servers: Servers, qdrant: QdrantSettings) -> None:
+async def test_in_health_there_is_nothing_to_change(
+    servers: Servers, qdrant: QdrantSettings
+) -> None:
     await servers.redis.flushall()
     async with examined(servers, qdrant) as world:
         assert await troubles(world) == {}
@@ -230,10 +253,17 @@ async def test_in_health_there_is_nothing_to_change(servers: Servers, qdrant: Qd
 
 @on_shared_servers
 @pytest.mark.parametrize(
-    ("fault", "check", "verdict", "remedy"), [row[1:] for row in FAULTS], ids=[row[0] for row in FAULTS]
+    ("fault", "check", "verdict", "remedy"),
+    [row[1:] for row in FAULTS],
+    ids=[row[0] for row in FAULTS],
 )
 async def test_a_planted_fault_is_found_with_its_remedy(
-    servers: Servers, qdrant: QdrantSettings, fault: Fault, check: str, verdict: Verdict, remedy: str
+    servers: Servers,
+    qdrant: QdrantSettings,
+    fault: Fault,
+    check: str,
+    verdict: Verdict,
+    remedy: str,
 ) -> None:
     async with examined(servers, qdrant) as world, fault(world):
         found = await troubles(world, slow=check)
@@ -260,7 +290,11 @@ async def test_a_collections_unreadable_tokenizer_hides_no_other_server(
 
 
 def test_a_running_pipeline_is_examined_from_its_stack_file(pipeline: Pipeline) -> None:
-    pipeline.finished(pipeline.index([{"url": f"https://example.com/{n}", "markdown": f"Page {n}."} for n in range(8)]))
+    pipeline.finished(
+        pipeline.index(
+            [{"url": f"https://example.com/{n}", "markdown": f"Page {n}."} for n in range(8)]
+        )
+    )
     done = pipeline.cli("doctor", "--json")
     answer = json.loads(done.stdout)
     assert done.returncode == {"ok": 0, "warn": 5, "fail": 1}[answer["verdict"]]
@@ -283,7 +317,11 @@ def test_outside_the_containers_the_doctor_goes_by_what_ingest_reports(pipeline:
     )  # fmt: skip
     assert done.returncode == 5, done.stdout
     findings = json.loads(done.stdout)["findings"]
-    healthy = {f["check"] for f in findings if f"according to ingest ({known['MILLSTREAM_URL']}/health)" in f["found"]}
+    healthy = {
+        f["check"]
+        for f in findings
+        if f"according to ingest ({known['MILLSTREAM_URL']}/health)" in f["found"]
+    }
     assert healthy == {"redis.reachable", "postgres.reachable", "tei.reachable", "qdrant.reachable"}
     [reach] = [f for f in findings if f["check"] == "doctor.reach"]
     assert "docker compose exec ingest millstream doctor" in reach["remedy"]
@@ -292,10 +330,22 @@ def test_outside_the_containers_the_doctor_goes_by_what_ingest_reports(pipeline:
 
 
 def test_people_are_told_in_lines_and_programs_by_the_exit_status() -> None:
-    environ = bare_environ(WEBHOOK_LEAS="1", **dict.fromkeys(("WEBHOOK_TEI_URL", "WEBHOOK_QDRANT_URL"), NOBODY))
-    done = subprocess.run([*MILLSTREAM, "doctor"], env=environ, capture_output=True, text=True, timeout=60, check=False)
+    environ = bare_environ(
+        WEBHOOK_LEAS="1", **dict.fromkeys(("WEBHOOK_TEI_URL", "WEBHOOK_QDRANT_URL"), NOBODY)
+    )
+    done = subprocess.run(
+        [*MILLSTREAM, "doctor"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 1
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert "fail settings.name WEBHOOK_LEAS is not a setting, so no service starts" in lines
     assert "-> rename it to WEBHOOK_LEASE" in lines
-    assert any(line.startswith("fail tei.reachable tei does not answer as expected at 127.0.0.1:9: ") for line in lines)
+    assert any(
+        line.startswith("fail tei.reachable tei does not answer as expected at 127.0.0.1:9: ")
+        for line in lines
+    )

@@ -35,14 +35,18 @@ async def test_a_candidate_that_does_not_renew_loses(servers: Servers) -> None:
     assert not await frozen.win()
 
 
-async def test_a_lease_that_is_kept_does_not_expire_until_another_process_has_it(servers: Servers) -> None:
+async def test_a_lease_that_is_kept_does_not_expire_until_another_process_has_it(
+    servers: Servers,
+) -> None:
     first, second = candidate(servers, "a", lease_s=5), candidate(servers, "b")
     assert await first.win()
     keeping = asyncio.create_task(first.keep())
     granted = await servers.pool.fetchval("SELECT expires_at FROM webhook.leases")
 
     async def renewed() -> bool:
-        return bool(await servers.pool.fetchval("SELECT expires_at > $1 FROM webhook.leases", granted))
+        return bool(
+            await servers.pool.fetchval("SELECT expires_at > $1 FROM webhook.leases", granted)
+        )
 
     await wait_until(renewed, timeout=20, description="the lease is renewed")
     assert not await second.win()

@@ -22,7 +22,9 @@ TEXTS = [f"text {number}" for number in range(1200)]
 
 
 @asynccontextmanager
-async def cache_of(servers: Servers, identity: ModelIdentity = IDENTITY) -> AsyncIterator[EmbeddingCache]:
+async def cache_of(
+    servers: Servers, identity: ModelIdentity = IDENTITY
+) -> AsyncIterator[EmbeddingCache]:
     """A cache that has written everything when the block is left."""
     async with EmbeddingCache(servers.pool, identity, Metrics()) as cache:
         yield cache
@@ -75,13 +77,22 @@ async def test_many_writers_of_the_same_texts_do_not_disturb_each_other(servers:
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"\0" * 4 * DIMENSION, b"\0" * 4, np.full(DIMENSION, np.nan, "<f4").tobytes(), b"\x7f" * 33]
+    "damage",
+    [
+        b"",
+        b"\0" * 4 * DIMENSION,
+        b"\0" * 4,
+        np.full(DIMENSION, np.nan, "<f4").tobytes(),
+        b"\x7f" * 33,
+    ],
 )
 async def test_a_damaged_row_is_a_miss_and_is_made_good(servers: Servers, damage: bytes) -> None:
     await keep(servers, "text", "other")
     async with cache_of(servers) as cache:
         await servers.pool.execute(
-            "UPDATE webhook.embedding_cache SET vector = $1 WHERE key = $2", damage, cache.key("text")
+            "UPDATE webhook.embedding_cache SET vector = $1 WHERE key = $2",
+            damage,
+            cache.key("text"),
         )
         assert set(await cache.get(["text", "other"])) == {"other"}
         cache.put("text", vector_of("text", DIMENSION))
@@ -98,7 +109,9 @@ async def test_use_is_noted_once_a_week(servers: Servers) -> None:
             )  # fmt: skip
         await cache.get(["fresh", "stale"])
         fresh, stale = cache.key("fresh"), cache.key("stale")
-    used = await servers.pool.fetch("SELECT key, current_date - last_used AS age FROM webhook.embedding_cache")
+    used = await servers.pool.fetch(
+        "SELECT key, current_date - last_used AS age FROM webhook.embedding_cache"
+    )
     assert {row["key"]: row["age"] for row in used} == {fresh: 6, stale: 0}
 
 
@@ -106,13 +119,17 @@ async def test_what_nobody_asked_for_in_a_long_time_is_pruned(servers: Servers) 
     await keep(servers, *TEXTS)
     old = "UPDATE webhook.embedding_cache SET last_used = current_date - 100 WHERE get_byte(key, 0) < 128"
     await servers.pool.execute(old)
-    left = await servers.pool.fetchval("SELECT count(*) FROM webhook.embedding_cache WHERE last_used = current_date")
+    left = await servers.pool.fetchval(
+        "SELECT count(*) FROM webhook.embedding_cache WHERE last_used = current_date"
+    )
     keeper = Housekeeper(servers.pool, retention=86400, cache_retention=90 * 86400)
     await keeper.clean_up(dt.datetime.now(dt.UTC).date())
     assert 0 < left == await rows(servers)
 
 
-async def test_a_read_that_takes_too_long_is_a_miss_and_the_next_one_is_not(servers: Servers) -> None:
+async def test_a_read_that_takes_too_long_is_a_miss_and_the_next_one_is_not(
+    servers: Servers,
+) -> None:
     await keep(servers, "text")
     async with cache_of(servers) as cache, servers.pool.acquire() as connection:
         async with connection.transaction():

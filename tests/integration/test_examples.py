@@ -31,7 +31,9 @@ def test_a_crawl_is_sent_followed_and_found(pipeline: Pipeline, tmp_path: Path) 
     word = f"quokka{uuid.uuid4().hex}"
     site = f"https://{uuid.uuid4()}.example.org"
     for name in ("first", "second"):
-        (tmp_path / f"{name}.md").write_text(f"# The {name} page\n\nAbout the {word} and the {name} of its kind.")
+        (tmp_path / f"{name}.md").write_text(
+            f"# The {name} page\n\nAbout the {word} and the {name} of its kind."
+        )
     sent = run(pipeline, "send_crawl.py", site, *map(str, sorted(tmp_path.glob("*.md"))))
     assert sent.returncode == 0, sent.stderr
     jobs = sent.stdout.split()
@@ -62,7 +64,9 @@ def test_watching_a_job_whose_document_failed_exits_with_1(pipeline: Pipeline) -
     assert last == "failed: 0 of 1 documents"
 
 
-def test_watching_a_job_that_does_not_exist_ends_with_the_servers_answer(pipeline: Pipeline) -> None:
+def test_watching_a_job_that_does_not_exist_ends_with_the_servers_answer(
+    pipeline: Pipeline,
+) -> None:
     watched = run(pipeline, "watch_job.py", str(uuid.uuid4()))
     assert watched.returncode == 1
     assert "HTTP Error 404" in watched.stderr

@@ -97,8 +97,13 @@ async def test_open_connections_to_a_demoted_redis_are_closed(
 ) -> None:
     old, new = pair
     await asyncio.gather(old.ready(), new.ready())
-    async with redis_command(f"redis://{HOST}:{switched.port}/0") as client, redis_command(old.url) as admin:
-        await asyncio.gather(*(client.set("key", str(number)) for number in range(8)))  # fills the pool
+    async with (
+        redis_command(f"redis://{HOST}:{switched.port}/0") as client,
+        redis_command(old.url) as admin,
+    ):
+        await asyncio.gather(
+            *(client.set("key", str(number)) for number in range(8))
+        )  # fills the pool
         switched.lead_to(HOST, new.port)
         await admin.replicaof(HOST, new.port)
         with pytest.raises(ReadOnlyError):
@@ -108,7 +113,9 @@ async def test_open_connections_to_a_demoted_redis_are_closed(
             assert await reader.get("key") == b"taken"
 
 
-async def test_sentinel_leads_to_the_promoted_replica(pair: tuple[RedisServer, RedisServer], tmp_path: Path) -> None:
+async def test_sentinel_leads_to_the_promoted_replica(
+    pair: tuple[RedisServer, RedisServer], tmp_path: Path
+) -> None:
     primary, replica = pair
     await asyncio.gather(primary.ready(), replica.ready())
     async with redis_command(replica.url) as admin:
@@ -123,10 +130,16 @@ async def test_sentinel_leads_to_the_promoted_replica(pair: tuple[RedisServer, R
         nobody = free_port()
         url = f"redis+sentinel://{HOST}:{nobody},{HOST}:{sentinel.port}/documents/0"
         async with redis_command(url) as client:
-            await wait_until(lambda: _writes(client), timeout=20, description="a write through Sentinel")
-            await wait_until(lambda: _has_replica(client), timeout=20, description="the replica is in step")
+            await wait_until(
+                lambda: _writes(client), timeout=20, description="a write through Sentinel"
+            )
+            await wait_until(
+                lambda: _has_replica(client), timeout=20, description="the replica is in step"
+            )
             primary.process.send_signal(signal.SIGKILL)
-            await wait_until(lambda: _writes(client), timeout=30, description="a write to the promoted replica")
+            await wait_until(
+                lambda: _writes(client), timeout=30, description="a write to the promoted replica"
+            )
             async with redis_command(replica.url) as reader:
                 assert (await reader.info("replication"))["role"] == "master"
     finally:
@@ -137,7 +150,9 @@ async def _has_replica(client: Redis) -> bool:
     """Whether the replica is in step and Sentinel has had time to see it."""
     info = await client.info("replication")
     return bool(
-        info["connected_slaves"] == 1 and info["slave0"]["state"] == "online" and info["slave0"]["offset"] > 1000
+        info["connected_slaves"] == 1
+        and info["slave0"]["state"] == "online"
+        and info["slave0"]["offset"] > 1000
     )
 
 
@@ -149,7 +164,9 @@ async def test_a_replica_and_a_cluster_node_are_refused_at_the_start(
         await client.replicaof(HOST, pair[1].port)
         with pytest.raises(ConfigurationError, match="it is a replica"):
             await check_redis(client)
-    node = RedisServer(tmp_path / "node", None, "--cluster-enabled", "yes", "--maxmemory-policy", "noeviction")
+    node = RedisServer(
+        tmp_path / "node", None, "--cluster-enabled", "yes", "--maxmemory-policy", "noeviction"
+    )
     try:
         await node.ready()
         async with redis_command(node.url) as client:
@@ -162,7 +179,9 @@ async def test_a_replica_and_a_cluster_node_are_refused_at_the_start(
 async def test_a_connection_to_a_read_only_postgres_is_closed(servers: Servers) -> None:
     pool = await postgres_pool(servers.database_url, name="failover", max_size=1)
     try:
-        await pool.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")  # as a demoted server's are
+        await pool.execute(
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
+        )  # as a demoted server's are
         with pytest.raises(DependencyError, match="ReadOnlySQLTransactionError"):
             await pool.execute("CREATE TABLE refused ()")
         await pool.execute("CREATE TEMPORARY TABLE taken ()")
@@ -170,7 +189,9 @@ async def test_a_connection_to_a_read_only_postgres_is_closed(servers: Servers) 
         await pool.close()
 
 
-async def test_a_transaction_on_a_read_only_postgres_closes_its_connection(servers: Servers) -> None:
+async def test_a_transaction_on_a_read_only_postgres_closes_its_connection(
+    servers: Servers,
+) -> None:
     pool = await postgres_pool(servers.database_url, name="failover", max_size=1)
     try:
         async with pool.acquire() as connection:
@@ -186,7 +207,9 @@ async def test_a_connection_that_the_server_ended_counts_as_unavailable(servers:
     async with servers.pool.acquire() as connection:
         me = await connection.fetchval("SELECT pg_backend_pid()")
         await servers.pool.execute("SELECT pg_terminate_backend($1)", me)
-        await wait_until(lambda: _is_lost(connection), timeout=15, description="the pool closes the connection")
+        await wait_until(
+            lambda: _is_lost(connection), timeout=15, description="the pool closes the connection"
+        )
         with pytest.raises(asyncpg.InterfaceError) as failure:
             await connection.execute("SELECT 1")
         assert is_postgres_unavailable(failure.value)

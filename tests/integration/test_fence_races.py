@@ -1,9 +1,11 @@
 """Races by the hundred past the real fence, on Postgres and the Qdrant-compatible server.
 
-Each race is about one document that is sent three times (A-B-A, deletes) in a short time. Every version runs in
-copies; every step waits at random, copies are cancelled in the middle of a step and begin anew, requests are done after
-their sender gave up, and a scrubber goes over the collection all the while. The newest version wins, and nothing else
-is left.
+Each race is about one document that is sent three times (A-B-A, deletes) in a short time. Every
+version runs in copies; every step waits at random, copies are cancelled in the middle of a step and
+begin anew,
+requests are done after their sender gave up, and a scrubber goes over the collection all the while.
+The newest version
+wins, and nothing else is left.
 """
 
 import asyncio
@@ -34,7 +36,9 @@ CHUNKS = {"A": 4, "B": 2, "C": 3}
 DELETE = "-"
 
 _AT_ONCE = 50  # races; more would only wait for the ten connections to Postgres
-_TIMEOUT = 100.0  # seconds; before pytest's, which would leave the races running under the next tests
+_TIMEOUT = (
+    100.0  # seconds; before pytest's, which would leave the races running under the next tests
+)
 _DELAY = 0.02  # seconds, at most, before and after a step
 _CANCELLED = 0.2  # of the runs of a copy
 _LATE = 0.05  # of the upserts
@@ -44,7 +48,9 @@ T = TypeVar("T")
 
 
 class Race:
-    """What happens to one document. The real registry and store, each step between two random delays."""
+    """What happens to one document. The real registry and store, each step between two random
+    delays.
+    """
 
     def __init__(self, number: int, seed: int, registry: Registry, store: PointStore) -> None:
         self.url = f"https://races.example/{number}"
@@ -73,7 +79,9 @@ class Race:
         """As a stage does: what was cancelled or met an outage is delivered again."""
         is_done = False
         while not is_done:
-            patience = self.random.uniform(0, 10 * _DELAY) if self.random.random() < _CANCELLED else None
+            patience = (
+                self.random.uniform(0, 10 * _DELAY) if self.random.random() < _CANCELLED else None
+            )
             with contextlib.suppress(DependencyError, TimeoutError):
                 async with asyncio.timeout(patience):
                     await self._process(version, content)
@@ -81,11 +89,16 @@ class Race:
 
     async def _process(self, version: int, content: str) -> None:
         if content == DELETE:
-            registration = Registration(document_id=self.document_id, version=version, is_live=False, url=self.url)
+            registration = Registration(
+                document_id=self.document_id, version=version, is_live=False, url=self.url
+            )
             await self._fence.apply(TARGET, [Candidate(registration=registration)])
             return
         seen = Seen(
-            document_id=self.document_id, version=version, content_hash=content.encode(), fingerprint=b"fingerprint"
+            document_id=self.document_id,
+            version=version,
+            content_hash=content.encode(),
+            fingerprint=b"fingerprint",
         )
         if await self._step(lambda: self._registry.mark_unchanged(TARGET, seen)) is not None:
             return
@@ -94,7 +107,9 @@ class Race:
             document_id=self.document_id, version=version, is_live=True, url=self.url, content_hash=content.encode(),
             fingerprint=b"fingerprint", chunks=len(texts),
         )  # fmt: skip
-        candidate = Candidate(registration=registration, points=points(self.url, texts, version=version))
+        candidate = Candidate(
+            registration=registration, points=points(self.url, texts, version=version)
+        )
         await self._fence.apply(TARGET, [candidate])
 
     async def _step(self, work: Callable[[], Awaitable[T]]) -> T:
@@ -138,7 +153,9 @@ class Stored(msgspec.Struct, frozen=True, order=True):
 
 
 async def stored(qdrant: AsyncQdrantClient) -> list[Stored]:
-    found, _ = await qdrant.scroll(TARGET, limit=100_000, with_payload=["document_id", "version", "text"])
+    found, _ = await qdrant.scroll(
+        TARGET, limit=100_000, with_payload=["document_id", "version", "text"]
+    )
     return sorted(Stored(**record.payload) for record in found if record.payload)
 
 
@@ -181,4 +198,6 @@ async def test_after_hundreds_of_races_the_newest_versions_are_stored_and_nothin
         if (version := live[race.document_id]) is not None
         for chunk in range(CHUNKS[content])
     )
-    assert [race.url for race in races if (live[race.document_id] is None) != (race.last[1] == DELETE)] == []
+    assert [
+        race.url for race in races if (live[race.document_id] is None) != (race.last[1] == DELETE)
+    ] == []

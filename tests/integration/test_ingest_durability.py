@@ -34,7 +34,9 @@ SELECT count(*) FROM webhook.jobs j
 WHERE (SELECT count(*) FROM webhook.job_items i JOIN webhook.payloads p USING (version) WHERE i.job_id = j.job_id)
       <> j.total
 """
-WAITING_FOR_A_LOCK = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND state = 'active'"
+WAITING_FOR_A_LOCK = (
+    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND state = 'active'"
+)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -54,9 +56,13 @@ async def url(pool: PostgresPool) -> AsyncIterator[str]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    """A client that gives up before the time limits of the connection pool (5 s and more) would answer it."""
+    """A client that gives up before the time limits of the connection pool (5 s and more) would
+    answer it.
+    """
     connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=4.5)) as opened:
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=aiohttp.ClientTimeout(total=4.5)
+    ) as opened:
         yield opened
 
 
@@ -138,7 +144,10 @@ async def test_a_large_load_may_take_longer_than_the_deadline_while_postgres_ans
     lines = b"\n".join(page.replace(b"%d", str(n).encode()) for n in range(4))
     try:
         async with ingest_server(pool, max_body_bytes=20_000_000) as url:
-            headers = {"Authorization": f"Bearer {'t' * 32}", "Content-Type": "application/x-ndjson"}
+            headers = {
+                "Authorization": f"Bearer {'t' * 32}",
+                "Content-Type": "application/x-ndjson",
+            }
             patient = aiohttp.ClientTimeout(total=30.0)
             async with session.post(
                 f"{url}/api/index/batch", data=io.BytesIO(lines), headers=headers, timeout=patient
@@ -148,7 +157,9 @@ async def test_a_large_load_may_take_longer_than_the_deadline_while_postgres_ans
         await servers.pool.execute("DROP TRIGGER dawdle ON webhook.payloads")
 
 
-async def test_requests_over_the_waiting_limit_are_refused_at_once_and_readers_do_not_block_writers() -> None:
+async def test_requests_over_the_waiting_limit_are_refused_at_once_and_readers_do_not_block_writers() -> (
+    None
+):
     go_on, entered = asyncio.Event(), 0
 
     async def wait(request: web.Request) -> web.Response:
@@ -195,13 +206,18 @@ async def test_started_answers_and_lifted_deadlines_outlive_the_deadline() -> No
     for path, handler in (("/api/stream", stream), ("/api/poll", poll), ("/api/hang", hang)):
         app.router.add_get(path, handler)
     async with serving(app) as url, aiohttp.ClientSession() as session:
-        texts = [asyncio.create_task(text_of(session.get(f"{url}/api/{path}"))) for path in ("stream", "poll")]
+        texts = [
+            asyncio.create_task(text_of(session.get(f"{url}/api/{path}")))
+            for path in ("stream", "poll")
+        ]
         assert await status_of(session.get(f"{url}/api/hang")) == 503
         passed.set()
         assert await asyncio.gather(*texts) == ["news", "ended"]
 
 
-async def test_a_wrong_token_or_malformed_signature_is_refused_before_the_body_is_read(url: str) -> None:
+async def test_a_wrong_token_or_malformed_signature_is_refused_before_the_body_is_read(
+    url: str,
+) -> None:
     made_up = "sha256=" + "0" * 64
     for headers in (
         f"X-Firecrawl-Signature: {made_up}\r\nAuthorization: Bearer wrong",
@@ -252,10 +268,15 @@ async def until_jobs(servers: Servers, count: int) -> None:
 
 
 async def until_a_backend_waits(servers: Servers) -> None:
-    await wait_until(lambda: servers.pool.fetchval(WAITING_FOR_A_LOCK), description="a backend that waits for a lock")
+    await wait_until(
+        lambda: servers.pool.fetchval(WAITING_FOR_A_LOCK),
+        description="a backend that waits for a lock",
+    )
 
 
-async def until_answered(session: aiohttp.ClientSession, url: str, body: bytes, status: int) -> None:
+async def until_answered(
+    session: aiohttp.ClientSession, url: str, body: bytes, status: int
+) -> None:
     async def is_answered() -> bool:
         return (await post_event(session, url, body))[0] == status
 

@@ -14,7 +14,9 @@ def jobs(pipeline: Pipeline) -> int:
     return int(query(pipeline, "SELECT count(*) AS n FROM webhook.jobs")[0]["n"])
 
 
-def send(pipeline: Pipeline, method: str, path: str, body: bytes = b"", **headers: str) -> httpx.Response:
+def send(
+    pipeline: Pipeline, method: str, path: str, body: bytes = b"", **headers: str
+) -> httpx.Response:
     url = pipeline.env["MILLSTREAM_URL"] + path
     return httpx.request(method, url, content=body, headers=headers, timeout=30.0, trust_env=False)
 
@@ -75,7 +77,9 @@ def test_a_bad_body_is_a_problem_with_a_reason_and_enqueues_nothing(
     pipeline: Pipeline, path: str, body: bytes, status: int
 ) -> None:
     before = jobs(pipeline)
-    response = send(pipeline, "POST", path, body, Authorization=f"Bearer {pipeline.env['WEBHOOK_API_SECRET']}")
+    response = send(
+        pipeline, "POST", path, body, Authorization=f"Bearer {pipeline.env['WEBHOOK_API_SECRET']}"
+    )
     problem = response.json()
     assert (response.status_code, problem["status"]) == (status, status)
     assert response.headers["Content-Type"] == "application/problem+json"
@@ -90,10 +94,17 @@ def test_a_body_over_the_limit_is_413(pipeline: Pipeline) -> None:
     assert send(pipeline, "POST", "/api/index", body, Authorization=token).status_code == 413
 
 
-@pytest.mark.parametrize("kind", ["crawl.started", "crawl.completed", "agent.action", "something.new"])
-def test_an_event_without_documents_is_acknowledged_and_enqueues_nothing(pipeline: Pipeline, kind: str) -> None:
+@pytest.mark.parametrize(
+    "kind", ["crawl.started", "crawl.completed", "agent.action", "something.new"]
+)
+def test_an_event_without_documents_is_acknowledged_and_enqueues_nothing(
+    pipeline: Pipeline, kind: str
+) -> None:
     before = jobs(pipeline)
-    assert pipeline.webhook({"success": True, "type": kind, "id": "c", "data": []})["status"] == "acknowledged"
+    assert (
+        pipeline.webhook({"success": True, "type": kind, "id": "c", "data": []})["status"]
+        == "acknowledged"
+    )
     assert jobs(pipeline) == before
 
 
@@ -119,7 +130,9 @@ def test_every_service_answers_its_health_routes_without_credentials(
         assert response.json()["status"] == "healthy", response.text
 
 
-@pytest.mark.parametrize("query", ["older_than=99999999999999d", "crawl_id=%00", "status=odd", "after=x", "limit=-1"])
+@pytest.mark.parametrize(
+    "query", ["older_than=99999999999999d", "crawl_id=%00", "status=odd", "after=x", "limit=-1"]
+)
 def test_a_list_of_jobs_with_invalid_parameters_is_422(pipeline: Pipeline, query: str) -> None:
     assert pipeline.http.get(f"/api/jobs?{query}").status_code == 422
 

@@ -1,4 +1,6 @@
-"""Inspection of the streams on a real Redis: waiting and pending entries, consumers, and empty streams."""
+"""Inspection of the streams on a real Redis: waiting and pending entries, consumers, and empty
+streams.
+"""
 
 from typing import Any
 
@@ -35,13 +37,22 @@ def inspector(redis: Redis, throughput: Throughput | None = None) -> StreamInspe
     return StreamInspector(redis, throughput or Throughput(redis, Clock()))
 
 
-async def add(servers: Servers, number: int, *, lane: Lane = Lane.NORMAL, deliveries: int = 0) -> str:
+async def add(
+    servers: Servers, number: int, *, lane: Lane = Lane.NORMAL, deliveries: int = 0
+) -> str:
     """Add an entry of one document; its id."""
     ref = DocumentRef(
-        job_id=f"job-{number}", position=0, release=1, document_id="d", version=number, url=f"https://e.org/{number}"
+        job_id=f"job-{number}",
+        position=0,
+        release=1,
+        document_id="d",
+        version=number,
+        url=f"https://e.org/{number}",
     )
     header = encode_header(Header(target="t", lane=lane, documents=(ref,), deliveries=deliveries))
-    entry_id: Any = await servers.redis.xadd(CHUNKER.stream(lane), {"h": header, "b": b"\x93vectors" * 1000})
+    entry_id: Any = await servers.redis.xadd(
+        CHUNKER.stream(lane), {"h": header, "b": b"\x93vectors" * 1000}
+    )
     return str(entry_id.decode())
 
 
@@ -51,7 +62,9 @@ async def read(servers: Servers, consumer: str, count: int, lane: Lane = Lane.NO
 
 async def hold(servers: Servers, entry_id: str, idle_ms: int, deliveries: int = 1) -> None:
     """Have a consumer that is dead hold an entry for so long."""
-    await servers.redis.xclaim(STREAM, CHUNKER, "dead", 0, [entry_id], idle=idle_ms, retrycount=deliveries, justid=True)
+    await servers.redis.xclaim(
+        STREAM, CHUNKER, "dead", 0, [entry_id], idle=idle_ms, retrycount=deliveries, justid=True
+    )
 
 
 async def lane_of(servers: Servers, lane: Lane = Lane.NORMAL) -> LaneState:
@@ -91,17 +104,29 @@ async def test_a_lane_shows_depth_pending_entries_and_consumers(servers: Servers
     await hold(servers, ids[1], 60_000, deliveries=3)
     await servers.redis.xgroup_createconsumer(STREAM, CHUNKER, "new")
     lane = await lane_of(servers)
-    assert (lane.stream, lane.depth, lane.lag, lane.pending, lane.redeliveries) == (STREAM, 5, 3, 2, 1)
+    assert (lane.stream, lane.depth, lane.lag, lane.pending, lane.redeliveries) == (
+        STREAM,
+        5,
+        3,
+        2,
+        1,
+    )
     assert lane.oldest_idle_ms is not None
     assert lane.oldest_idle_ms >= 60_000
-    assert {consumer.name: consumer.pending for consumer in lane.consumers} == {"alive": 1, "dead": 1, "new": 0}
+    assert {consumer.name: consumer.pending for consumer in lane.consumers} == {
+        "alive": 1,
+        "dead": 1,
+        "new": 0,
+    }
     inactive = {consumer.name: consumer.inactive_ms for consumer in lane.consumers}
     assert inactive["alive"] is not None
     assert inactive["new"] is None
     assert (await lane_of(servers, Lane.HIGH)).depth == 0
 
 
-async def test_an_operator_is_not_listed_as_worker_but_as_holder_of_an_entry(servers: Servers) -> None:
+async def test_an_operator_is_not_listed_as_worker_but_as_holder_of_an_entry(
+    servers: Servers,
+) -> None:
     await create_groups(servers.redis, CHUNKER)
     entry_id = await add(servers, 1)
     await read(servers, "alive", 1)
@@ -168,10 +193,14 @@ async def test_a_deleted_or_unreadable_entry_is_still_shown(servers: Servers) ->
     await servers.redis.xadd(STREAM, {"other": b"1"})
     await read(servers, "alive", 3)
     await servers.redis.xdel(STREAM, gone)
-    assert [(each.consumer, each.job_id, each.urls) for each in await pending(servers)] == [("alive", None, [])] * 3
+    assert [(each.consumer, each.job_id, each.urls) for each in await pending(servers)] == [
+        ("alive", None, [])
+    ] * 3
 
 
-async def test_the_rate_counts_entries_that_left_and_gives_the_remaining_time(servers: Servers) -> None:
+async def test_the_rate_counts_entries_that_left_and_gives_the_remaining_time(
+    servers: Servers,
+) -> None:
     await create_groups(servers.redis, CHUNKER)
     clock = Clock()
     throughput = Throughput(servers.redis, clock)
@@ -181,7 +210,10 @@ async def test_the_rate_counts_entries_that_left_and_gives_the_remaining_time(se
     await servers.redis.xdel(STREAM, *ids[:20])
     clock.now += 10
     await throughput.sample()
-    states = {stage.stage: stage for stage in (await inspector(servers.redis, throughput).streams()).stages}
+    states = {
+        stage.stage: stage
+        for stage in (await inspector(servers.redis, throughput).streams()).stages
+    }
     assert (states[CHUNKER].rate_per_s, states[CHUNKER].eta_s) == (2.0, 5.0)
     assert (states[EMBEDDER].rate_per_s, states[EMBEDDER].eta_s) == (0.0, 0.0)
 

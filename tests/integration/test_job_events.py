@@ -17,7 +17,9 @@ from tests.support.stage_harness import Servers, accept_documents, end, release
 
 def events(pipeline: Pipeline, job_id: str, **headers: str) -> Iterator[dict[str, Any]]:
     """The events of a job as they come, until the answer ends."""
-    with pipeline.http.stream("GET", f"/api/jobs/{job_id}/events", headers=headers, timeout=60) as response:
+    with pipeline.http.stream(
+        "GET", f"/api/jobs/{job_id}/events", headers=headers, timeout=60
+    ) as response:
         assert response.status_code == 200
         assert response.headers["Content-Type"] == "text/event-stream"
         fields: dict[str, Any] = {}
@@ -32,7 +34,10 @@ def events(pipeline: Pipeline, job_id: str, **headers: str) -> Iterator[dict[str
 
 def index(pipeline: Pipeline, count: int) -> str:
     return pipeline.index(
-        [{"url": f"https://example.com/{uuid.uuid4()}", "markdown": f"# Page {n}"} for n in range(count)]
+        [
+            {"url": f"https://example.com/{uuid.uuid4()}", "markdown": f"# Page {n}"}
+            for n in range(count)
+        ]
     )
 
 
@@ -53,7 +58,11 @@ def test_a_client_that_reconnects_gets_only_new_results(pipeline: Pipeline) -> N
     for event in events(pipeline, job_id):
         if event.get("id") == "3":
             break
-    seen = [event for event in events(pipeline, job_id, **{"Last-Event-ID": "3"}) if event["event"] == "result"]
+    seen = [
+        event
+        for event in events(pipeline, job_id, **{"Last-Event-ID": "3"})
+        if event["event"] == "result"
+    ]
     assert [event["data"]["position"] for event in seen] == [3, 4, 5, 6, 7]
 
 
@@ -106,12 +115,16 @@ async def test_a_result_waits_for_those_before_it_and_the_counters_do_not(server
 
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.parametrize("seen", [0, 1, 499, 500, 501, 1200, 1201])
-async def test_a_reconnected_client_gets_the_missing_results_once_and_the_end(servers: Servers, seen: int) -> None:
+async def test_a_reconnected_client_gets_the_missing_results_once_and_the_end(
+    servers: Servers, seen: int
+) -> None:
     job_id = await accept_documents(servers, 1200)  # more than two pages
     await end(servers, await release(servers, job_id))
     first, *results, last = await news(JobFeed(JobStore(servers.pool), job_id, seen))
     assert [result.data.position for result in results] == list(range(seen, 1200))
-    assert [result.id for result in results] == [str(position + 1) for position in range(seen, 1200)]
+    assert [result.id for result in results] == [
+        str(position + 1) for position in range(seen, 1200)
+    ]
     assert (first.name, last.name, last.id) == ("progress", "end", "end")
 
 

@@ -21,14 +21,24 @@ from shared.pipeline.messages import DocumentRef, decode_header
 from shared.pipeline.outcomes import ItemState
 from shared.pipeline.stages import StageName
 from tests.support.documents import COLLECTION
-from tests.support.stage_harness import Servers, accept_documents, entries_of, make_dispatcher, states
+from tests.support.stage_harness import (
+    Servers,
+    accept_documents,
+    entries_of,
+    make_dispatcher,
+    states,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 def new_job(job_id: str | None = None) -> NewJob:
     return NewJob(
-        job_id=job_id or str(uuid.uuid4()), kind=JobKind.INDEX_BATCH, lane=Lane.LOW, collection=COLLECTION, timeout=600
+        job_id=job_id or str(uuid.uuid4()),
+        kind=JobKind.INDEX_BATCH,
+        lane=Lane.LOW,
+        collection=COLLECTION,
+        timeout=600,
     )
 
 
@@ -39,8 +49,12 @@ def new_item(error: str | None = None) -> NewItem:
     )  # fmt: skip
 
 
-def key(name: str, *, body: bytes = b"", is_explicit: bool = True, window: float = 60) -> DeliveryKey:
-    return DeliveryKey(scope="test", key=name, request_hash=body, window=window, is_explicit=is_explicit)
+def key(
+    name: str, *, body: bytes = b"", is_explicit: bool = True, window: float = 60
+) -> DeliveryKey:
+    return DeliveryKey(
+        scope="test", key=name, request_hash=body, window=window, is_explicit=is_explicit
+    )
 
 
 async def released_refs(servers: Servers) -> list[DocumentRef]:
@@ -66,13 +80,17 @@ def housekeeper(servers: Servers, *, retention: float) -> Housekeeper:
 
 async def test_the_same_delivery_at_the_same_time_makes_one_job(servers: Servers) -> None:
     await Targets(servers.pool).ensure(COLLECTION)
-    jobs = await asyncio.gather(*(accept(servers.pool, new_job(), [new_item()], key("k")) for _ in range(8)))
+    jobs = await asyncio.gather(
+        *(accept(servers.pool, new_job(), [new_item()], key("k")) for _ in range(8))
+    )
     assert len(set(jobs)) == 1
     assert await servers.pool.fetchval("SELECT count(*) FROM webhook.jobs") == 1
     assert await servers.pool.fetchval("SELECT count(*) FROM webhook.payloads") == 1
 
 
-async def test_an_explicit_key_with_another_body_is_a_conflict_an_implicit_one_is_a_repeat(servers: Servers) -> None:
+async def test_an_explicit_key_with_another_body_is_a_conflict_an_implicit_one_is_a_repeat(
+    servers: Servers,
+) -> None:
     await Targets(servers.pool).ensure(COLLECTION)
     first = await accept(servers.pool, new_job(), [new_item()], key("k", body=b"1"))
     with pytest.raises(IdempotencyConflictError):
@@ -131,7 +149,9 @@ async def test_retry_queues_the_failed_items_that_can_still_succeed(servers: Ser
     assert await JobControl(servers.pool).retry_failed(job_id) == 0
     assert await states(servers, job_id) == ["failed", "queued", "queued"]
     await end(
-        servers, [ref for ref in await released_refs(servers) if ref.release > refs[0].release], ItemState.INDEXED
+        servers,
+        [ref for ref in await released_refs(servers) if ref.release > refs[0].release],
+        ItemState.INDEXED,
     )
     job = await JobStore(servers.pool).get(job_id)
     assert job is not None
@@ -158,8 +178,12 @@ async def test_pages_of_jobs_and_results_follow_each_other(servers: Servers) -> 
     assert ([result.position for result in page.results], page.next) == ([2, 3], 4)
 
 
-async def test_old_jobs_are_deleted_with_their_texts_unless_live_or_dead_lettered(servers: Servers) -> None:
-    live, dead, old = [await accept_documents(servers, 1, source=name) for name in ("live", "dead", "old")]
+async def test_old_jobs_are_deleted_with_their_texts_unless_live_or_dead_lettered(
+    servers: Servers,
+) -> None:
+    live, dead, old = [
+        await accept_documents(servers, 1, source=name) for name in ("live", "dead", "old")
+    ]
     refs = {ref.job_id: ref for ref in await released_refs(servers)}
     await end(servers, [refs[live], refs[old]], ItemState.INDEXED)
     await end(servers, [refs[dead]], ItemState.FAILED)
@@ -167,10 +191,16 @@ async def test_old_jobs_are_deleted_with_their_texts_unless_live_or_dead_lettere
         "INSERT INTO webhook.documents (target, document_id, fence, live_version) VALUES ('t', $1, $2, $2)",
         refs[live].document_id, refs[live].version,
     )  # fmt: skip
-    await servers.pool.execute("UPDATE webhook.jobs SET finished_at = finished_at - interval '40 days'")
+    await servers.pool.execute(
+        "UPDATE webhook.jobs SET finished_at = finished_at - interval '40 days'"
+    )
     await housekeeper(servers, retention=30 * 86400).clean_up(dt.datetime.now(dt.UTC).date())
-    jobs = {str(row["job_id"]) for row in await servers.pool.fetch("SELECT job_id FROM webhook.jobs")}
-    texts = {row["version"] for row in await servers.pool.fetch("SELECT version FROM webhook.payloads")}
+    jobs = {
+        str(row["job_id"]) for row in await servers.pool.fetch("SELECT job_id FROM webhook.jobs")
+    }
+    texts = {
+        row["version"] for row in await servers.pool.fetch("SELECT version FROM webhook.payloads")
+    }
     assert jobs == {dead}
     assert texts == {refs[live].version, refs[dead].version}
 
@@ -181,22 +211,38 @@ async def test_the_ends_of_old_crawls_are_deleted(servers: Servers) -> None:
         "('new', 'crawl.completed', now() - interval '20 days')"
     )
     await housekeeper(servers, retention=30 * 86400).clean_up(dt.datetime.now(dt.UTC).date())
-    assert await servers.pool.fetchval("SELECT array_agg(crawl_id) FROM webhook.crawl_ends") == ["new"]
+    assert await servers.pool.fetchval("SELECT array_agg(crawl_id) FROM webhook.crawl_ends") == [
+        "new"
+    ]
 
 
-async def test_metrics_rows_are_in_day_partitions_which_the_retention_drops(servers: Servers) -> None:
+async def test_metrics_rows_are_in_day_partitions_which_the_retention_drops(
+    servers: Servers,
+) -> None:
     today = dt.datetime.now(dt.UTC).date()
     keeper = housekeeper(servers, retention=2 * 86400)
     await keeper.clean_up(today)
     await keeper.clean_up(today)
     log = OperationLog(servers.pool)
-    log.add(Operation(operation_type="embedding", operation_name="embed", duration_ms=1.5, metadata={"inputs": 3}))
+    log.add(
+        Operation(
+            operation_type="embedding",
+            operation_name="embed",
+            duration_ms=1.5,
+            metadata={"inputs": 3},
+        )
+    )
     await log.flush()
-    row = await servers.pool.fetchrow("SELECT operation_type, duration_ms, metadata FROM webhook.operation_metrics")
+    row = await servers.pool.fetchrow(
+        "SELECT operation_type, duration_ms, metadata FROM webhook.operation_metrics"
+    )
     assert tuple(row) == ("embedding", 1.5, {"inputs": 3})
 
     await keeper.clean_up(today + dt.timedelta(days=10))
-    names = {row["relname"] for row in await servers.pool.fetch("SELECT relname FROM pg_class WHERE relkind = 'r'")}
+    names = {
+        row["relname"]
+        for row in await servers.pool.fetch("SELECT relname FROM pg_class WHERE relkind = 'r'")
+    }
     assert partition_of(today + dt.timedelta(days=1)) not in names
     assert partition_of(today + dt.timedelta(days=11)) in names
 
@@ -207,10 +253,14 @@ async def test_concurrent_housekeepers_do_not_conflict(servers: Servers) -> None
     await asyncio.gather(*(keeper.clean_up(far) for keeper in keepers))
 
 
-async def test_a_job_counts_its_chunks_and_those_that_were_not_sent_to_tei(servers: Servers) -> None:
+async def test_a_job_counts_its_chunks_and_those_that_were_not_sent_to_tei(
+    servers: Servers,
+) -> None:
     job_id = await accept_documents(servers, 4)
     indexed, unchanged, failed, last = await released_refs(servers)
-    embedder, indexer = (Progress(servers.pool, stage, "w") for stage in (StageName.EMBEDDER, StageName.INDEXER))
+    embedder, indexer = (
+        Progress(servers.pool, stage, "w") for stage in (StageName.EMBEDDER, StageName.INDEXER)
+    )
     await embedder.pass_on([indexed, failed, last], [(10, 4), (7, 7), (5, 0)])
     await indexer.end([Ended(ref=indexed, state=ItemState.INDEXED)], 1)
     await indexer.end([Ended(ref=unchanged, state=ItemState.UNCHANGED, chunks=3)], 1)

@@ -14,10 +14,16 @@ FILES = (
     "tests/integration/test_tei_convert.py",
     "tests/integration/test_point_store.py",
 )
-NONE_GIVEN = {f"MILLSTREAM_TEST_{part}_{what}": "" for part in ("TEI", "QDRANT") for what in ("URL", "COMMAND")}
+NONE_GIVEN = {
+    f"MILLSTREAM_TEST_{part}_{what}": ""
+    for part in ("TEI", "QDRANT")
+    for what in ("URL", "COMMAND")
+}
 OTHER_TEI = "left out: about the embedded tei, and the run was given another one"
 SHARED_TEI = "left out: needs a tei of its own, which MILLSTREAM_TEST_TEI_COMMAND would start"
-SHARED_QDRANT = "left out: needs a qdrant of its own, which MILLSTREAM_TEST_QDRANT_COMMAND would start"
+SHARED_QDRANT = (
+    "left out: needs a qdrant of its own, which MILLSTREAM_TEST_QDRANT_COMMAND would start"
+)
 
 
 def summary(**variables: str) -> str:
@@ -32,13 +38,18 @@ def summary(**variables: str) -> str:
     ("variables", "expected"),
     [
         (
-            {"MILLSTREAM_TEST_TEI_URL": "http://tei.test", "MILLSTREAM_TEST_QDRANT_URL": "http://qdrant.test"},
+            {
+                "MILLSTREAM_TEST_TEI_URL": "http://tei.test",
+                "MILLSTREAM_TEST_QDRANT_URL": "http://qdrant.test",
+            },
             {OTHER_TEI, SHARED_TEI, SHARED_QDRANT},
         ),
         ({"MILLSTREAM_TEST_TEI_COMMAND": "router --port {port}"}, {OTHER_TEI}),
     ],
 )
-def test_the_last_lines_say_how_many_tests_were_left_out_and_why(variables: dict[str, str], expected: set[str]) -> None:
+def test_the_last_lines_say_how_many_tests_were_left_out_and_why(
+    variables: dict[str, str], expected: set[str]
+) -> None:
     collected = summary(**variables)
     lines = [line for line in collected.splitlines() if "left out" in line]
     assert {line.partition(" ")[2] for line in lines} == expected

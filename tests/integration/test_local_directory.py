@@ -29,7 +29,10 @@ def test_a_directory_has_one_owner_until_that_process_dies(tmp_path: Path) -> No
     with running_script(HOLDER, str(tmp_path)) as holder:
         assert read_line(holder) == "held"
 
-        with pytest.raises(ConfigurationError, match=f"in use by another stack .pid {holder.pid}"), exclusive(tmp_path):
+        with (
+            pytest.raises(ConfigurationError, match=f"in use by another stack .pid {holder.pid}"),
+            exclusive(tmp_path),
+        ):
             pass
 
     with exclusive(tmp_path):
@@ -93,7 +96,9 @@ def test_a_port_that_was_set_does_not_give_way(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
-        with pytest.raises(ConfigurationError, match=f"port {port}, which was set for ingest-1, is in use"):
+        with pytest.raises(
+            ConfigurationError, match=f"port {port}, which was set for ingest-1, is in use"
+        ):
             PortBook(tmp_path / "ports.json").take_exactly("ingest-1", port)
 
 
@@ -116,7 +121,9 @@ async def test_a_log_is_followed_line_by_line_from_now_on(tmp_path: Path) -> Non
         await wait_until(lambda: lines == ["first"], description="the finished line is there")
         log.write("ond ü\nlast".encode())
         log.flush()
-        await wait_until(lambda: lines == ["first", "second ü"], description="the pieces are one line")
+        await wait_until(
+            lambda: lines == ["first", "second ü"], description="the pieces are one line"
+        )
     following.cancel()
     tail.finish()
 

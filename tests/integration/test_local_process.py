@@ -17,7 +17,13 @@ STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(
 
 
 def command(tmp_path: Path, *argv: str, stop_grace: float = 5.0) -> Command:
-    return Command(name="child", argv=argv, env=bare_environ(), log_path=tmp_path / "child.log", stop_grace=stop_grace)
+    return Command(
+        name="child",
+        argv=argv,
+        env=bare_environ(),
+        log_path=tmp_path / "child.log",
+        stop_grace=stop_grace,
+    )
 
 
 async def never() -> bool:
@@ -36,16 +42,22 @@ async def test_a_child_ends_by_its_stop_signal(tmp_path: Path) -> None:
     assert not is_alive(child.pid)
 
 
-async def test_a_child_that_ignores_its_stop_signal_is_killed_after_the_grace_period(tmp_path: Path) -> None:
+async def test_a_child_that_ignores_its_stop_signal_is_killed_after_the_grace_period(
+    tmp_path: Path,
+) -> None:
     child = ChildProcess(command(tmp_path, sys.executable, "-c", STUBBORN, stop_grace=0.1))
-    await wait_until(lambda: "set" in (tmp_path / "child.log").read_text(), description="the signal is ignored")
+    await wait_until(
+        lambda: "set" in (tmp_path / "child.log").read_text(), description="the signal is ignored"
+    )
 
     assert await child.stop() == -signal.SIGKILL
 
 
 async def test_cancelling_a_stop_kills_at_once(tmp_path: Path) -> None:
     child = ChildProcess(command(tmp_path, sys.executable, "-c", STUBBORN, stop_grace=60))
-    await wait_until(lambda: "set" in (tmp_path / "child.log").read_text(), description="the signal is ignored")
+    await wait_until(
+        lambda: "set" in (tmp_path / "child.log").read_text(), description="the signal is ignored"
+    )
     stopping = asyncio.create_task(child.stop())
     await asyncio.sleep(0)
 
@@ -66,11 +78,15 @@ async def test_an_exit_is_told_with_its_status(tmp_path: Path) -> None:
     assert await child.stop() == 3
 
 
-async def test_a_child_that_ends_before_it_is_ready_shows_the_end_of_its_own_log(tmp_path: Path) -> None:
+async def test_a_child_that_ends_before_it_is_ready_shows_the_end_of_its_own_log(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "child.log").write_text("an old line\n")
     child = ChildProcess(command(tmp_path, "sh", "-c", "echo no such disk; exit 4"))
 
-    with pytest.raises(StartError, match="child ended with exit status 4 before it was ready") as error:
+    with pytest.raises(
+        StartError, match="child ended with exit status 4 before it was ready"
+    ) as error:
         await child.wait_until_ready(never, timeout=5)
 
     assert "no such disk" in str(error.value)
@@ -94,11 +110,15 @@ async def test_a_command_that_does_not_exist_cannot_be_started(tmp_path: Path) -
 async def test_what_a_child_started_itself_ends_with_it(tmp_path: Path) -> None:
     child = ChildProcess(command(tmp_path, "sh", "-c", "sleep 60 & echo $!; wait"))
     log = tmp_path / "child.log"
-    await wait_until(lambda: log.read_text().endswith("\n"), description="the grandchild's pid is printed")
+    await wait_until(
+        lambda: log.read_text().endswith("\n"), description="the grandchild's pid is printed"
+    )
 
     await child.stop()
 
-    await wait_until(lambda: not is_alive(int(log.read_text())), description="the grandchild is gone")
+    await wait_until(
+        lambda: not is_alive(int(log.read_text())), description="the grandchild is gone"
+    )
 
 
 async def test_a_process_that_takes_too_long_to_end_is_stopped(tmp_path: Path) -> None:

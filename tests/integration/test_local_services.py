@@ -39,9 +39,13 @@ def ignore(_: str) -> None:
     pass
 
 
-def empty_stack(directory: Path, settings: dict[str, str] | None = None, notify: Notify = ignore) -> Stack:
+def empty_stack(
+    directory: Path, settings: dict[str, str] | None = None, notify: Notify = ignore
+) -> Stack:
     """A stack without any server: these services need none."""
-    return Stack(directory, bare_environ(**settings or {}), parts=[], notify=notify, restart_delay=0.05)
+    return Stack(
+        directory, bare_environ(**settings or {}), parts=[], notify=notify, restart_delay=0.05
+    )
 
 
 def rows(directory: Path) -> list[dict[str, Any]]:
@@ -49,7 +53,11 @@ def rows(directory: Path) -> list[dict[str, Any]]:
 
 
 def pid_of(directory: Path, service: str, replica: int = 1) -> int:
-    return next(int(row["pid"]) for row in rows(directory) if (row["service"], row["replica"]) == (service, replica))
+    return next(
+        int(row["pid"])
+        for row in rows(directory)
+        if (row["service"], row["replica"]) == (service, replica)
+    )
 
 
 def environment_of(url: str) -> dict[str, str]:
@@ -65,12 +73,17 @@ def instance_of(url: str) -> str:
 def sourced(path: Path) -> dict[str, str]:
     """What a shell exports after reading the file."""
     script = f"set -a; . {path}; {sys.executable} -c 'import json, os; print(json.dumps(dict(os.environ)))'"
-    done = subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True, env={})
+    done = subprocess.run(
+        ["bash", "-c", script], check=True, capture_output=True, text=True, env={}
+    )
     return dict(json.loads(done.stdout))
 
 
 async def test_every_replica_runs_and_is_listed_with_its_pid_and_url(tmp_path: Path) -> None:
-    async with empty_stack(tmp_path) as stack, Services(stack, replicas={"embedder": 2}, command=tiny()):
+    async with (
+        empty_stack(tmp_path) as stack,
+        Services(stack, replicas={"embedder": 2}, command=tiny()),
+    ):
         listed = rows(tmp_path)
 
         assert [(row["service"], row["replica"]) for row in listed] == [
@@ -98,14 +111,24 @@ async def test_a_service_with_no_replicas_is_not_started(tmp_path: Path) -> None
         assert [row["service"] for row in rows(tmp_path)] == ["indexer"]
 
 
-async def test_a_shell_reads_every_value_of_stack_env_as_the_services_got_it(tmp_path: Path) -> None:
+async def test_a_shell_reads_every_value_of_stack_env_as_the_services_got_it(
+    tmp_path: Path,
+) -> None:
     odd = """it's "odd": $HOME `id` \\ * # é\nand a second line"""
     settings = {"WEBHOOK_SECRET": odd, "WEBHOOK_TEI_URL": "http://one:1,http://two:2"}
-    async with empty_stack(tmp_path, settings) as stack, Services(stack, command=tiny()) as services:
+    async with (
+        empty_stack(tmp_path, settings) as stack,
+        Services(stack, command=tiny()) as services,
+    ):
         read = sourced(tmp_path / "stack.env")
         urls = {row["service"]: row["url"] for row in rows(tmp_path)}
 
-        for name in ("WEBHOOK_SECRET", "WEBHOOK_API_SECRET", "WEBHOOK_TEI_URL", "WEBHOOK_SEARCH_URL"):
+        for name in (
+            "WEBHOOK_SECRET",
+            "WEBHOOK_API_SECRET",
+            "WEBHOOK_TEI_URL",
+            "WEBHOOK_SEARCH_URL",
+        ):
             assert read[name] == environment_of(urls["ingest"])[name]
         assert read["WEBHOOK_SECRET"] == odd
         assert read["WEBHOOK_SEARCH_URL"] == urls["indexer"]
@@ -123,7 +146,10 @@ async def test_a_service_that_dies_is_named_started_again_and_listed_anew(tmp_pa
 
         os.kill(pid, signal.SIGKILL)
 
-        await wait_until(lambda: pid_of(tmp_path, "embedder", 2) != pid, description="services.json is written anew")
+        await wait_until(
+            lambda: pid_of(tmp_path, "embedder", 2) != pid,
+            description="services.json is written anew",
+        )
         after = rows(tmp_path)
         assert [row["url"] for row in after] == [row["url"] for row in before]
         assert is_alive(pid_of(tmp_path, "embedder", 2))
@@ -141,7 +167,9 @@ async def test_without_restarts_a_service_that_dies_is_only_named(tmp_path: Path
         os.kill(pid_of(tmp_path, "chunker"), signal.SIGTERM)
 
         await wait_until(lambda: lines, description="the end of the service is told")
-    assert lines == [f"chunker-1 ended with exit status 0; see {tmp_path / 'logs' / 'chunker-1.log'}"]
+    assert lines == [
+        f"chunker-1 ended with exit status 0; see {tmp_path / 'logs' / 'chunker-1.log'}"
+    ]
 
 
 async def test_services_stop_from_upstream_to_downstream(tmp_path: Path) -> None:
@@ -172,7 +200,9 @@ async def test_every_line_of_a_service_is_handed_on_and_kept_in_its_log(tmp_path
 
 async def test_a_service_that_fails_to_start_shows_why_and_stops_the_others(tmp_path: Path) -> None:
     async with empty_stack(tmp_path, {"TINY_EMBEDDER_EXIT": "3"}) as stack:
-        with pytest.raises(StartError, match=r"embedder-1 ended with exit status 3(.|\n)*this cannot work"):
+        with pytest.raises(
+            StartError, match=r"embedder-1 ended with exit status 3(.|\n)*this cannot work"
+        ):
             await Services(stack, command=tiny()).__aenter__()
 
         assert stack.fleet.rows == []
@@ -184,9 +214,14 @@ async def test_the_port_of_ingest_can_be_chosen(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         async with empty_stack(tmp_path) as stack:
-            with pytest.raises(ConfigurationError, match=f"port {port}, which was set for ingest-1, is in use"):
+            with pytest.raises(
+                ConfigurationError, match=f"port {port}, which was set for ingest-1, is in use"
+            ):
                 await Services(stack, ingest_port=port, command=tiny()).__aenter__()
-    async with empty_stack(tmp_path) as stack, Services(stack, ingest_port=port, command=tiny()) as services:
+    async with (
+        empty_stack(tmp_path) as stack,
+        Services(stack, ingest_port=port, command=tiny()) as services,
+    ):
         assert services.url == f"http://127.0.0.1:{port}"
 
 
@@ -203,7 +238,8 @@ async def test_two_stacks_that_start_together_each_have_an_ingest_of_their_own(
         second = Services(second_stack, default_ingest_port=default, command=tiny())
         starting = asyncio.create_task(cleanup.enter_async_context(second))
         await wait_until(
-            lambda: len(second_stack.fleet.rows) == len(SERVICES), description="the second has chosen its ports"
+            lambda: len(second_stack.fleet.rows) == len(SERVICES),
+            description="the second has chosen its ports",
         )
         first_stack = empty_stack(tmp_path / "first", {"WEBHOOK_INGEST_PORT": ""})
         await cleanup.enter_async_context(first_stack)
@@ -214,9 +250,14 @@ async def test_two_stacks_that_start_together_each_have_an_ingest_of_their_own(
 
         assert first.url == f"http://127.0.0.1:{default}"
         for services, directory in (first, "first"), (second, "second"):
-            files = environment_of(services.url)["MILLSTREAM_URL"], sourced(tmp_path / directory / "stack.env")
+            files = (
+                environment_of(services.url)["MILLSTREAM_URL"],
+                sourced(tmp_path / directory / "stack.env"),
+            )
             assert files[0] == files[1]["MILLSTREAM_URL"] == services.url
-            assert instance_of(services.url) == f"host:{pid_of(tmp_path / directory, 'ingest')}:tiny"
+            assert (
+                instance_of(services.url) == f"host:{pid_of(tmp_path / directory, 'ingest')}:tiny"
+            )
     [warning] = [line for line in lines if line.startswith("WARNING")]
     assert f"port {default}, the default of ingest, is used by another process" in warning
     assert f"Ingest listens at {second.url} instead" in warning
@@ -247,13 +288,17 @@ async def test_ports_of_the_environment_are_for_the_first_replicas(tmp_path: Pat
         assert urls[1] == f"http://127.0.0.1:{port}"
         assert urls[2] != urls[1]
     async with empty_stack(tmp_path, {"WEBHOOK_CHUNKER_PORT": "http"}) as stack:
-        with pytest.raises(ConfigurationError, match=r"invalid value for WEBHOOK_CHUNKER_PORT: .* found 'http'"):
+        with pytest.raises(
+            ConfigurationError, match=r"invalid value for WEBHOOK_CHUNKER_PORT: .* found 'http'"
+        ):
             await Services(stack, command=tiny()).__aenter__()
 
 
 async def test_an_unknown_service_is_refused(tmp_path: Path) -> None:
     async with empty_stack(tmp_path) as stack:
-        with pytest.raises(ConfigurationError, match="chopper is not a service: there are ingest, chunker"):
+        with pytest.raises(
+            ConfigurationError, match="chopper is not a service: there are ingest, chunker"
+        ):
             await Services(stack, replicas={"chopper": 2}, command=tiny()).__aenter__()
 
 

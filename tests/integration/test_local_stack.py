@@ -38,7 +38,9 @@ STORES = ("redis", "postgres")
 
 @pytest.fixture(scope="module")
 def stack_directory() -> Iterator[Path]:
-    """One data directory for the tests that do not care what is in it, since initdb takes a second or more."""
+    """One data directory for the tests that do not care what is in it, since initdb takes a second
+    or more.
+    """
     with enterable_directory() as directory:
         yield directory / "stack"
 
@@ -97,18 +99,30 @@ async def test_data_passwords_and_ports_survive_a_stop_and_a_start(stack_directo
 
 async def test_the_servers_are_set_up_to_lose_nothing(stack_directory: Path) -> None:
     async with stack_at(stack_directory) as stack, redis_of(stack) as redis:
-        for name, value in {"appendonly": "yes", "maxmemory-policy": "noeviction", "bind": "127.0.0.1"}.items():
+        for name, value in {
+            "appendonly": "yes",
+            "maxmemory-policy": "noeviction",
+            "bind": "127.0.0.1",
+        }.items():
             assert await redis.config_get(name) == {name: value}
         connection = await asyncpg.connect(stack.environment["WEBHOOK_DATABASE_URL"], timeout=5)
-        for name, value in {"fsync": "on", "synchronous_commit": "on", "listen_addresses": "127.0.0.1"}.items():
+        for name, value in {
+            "fsync": "on",
+            "synchronous_commit": "on",
+            "listen_addresses": "127.0.0.1",
+        }.items():
             assert await connection.fetchval(f"SHOW {name}") == value
         await connection.close()
 
 
 @pytest.mark.parametrize("part", STORES)
-async def test_a_server_that_is_killed_comes_back_on_its_port_with_its_data(stack_directory: Path, part: str) -> None:
+async def test_a_server_that_is_killed_comes_back_on_its_port_with_its_data(
+    stack_directory: Path, part: str
+) -> None:
     lines: list[str] = []
-    stack = Stack(stack_directory, bare_environ(), parts=STORES, notify=lines.append, restart_delay=0.05)
+    stack = Stack(
+        stack_directory, bare_environ(), parts=STORES, notify=lines.append, restart_delay=0.05
+    )
     async with stack, redis_of(stack) as redis:
         calls = await count_rows(stack)
         await redis.set("kept", "yes")
@@ -116,7 +130,9 @@ async def test_a_server_that_is_killed_comes_back_on_its_port_with_its_data(stac
 
         os.kill(before.pid, signal.SIGKILL)
 
-        await wait_until(lambda: row(stack, part).pid != before.pid, timeout=20, description=f"{part} runs again")
+        await wait_until(
+            lambda: row(stack, part).pid != before.pid, timeout=20, description=f"{part} runs again"
+        )
         assert row(stack, part).url == before.url
         await until_ready(stack, part)
         assert await count_rows(stack) == calls + 1
@@ -155,7 +171,9 @@ uvloop.run(main())
 
 
 @pytest.mark.parametrize("is_frozen", [False, True])
-async def test_nothing_is_left_running_when_the_parent_is_killed(stack_directory: Path, is_frozen: bool) -> None:
+async def test_nothing_is_left_running_when_the_parent_is_killed(
+    stack_directory: Path, is_frozen: bool
+) -> None:
     with running_script(PARENT, str(stack_directory)) as parent:
         pids = [int(read_line(parent)) for _ in STORES]
         processes = [*pids, *(child for pid in pids for child in descendants(pid))]
@@ -167,7 +185,9 @@ async def test_nothing_is_left_running_when_the_parent_is_killed(stack_directory
         parent.kill()
 
         await wait_until(
-            lambda: not any(is_alive(pid) for pid in processes), timeout=40, description="all servers are gone"
+            lambda: not any(is_alive(pid) for pid in processes),
+            timeout=40,
+            description="all servers are gone",
         )
     async with stack_at(stack_directory) as stack:
         assert await count_rows(stack) > 0
@@ -182,14 +202,22 @@ async def test_it_runs_without_root() -> None:
 
             assert {owner(pid) for pid in [parent.pid, *pids]} == {65534}
             parent.kill()
-            await wait_until(lambda: not any(map(is_alive, pids)), timeout=20, description="both servers are gone")
+            await wait_until(
+                lambda: not any(map(is_alive, pids)),
+                timeout=20,
+                description="both servers are gone",
+            )
 
 
 async def test_a_kill_during_initdb_is_made_good_at_the_next_start() -> None:
     with enterable_directory() as directory:
         place = directory / "stack" / "postgres"
         with running_script(PARENT, str(directory / "stack")) as parent:
-            await wait_until(lambda: any(place.glob("initdb-*/data/base")), timeout=20, description="initdb is at work")
+            await wait_until(
+                lambda: any(place.glob("initdb-*/data/base")),
+                timeout=20,
+                description="initdb is at work",
+            )
             parent.kill()
         assert not (place / "data").exists()
 
@@ -198,7 +226,9 @@ async def test_a_kill_during_initdb_is_made_good_at_the_next_start() -> None:
             assert sorted(path.name for path in place.iterdir()) == ["data", "password"]
 
 
-async def test_a_lock_file_of_postgres_with_the_pid_of_a_stranger_does_not_stop_it(stack_directory: Path) -> None:
+async def test_a_lock_file_of_postgres_with_the_pid_of_a_stranger_does_not_stop_it(
+    stack_directory: Path,
+) -> None:
     async with stack_at(stack_directory, "postgres"):
         pass
     lock_file = stack_directory / "postgres" / "data" / "postmaster.pid"
@@ -213,7 +243,9 @@ async def test_a_lock_file_of_postgres_with_the_pid_of_a_stranger_does_not_stop_
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root hands Postgres to another user")
-async def test_data_that_the_user_of_postgres_cannot_reach_are_kept_elsewhere(tmp_path: Path) -> None:
+async def test_data_that_the_user_of_postgres_cannot_reach_are_kept_elsewhere(
+    tmp_path: Path,
+) -> None:
     assert first_barrier(tmp_path, 65534) is not None
     lines: list[str] = []
     stack = Stack(tmp_path / "stack", bare_environ(), parts=["postgres"], notify=lines.append)
@@ -222,7 +254,9 @@ async def test_data_that_the_user_of_postgres_cannot_reach_are_kept_elsewhere(tm
     place = (tmp_path / "stack" / "postgres").readlink()
     try:
         assert place.match("/var/tmp/millstream-*")
-        assert lines == [f"the data of postgres are in {place}: its user cannot enter {tmp_path / 'stack'}"]
+        assert lines == [
+            f"the data of postgres are in {place}: its user cannot enter {tmp_path / 'stack'}"
+        ]
         (tmp_path / "stack").rename(tmp_path / "moved")
         async with stack_at(tmp_path / "moved", "postgres") as moved:
             assert await count_rows(moved) == calls + 1
@@ -232,11 +266,15 @@ async def test_data_that_the_user_of_postgres_cannot_reach_are_kept_elsewhere(tm
         await stack_at(tmp_path / "moved", "postgres").__aenter__()
 
 
-async def test_a_server_outside_is_used_and_not_started(stack_directory: Path, tmp_path: Path) -> None:
+async def test_a_server_outside_is_used_and_not_started(
+    stack_directory: Path, tmp_path: Path
+) -> None:
     lines: list[str] = []
     async with stack_at(stack_directory) as outside:
         redis_url = outside.environment["WEBHOOK_REDIS_URL"]
-        database_url = outside.environment["WEBHOOK_DATABASE_URL"].replace("postgresql:", "postgresql+asyncpg:")
+        database_url = outside.environment["WEBHOOK_DATABASE_URL"].replace(
+            "postgresql:", "postgresql+asyncpg:"
+        )
         environ = bare_environ(WEBHOOK_REDIS_URL=redis_url, WEBHOOK_DATABASE_URL=database_url)
         async with Stack(tmp_path, environ, parts=STORES, notify=lines.append) as stack:
             assert stack.fleet.rows == []
@@ -261,7 +299,9 @@ async def test_a_server_outside_that_is_dead_is_named_at_once(
 ) -> None:
     dead = url.format(port=PortBook(tmp_path / "ports.json").take("dead"))
 
-    with pytest.raises(ConfigurationError, match=f"{variable} is set to .*, but nothing there can be used") as error:
+    with pytest.raises(
+        ConfigurationError, match=f"{variable} is set to .*, but nothing there can be used"
+    ) as error:
         await stack_at(tmp_path / "stack", part, **{variable: dead}).__aenter__()
 
     assert "geheim" not in str(error.value)
@@ -270,8 +310,13 @@ async def test_a_server_outside_that_is_dead_is_named_at_once(
 async def test_secrets_are_made_once_and_those_of_the_environment_win(tmp_path: Path) -> None:
     async with Stack(tmp_path, bare_environ(), parts=[]) as stack:
         made = dict(stack.environment)
-    async with Stack(tmp_path, bare_environ(WEBHOOK_SECRET="mine", WEBHOOK_API_SECRET=""), parts=[]) as stack:
-        assert stack.environment == {"WEBHOOK_API_SECRET": made["WEBHOOK_API_SECRET"], "WEBHOOK_SECRET": "mine"}
+    async with Stack(
+        tmp_path, bare_environ(WEBHOOK_SECRET="mine", WEBHOOK_API_SECRET=""), parts=[]
+    ) as stack:
+        assert stack.environment == {
+            "WEBHOOK_API_SECRET": made["WEBHOOK_API_SECRET"],
+            "WEBHOOK_SECRET": "mine",
+        }
     assert all(len(secret) == 64 for secret in made.values())
 
 
@@ -280,7 +325,9 @@ async def test_a_server_that_cannot_start_is_told_with_the_end_of_its_log(tmp_pa
     manifest.parent.mkdir(parents=True)
     manifest.write_text("nonsense\n")
 
-    with pytest.raises(StartError, match=r"redis ended with exit status 1 before it was ready(.|\n)*AOF manifest"):
+    with pytest.raises(
+        StartError, match=r"redis ended with exit status 1 before it was ready(.|\n)*AOF manifest"
+    ):
         await stack_at(tmp_path, "redis").__aenter__()
 
     assert not list((tmp_path / "run").glob("*.pid"))
@@ -303,4 +350,6 @@ async def test_all_four_servers_serve_this_stack_and_can_be_the_outside_of_anoth
             "WEBHOOK_QDRANT_API_KEY": "WEBHOOK_QDRANT_URL",
         }.items():
             with pytest.raises(ConfigurationError, match=f"{variable} .*40[13]"):
-                await Stack(tmp_path, bare_environ(**stack.environment | {key: "wrong"})).__aenter__()
+                await Stack(
+                    tmp_path, bare_environ(**stack.environment | {key: "wrong"})
+                ).__aenter__()

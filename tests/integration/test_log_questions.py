@@ -1,4 +1,6 @@
-"""The filters and greps of docs/logging.md, as they stand there, on what the services of a running pipeline logged."""
+"""The filters and greps of docs/logging.md, as they stand there, on what the services of a running
+pipeline logged.
+"""
 
 import json
 import re
@@ -25,7 +27,9 @@ PROGRAMS = dict.fromkeys(program for _, program in FILTERS.findall(QUESTIONS))
 
 
 class Logged:
-    """What the services logged: a job of two documents that were indexed, one that failed and one that was rejected."""
+    """What the services logged: a job of two documents that were indexed, one that failed and one
+    that was rejected.
+    """
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.url = f"https://example.com/{uuid.uuid4()}"
@@ -36,17 +40,25 @@ class Logged:
         pipeline.http.delete("/api/dead-letters", params={"job_id": self.job_id})
         self._folder = pipeline.data_dir / "logs"
         last = f'select(.event == "Batch handled" and .service == "indexer" and (.jobs | index("{self.job_id}")))'
-        block_until(lambda: self.ask(f"fromjson? | {last}"), timeout=60, description="the last line about the job")
+        block_until(
+            lambda: self.ask(f"fromjson? | {last}"),
+            timeout=60,
+            description="the last line about the job",
+        )
 
     @property
     def lines(self) -> list[str]:
         services = ("ingest", "chunker", "embedder", "indexer")
-        files = [path for service in services for path in sorted(self._folder.glob(f"{service}-*.log"))]
-        return [line for path in files for line in path.read_text().splitlines()]
+        files = [
+            path for service in services for path in sorted(self._folder.glob(f"{service}-*.log"))
+        ]
+        return [line for path in files for line in path.read_text().split("\n") if line]
 
     def ask(self, program: str) -> list[Any]:
         """The answers of a documented filter, about this job and page where it names one."""
-        program = program.replace("0b2c...", self.job_id).replace("https://example.com/page", self.url)
+        program = program.replace("0b2c...", self.job_id).replace(
+            "https://example.com/page", self.url
+        )
         if "inputs" in program:  # with -n
             return list(jq.compile(f"def inputs: .[]; {program}").input_value(self.lines).all())
         filtered = jq.compile(program)
@@ -72,13 +84,23 @@ def test_a_documented_filter_answers(logged: Logged, program: str) -> None:
 def test_the_filters_tell_the_life_of_a_job_and_how_many_fail(logged: Logged) -> None:
     [life] = [program for program in PROGRAMS if "service, event" in program]
     events = [answer["event"] for answer in logged.ask(life)]
-    assert (events.count("Indexing job completed"), events.count("Document indexing failed in batch")) == (2, 1)
-    assert {answer["service"] for answer in logged.ask(life)} == {"ingest", "chunker", "embedder", "indexer"}
+    assert (
+        events.count("Indexing job completed"),
+        events.count("Document indexing failed in batch"),
+    ) == (2, 1)
+    assert {answer["service"] for answer in logged.ask(life)} == {
+        "ingest",
+        "chunker",
+        "embedder",
+        "indexer",
+    }
     assert (events.count("Job accepted"), events.count("Batch processing complete")) == (1, 1)
     [rate] = [program for program in PROGRAMS if "verdict" in program]
     [answer] = logged.ask(rate)
     assert answer["failed"] >= 1
-    assert answer["verdict"] == ("ok" if answer["percent"] < 5 else "warn" if answer["percent"] <= 10 else "stop")
+    assert answer["verdict"] == (
+        "ok" if answer["percent"] < 5 else "warn" if answer["percent"] <= 10 else "stop"
+    )
     [timeout] = [program for program in PROGRAMS if "timeout_s" in program]
     [answer] = logged.ask(timeout)
     assert answer["timeout_s"] >= 3 * answer["mean_s"] > 0
@@ -90,7 +112,9 @@ def test_a_documented_grep_finds_lines_in_console_format(logged: Logged, command
 
 
 @pytest.mark.parametrize("text", KNOWN_EVENTS)
-def test_the_events_that_were_always_there_are_found_by_their_text(logged: Logged, text: str) -> None:
+def test_the_events_that_were_always_there_are_found_by_their_text(
+    logged: Logged, text: str
+) -> None:
     assert grep(logged, f"grep '{text}'"), text
 
 
@@ -100,14 +124,18 @@ def test_numbers_are_cut_out_of_a_line_as_ever(logged: Logged) -> None:
     assert grep(logged, rf"{ours} | grep -oP 'success=\K[0-9]+'") == ["2"]
     [milliseconds] = grep(logged, rf"{ours} | grep -oP 'duration_ms=\K[0-9]+'")
     assert int(milliseconds) > 0
-    assert len(grep(logged, r"grep 'Indexing job completed' | grep -oP 'duration_ms=\K[0-9]+'")) >= 2
+    assert (
+        len(grep(logged, r"grep 'Indexing job completed' | grep -oP 'duration_ms=\K[0-9]+'")) >= 2
+    )
     assert grep(logged, r"grep 'Starting batch processing' | grep -oP 'batch_size=\K[0-9]+'")
 
 
 def grep(logged: Logged, command: str) -> list[str]:
     """The lines that a command prints of the log in console format."""
     lines = "\n".join(console_line(json.loads(line)) for line in logged.lines)
-    done = subprocess.run(command, shell=True, input=lines, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, shell=True, input=lines, capture_output=True, text=True, check=False
+    )
     assert not done.stderr
     return done.stdout.splitlines()
 

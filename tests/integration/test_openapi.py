@@ -1,4 +1,6 @@
-"""Ingest answers as its OpenAPI document says: schemathesis asks every route with what fits it and what does not."""
+"""Ingest answers as its OpenAPI document says: schemathesis asks every route with what fits it and
+what does not.
+"""
 
 from typing import Any
 
@@ -22,7 +24,8 @@ from tests.support.declared import described_routes
 from tests.support.held import HeldEntry
 from tests.support.pipeline import Pipeline, frozen
 
-# Whether a request was rightly taken or refused is not among them: what is a usable URL no schema can say.
+# Whether a request was rightly taken or refused is not among them: what is a usable URL no schema
+# can say.
 CHECKS = [
     not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance, ignored_auth,
     unsupported_method,
@@ -47,18 +50,26 @@ def test_the_document_needs_no_credentials(pipeline: Pipeline) -> None:
 
 
 def test_every_declared_route_is_served_and_described(schema: Any) -> None:
-    served = {(method.upper(), path) for path, item in schema.raw_schema["paths"].items() for method in item}
+    served = {
+        (method.upper(), path)
+        for path, item in schema.raw_schema["paths"].items()
+        for method in item
+    }
     assert served == {(route.method, route.path) for route in described_routes()}
 
 
-@pytest.mark.parametrize(("route", "mode"), [pytest.param(*pair, id=name) for name, pair in QUESTIONS.items()])
+@pytest.mark.parametrize(
+    ("route", "mode"), [pytest.param(*pair, id=name) for name, pair in QUESTIONS.items()]
+)
 def test_a_route_answers_as_the_document_says(
     pipeline: Pipeline, schema: Any, route: Route, mode: GenerationMode
 ) -> None:
     operation = schema[route.path][route.method]
     headers = {"Authorization": f"Bearer {pipeline.env['WEBHOOK_API_SECRET']}"}
 
-    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(operation.as_strategy(generation_mode=mode))
     def ask(case: Case[Any]) -> None:
         case.call_and_validate(headers=headers, checks=CHECKS, timeout=30)
@@ -67,7 +78,9 @@ def test_a_route_answers_as_the_document_says(
 
 
 def test_an_existing_job_is_answered_as_the_document_says(pipeline: Pipeline, schema: Any) -> None:
-    job_id = pipeline.index([{"url": "https://example.com/openapi", "markdown": "Text."}, {"markdown": "No URL."}])
+    job_id = pipeline.index(
+        [{"url": "https://example.com/openapi", "markdown": "Text."}, {"markdown": "No URL."}]
+    )
     assert pipeline.finished(job_id)["failed"] == 1
     headers = {"Authorization": f"Bearer {pipeline.env['WEBHOOK_API_SECRET']}"}
     ways = [("/api/jobs/{job_id}", "GET"), ("/api/jobs/{job_id}/events", "GET"), ("/api/jobs/{job_id}/retry", "POST"),
@@ -75,15 +88,24 @@ def test_an_existing_job_is_answered_as_the_document_says(pipeline: Pipeline, sc
     for path, method in ways:
         query = {"url": "https://example.com/openapi"} if path == "/api/documents" else {}
         case = schema[path][method].Case(path_parameters={"job_id": job_id}, query=query)
-        assert case.call_and_validate(headers=headers, checks=CHECKS[:4], timeout=30).status_code in {200, 202}
+        assert case.call_and_validate(
+            headers=headers, checks=CHECKS[:4], timeout=30
+        ).status_code in {200, 202}
 
 
-def test_actions_on_a_pending_entry_are_answered_as_the_document_says(pipeline: Pipeline, schema: Any) -> None:
+def test_actions_on_a_pending_entry_are_answered_as_the_document_says(
+    pipeline: Pipeline, schema: Any
+) -> None:
     headers = {"Authorization": f"Bearer {pipeline.env['WEBHOOK_API_SECRET']}"}
     with frozen(pipeline.pids("chunker")):
         entry = HeldEntry(pipeline)
         for action in ("claim", "release", "dead-letter"):
             operation = schema[f"/api/streams/{{stage}}/pending/{{entry_id}}/{action}"]["POST"]
-            case = operation.Case(path_parameters={"stage": "chunker", "entry_id": entry.id}, query={"lane": "normal"})
-            assert case.call_and_validate(headers=headers, checks=CHECKS[:4], timeout=30).status_code == 200
+            case = operation.Case(
+                path_parameters={"stage": "chunker", "entry_id": entry.id}, query={"lane": "normal"}
+            )
+            assert (
+                case.call_and_validate(headers=headers, checks=CHECKS[:4], timeout=30).status_code
+                == 200
+            )
     pipeline.http.delete("/api/dead-letters", params={"job_id": entry.job_id})

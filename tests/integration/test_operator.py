@@ -1,4 +1,6 @@
-"""What an operator does to pending entries, on real Redis and Postgres: nothing is lost, doubled or counted wrongly."""
+"""What an operator does to pending entries, on real Redis and Postgres: nothing is lost, doubled or
+counted wrongly.
+"""
 
 import asyncio
 from typing import Any
@@ -40,9 +42,13 @@ CHUNKER = StageName.CHUNKER
 NAME = f"{OPERATOR}desk"
 
 
-def make_operator(servers: Servers, lease: float = 30.0, handover: type[HandOver] = HandOver) -> Operator:
+def make_operator(
+    servers: Servers, lease: float = 30.0, handover: type[HandOver] = HandOver
+) -> Operator:
     consumer, metrics = Consumer(stage=CHUNKER, name=NAME, lease=lease), Metrics()
-    recorder = Recorder(Progress(servers.pool, CHUNKER, NAME), OperationLog(servers.pool), metrics, CHUNKER)
+    recorder = Recorder(
+        Progress(servers.pool, CHUNKER, NAME), OperationLog(servers.pool), metrics, CHUNKER
+    )
     return Operator(servers.redis, consumer, recorder, handover(servers.redis, consumer, metrics))
 
 
@@ -60,7 +66,9 @@ async def held(servers: Servers) -> WantedEntry:
 
 
 async def dead_letters(servers: Servers) -> list[tuple[Any, ...]]:
-    rows = await servers.pool.fetch("SELECT position, stage, code, error FROM webhook.dead_letters ORDER BY position")
+    rows = await servers.pool.fetch(
+        "SELECT position, stage, code, error FROM webhook.dead_letters ORDER BY position"
+    )
     return [tuple(row) for row in rows]
 
 
@@ -83,7 +91,9 @@ class Worked:
         return Done(ItemState.INDEXED)
 
 
-async def test_a_claim_stops_the_worker_and_holds_the_entry_for_a_lease_without_a_delivery(servers: Servers) -> None:
+async def test_a_claim_stops_the_worker_and_holds_the_entry_for_a_lease_without_a_delivery(
+    servers: Servers,
+) -> None:
     job = await accept_documents(servers, 1)
     await release_all(servers)
     handle = Worked()
@@ -95,12 +105,18 @@ async def test_a_claim_stops_the_worker_and_holds_the_entry_for_a_lease_without_
         assert (row["consumer"], row["times_delivered"]) == (NAME.encode(), 0)
         await asyncio.wait_for(handle.is_cancelled.wait(), 5)
         assert await states(servers, job) == ["released"]
-        # It is reclaimed when the lease has expired: still the first delivery, so it is not quarantined.
-        await wait_until(lambda: is_state(servers, job, "indexed"), description="the document to be worked on again")
+        # It is reclaimed when the lease has expired: still the first delivery, so it is not
+        # quarantined.
+        await wait_until(
+            lambda: is_state(servers, job, "indexed"),
+            description="the document to be worked on again",
+        )
     assert handle.calls == 2
 
 
-async def test_a_repeated_claim_starts_a_new_lease_without_changing_deliveries(servers: Servers) -> None:
+async def test_a_repeated_claim_starts_a_new_lease_without_changing_deliveries(
+    servers: Servers,
+) -> None:
     _, wanted = await abandoned(servers)
     await abandon(servers, deliveries=3)
     operator = make_operator(servers)
@@ -111,7 +127,9 @@ async def test_a_repeated_claim_starts_a_new_lease_without_changing_deliveries(s
     assert (row["times_delivered"], row["time_since_delivered"] < 20_000) == (2, True)
 
 
-async def test_a_released_entry_goes_whole_to_the_next_worker_with_one_delivery(servers: Servers) -> None:
+async def test_a_released_entry_goes_whole_to_the_next_worker_with_one_delivery(
+    servers: Servers,
+) -> None:
     job, wanted = await abandoned(servers)
     seen: list[str] = []
 
@@ -125,7 +143,10 @@ async def test_a_released_entry_goes_whole_to_the_next_worker_with_one_delivery(
     assert row["times_delivered"] == 0
     assert row["time_since_delivered"] > 30_000
     async with running_worker(servers, handle, lease=30.0) as worker:
-        await wait_until(lambda: is_state(servers, job, "indexed"), description="the entry to be worked on at once")
+        await wait_until(
+            lambda: is_state(servers, job, "indexed"),
+            description="the entry to be worked on at once",
+        )
         assert worker.metrics.redeliveries.labels(CHUNKER)._value.get() == 0
     assert len(seen) == 3
 
@@ -134,8 +155,12 @@ async def test_dead_lettered_documents_end_their_job_and_can_be_replayed(servers
     job, wanted = await abandoned(servers)
     report = await make_operator(servers).dead_letter(wanted, "it hangs every chunker")
     assert (report.taken_from, report.dead_letters) == ("dead", 3)
-    assert await dead_letters(servers) == [(n, "chunker", "given_up", "it hangs every chunker") for n in range(3)]
-    row = await servers.pool.fetchrow("SELECT status, failed FROM webhook.jobs WHERE job_id = $1", job)
+    assert await dead_letters(servers) == [
+        (n, "chunker", "given_up", "it hangs every chunker") for n in range(3)
+    ]
+    row = await servers.pool.fetchrow(
+        "SELECT status, failed FROM webhook.jobs WHERE job_id = $1", job
+    )
     assert tuple(row) == ("failed", 3)
     assert (await pending(servers), await depth(servers, CHUNKER)) == ([], 0)
     consumers: Any = await servers.redis.xinfo_consumers(FIRST_STREAM, CHUNKER)
@@ -143,7 +168,9 @@ async def test_dead_lettered_documents_end_their_job_and_can_be_replayed(servers
     assert (await replay(servers.pool, LetterFilter(job_id=job))).replayed == 3
 
 
-async def test_an_entry_in_progress_is_dead_lettered_once_and_not_handed_over(servers: Servers) -> None:
+async def test_an_entry_in_progress_is_dead_lettered_once_and_not_handed_over(
+    servers: Servers,
+) -> None:
     job = await accept_documents(servers, 1)
     await release_all(servers)
     handle = Worked()
@@ -163,7 +190,9 @@ class Killed(HandOver):
         raise RuntimeError(f"killed before {entry.id} was gone")
 
 
-async def test_after_a_crash_between_dead_letters_and_removal_a_worker_only_ends_the_entry(servers: Servers) -> None:
+async def test_after_a_crash_between_dead_letters_and_removal_a_worker_only_ends_the_entry(
+    servers: Servers,
+) -> None:
     job, wanted = await abandoned(servers)
     with pytest.raises(RuntimeError, match="killed"):
         await make_operator(servers, lease=0.6, handover=Killed).dead_letter(wanted, "stuck")
@@ -183,13 +212,17 @@ async def test_an_unreadable_entry_becomes_a_raw_dead_letter(servers: Servers) -
     await create_groups(servers.redis, CHUNKER)
     await servers.redis.xadd(FIRST_STREAM, {"h": b"\xff", "b": b"body"})
     await abandon(servers, idle=0)
-    assert (await make_operator(servers).dead_letter(await held(servers), "unreadable")).dead_letters == 1
+    assert (
+        await make_operator(servers).dead_letter(await held(servers), "unreadable")
+    ).dead_letters == 1
     dead_letter = await servers.pool.fetchrow("SELECT code, header, body FROM webhook.dead_letters")
     assert tuple(dead_letter) == ("malformed", b"\xff", b"body")
     assert await depth(servers, CHUNKER) == 0
 
 
-async def test_an_entry_of_a_later_release_can_be_released_but_not_dead_lettered(servers: Servers) -> None:
+async def test_an_entry_of_a_later_release_can_be_released_but_not_dead_lettered(
+    servers: Servers,
+) -> None:
     await create_groups(servers.redis, CHUNKER)
     await servers.redis.xadd(FIRST_STREAM, {"h": b'{"schema": 99, "documents": []}'})
     await abandon(servers, idle=0)
@@ -200,14 +233,22 @@ async def test_an_entry_of_a_later_release_can_be_released_but_not_dead_lettered
     assert (await operator.release(await held(servers))).taken_from == "dead"
 
 
-async def test_an_entry_held_by_another_consumer_than_expected_is_unchanged(servers: Servers) -> None:
+async def test_an_entry_held_by_another_consumer_than_expected_is_unchanged(
+    servers: Servers,
+) -> None:
     _, wanted = await abandoned(servers)
     operator = make_operator(servers)
     other = WantedEntry(id=wanted.id, consumer="chunker:host:1:aaaaaa")
-    for act in (operator.claim(other), operator.release(other), operator.dead_letter(other, "stuck")):
+    for act in (
+        operator.claim(other),
+        operator.release(other),
+        operator.dead_letter(other, "stuck"),
+    ):
         with pytest.raises(PendingConflictError, match="dead holds the entry"):
             await act
-    assert [(row["consumer"], row["times_delivered"]) for row in await pending(servers)] == [(b"dead", 1)]
+    assert [(row["consumer"], row["times_delivered"]) for row in await pending(servers)] == [
+        (b"dead", 1)
+    ]
     assert (await operator.claim(WantedEntry(id=wanted.id, consumer="dead"))).taken_from == "dead"
 
 

@@ -1,4 +1,6 @@
-"""Streams and dead letters as an operator sees them: over HTTP and with the command line, on a running pipeline."""
+"""Streams and dead letters as an operator sees them: over HTTP and with the command line, on a
+running pipeline.
+"""
 
 import contextlib
 import fcntl
@@ -48,7 +50,9 @@ def failed(pipeline: Pipeline) -> Iterator[FailedDocument]:
     pipeline.http.delete("/api/dead-letters", params={"code": document.code, "replayed": "true"})
 
 
-def test_streams_show_every_stage_lane_and_consumer_and_how_fast_it_goes(pipeline: Pipeline) -> None:
+def test_streams_show_every_stage_lane_and_consumer_and_how_fast_it_goes(
+    pipeline: Pipeline,
+) -> None:
     def stages() -> Any:
         found = pipeline.http.get("/api/streams").json()["stages"]
         return found if all(stage["rate_per_s"] is not None for stage in found) else None
@@ -75,7 +79,9 @@ def test_the_streams_commands_print_tables_and_json(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize(("options", "sign"), [(["--json"], b'{"stages":'), ([], b"redeliveries")])
-def test_streams_are_watched_until_ctrl_c(pipeline: Pipeline, options: list[str], sign: bytes) -> None:
+def test_streams_are_watched_until_ctrl_c(
+    pipeline: Pipeline, options: list[str], sign: bytes
+) -> None:
     shown, status = watched(pipeline, options, sign)
     assert status == 0, shown
     assert shown.count(sign) >= 3
@@ -85,13 +91,16 @@ def test_streams_are_watched_until_ctrl_c(pipeline: Pipeline, options: list[str]
 
 
 def watched(pipeline: Pipeline, options: list[str], sign: bytes) -> tuple[bytes, int]:
-    """What `streams --watch` shows on a terminal, interrupted when it has shown `sign` three times; its status."""
+    """What `streams --watch` shows on a terminal, interrupted when it has shown `sign` three times;
+    its status.
+    """
     ours, theirs = pty.openpty()
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
     watching = subprocess.Popen(
         [*MILLSTREAM, "streams", "--watch", "--interval", "0.1", *options],
         stdin=theirs, stdout=theirs, stderr=theirs, env=bare_environ(**pipeline.env, TERM="xterm"),
-        # A background job of a script ignores Ctrl-C, and so would every process that these tests start.
+        # A background job of a script ignores Ctrl-C, and so would every process that these tests
+        # start.
         preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one thread
     )  # fmt: skip
     os.close(theirs)
@@ -120,14 +129,20 @@ def test_a_pending_entry_is_claimed_released_and_given_up_by_hand(pipeline: Pipe
         assert (claimed["id"], claimed["lane"], claimed["held_for_s"]) == (entry.id, "normal", 3.0)
         assert entry.row is not None
         assert (entry.row["consumer"][:9], entry.row["deliveries"]) == ("operator:", 0)
-        given_up = command(pipeline, "streams", "dead-letter", "chunker", entry.id, "--reason", "it hangs")
+        given_up = command(
+            pipeline, "streams", "dead-letter", "chunker", entry.id, "--reason", "it hangs"
+        )
         assert given_up["dead_letters"] == 1
         assert pipeline.http.post(f"{path}/release").status_code == 404
         released = pipeline.cli("streams", "release", "chunker", other.id)
         assert f"{other.id} taken from chunker:" in released.stdout, released.stderr
     assert pipeline.finished(other.job_id)["status"] == "succeeded"
     [dead_letter] = letters_of(pipeline, job_id=entry.job_id)
-    assert (dead_letter["code"], dead_letter["stage"], dead_letter["error"]) == ("given_up", "chunker", "it hangs")
+    assert (dead_letter["code"], dead_letter["stage"], dead_letter["error"]) == (
+        "given_up",
+        "chunker",
+        "it hangs",
+    )
     assert command(pipeline, "jobs", "retry", entry.job_id)["retried"] == 1
     assert pipeline.finished(entry.job_id)["status"] == "succeeded"
 
@@ -152,7 +167,9 @@ def test_a_pending_entry_is_claimed_released_and_given_up_by_hand(pipeline: Pipe
         ("DELETE", "/api/dead-letters?dry_run=true", 422),
     ],
 )
-def test_an_invalid_request_is_a_problem_with_a_reason(pipeline: Pipeline, method: str, path: str, status: int) -> None:
+def test_an_invalid_request_is_a_problem_with_a_reason(
+    pipeline: Pipeline, method: str, path: str, status: int
+) -> None:
     response = pipeline.http.request(method, path)
     assert (response.status_code, response.json()["status"]) == (status, status)
     assert response.json()["detail"]
@@ -163,14 +180,22 @@ def test_an_invalid_replay_is_refused(pipeline: Pipeline, body: bytes, status: i
     assert pipeline.http.post("/api/dead-letters/replay", content=body).status_code == status
 
 
-def test_a_failed_document_is_found_shown_and_indexed_when_replayed(pipeline: Pipeline, failed: FailedDocument) -> None:
+def test_a_failed_document_is_found_shown_and_indexed_when_replayed(
+    pipeline: Pipeline, failed: FailedDocument
+) -> None:
     [dead_letter] = letters_of(pipeline, code=failed.code, job_id=failed.job_id, since="1h")
-    assert (dead_letter["id"], dead_letter["url"], dead_letter["stage"]) == (failed.letter_id, failed.url, "indexer")
+    assert (dead_letter["id"], dead_letter["url"], dead_letter["stage"]) == (
+        failed.letter_id,
+        failed.url,
+        "indexer",
+    )
     details = pipeline.http.get(f"/api/dead-letters/{dead_letter['id']}").json()
     assert details["text"] == "# Tapir\n\nThe tapir swims."
 
     def replay(**options: Any) -> dict[str, Any]:
-        response = pipeline.http.post("/api/dead-letters/replay", json={"ids": [dead_letter["id"]], **options})
+        response = pipeline.http.post(
+            "/api/dead-letters/replay", json={"ids": [dead_letter["id"]], **options}
+        )
         assert response.status_code == (200 if options else 202), response.text
         answer: dict[str, Any] = response.json()
         return answer
@@ -180,37 +205,67 @@ def test_a_failed_document_is_found_shown_and_indexed_when_replayed(pipeline: Pi
     assert replay() == {**counts, "dry_run": False}
     assert replay()["replayed"] == 0
     job = pipeline.finished(failed.job_id)
-    assert (job["status"], job["failed"], job["results"][0]["status"]) == ("succeeded", 0, "indexed")
+    assert (job["status"], job["failed"], job["results"][0]["status"]) == (
+        "succeeded",
+        0,
+        "indexed",
+    )
     assert letters_of(pipeline, code=failed.code) == []
-    assert [each["id"] for each in letters_of(pipeline, code=failed.code, replayed="true")] == [dead_letter["id"]]
+    assert [each["id"] for each in letters_of(pipeline, code=failed.code, replayed="true")] == [
+        dead_letter["id"]
+    ]
 
 
-def test_the_dead_commands_list_show_replay_and_drop(pipeline: Pipeline, failed: FailedDocument) -> None:
+def test_the_dead_commands_list_show_replay_and_drop(
+    pipeline: Pipeline, failed: FailedDocument
+) -> None:
     code, letter_id = failed.code, str(failed.letter_id)
-    [dead_letter] = command(pipeline, "dead", "list", "--code", code, "--stage", "indexer")["dead_letters"]
+    [dead_letter] = command(pipeline, "dead", "list", "--code", code, "--stage", "indexer")[
+        "dead_letters"
+    ]
     assert dead_letter["id"] == failed.letter_id
-    for for_people in (pipeline.cli("dead", "list", "--code", code), pipeline.cli("dead", "show", letter_id)):
+    for for_people in (
+        pipeline.cli("dead", "list", "--code", code),
+        pipeline.cli("dead", "show", letter_id),
+    ):
         assert for_people.returncode == 0, for_people.stderr
         assert "it [/broke]" in for_people.stdout
-    assert "1 documents would be queued again" in pipeline.cli("dead", "replay", letter_id, "--dry-run").stdout
+    assert (
+        "1 documents would be queued again"
+        in pipeline.cli("dead", "replay", letter_id, "--dry-run").stdout
+    )
     assert command(pipeline, "dead", "replay", "--job", failed.job_id)["replayed"] == 1
     assert pipeline.finished(failed.job_id)["status"] == "succeeded"
     assert command(pipeline, "dead", "drop", letter_id) == {"dropped": 1, "dry_run": False}
     assert letters_of(pipeline, code=code, replayed="true") == []
 
 
-def test_an_entry_that_cannot_be_read_is_a_dead_letter_that_can_only_be_dropped(pipeline: Pipeline) -> None:
+def test_an_entry_that_cannot_be_read_is_a_dead_letter_that_can_only_be_dropped(
+    pipeline: Pipeline,
+) -> None:
     mark = f"not a header {uuid.uuid4()}"
     with Redis.from_url(pipeline.env["WEBHOOK_REDIS_URL"]) as redis:
         redis.xadd(StageName.CHUNKER.stream(Lane.NORMAL), {"h": mark, "b": b"12345"})
 
     def malformed_ones() -> list[dict[str, Any]]:
-        found = [dead_letter["id"] for dead_letter in letters_of(pipeline, code="malformed", stage="chunker")]
-        details = [pipeline.http.get(f"/api/dead-letters/{letter_id}").json() for letter_id in found]
+        found = [
+            dead_letter["id"]
+            for dead_letter in letters_of(pipeline, code="malformed", stage="chunker")
+        ]
+        details = [
+            pipeline.http.get(f"/api/dead-letters/{letter_id}").json() for letter_id in found
+        ]
         return [dead_letter for dead_letter in details if dead_letter["header"] == mark]
 
-    [dead_letter] = block_until(malformed_ones, timeout=20, description="the dead letter of the unreadable entry")
-    assert (dead_letter["job_id"], dead_letter["url"], dead_letter["header_bytes"], dead_letter["body_bytes"]) == (
+    [dead_letter] = block_until(
+        malformed_ones, timeout=20, description="the dead letter of the unreadable entry"
+    )
+    assert (
+        dead_letter["job_id"],
+        dead_letter["url"],
+        dead_letter["header_bytes"],
+        dead_letter["body_bytes"],
+    ) == (
         None,
         None,
         len(mark),
@@ -218,5 +273,10 @@ def test_an_entry_that_cannot_be_read_is_a_dead_letter_that_can_only_be_dropped(
     )
     ids = {"ids": [dead_letter["id"]]}
     assert pipeline.http.post("/api/dead-letters/replay", json=ids).json()["without_item"] == 1
-    assert pipeline.http.delete("/api/dead-letters", params={"ids": dead_letter["id"]}).json()["dropped"] == 1
+    assert (
+        pipeline.http.delete("/api/dead-letters", params={"ids": dead_letter["id"]}).json()[
+            "dropped"
+        ]
+        == 1
+    )
     assert malformed_ones() == []

@@ -1,4 +1,6 @@
-"""Documents in, search results out: the whole pipeline on real servers, two replicas of every stage."""
+"""Documents in, search results out: the whole pipeline on real servers, two replicas of every
+stage.
+"""
 
 import uuid
 from collections import Counter
@@ -27,18 +29,27 @@ def test_a_crawl_of_200_pages_is_searchable_page_by_page(pipeline: Pipeline) -> 
     results = [result for job in jobs for result in pipeline.finished(job, timeout=300)["results"]]
 
     assert [result["url"] for result in results] == [page["url"] for page in sent]
-    assert [(result["url"], result["error"]) for result in results if result["status"] != "indexed"] == []
+    assert [
+        (result["url"], result["error"]) for result in results if result["status"] != "indexed"
+    ] == []
     assert_clean(pipeline)
     for page in sent:
-        found = pipeline.search(page["metadata"]["title"], filters={"url_prefix": page["url"]}, limit=100)
+        found = pipeline.search(
+            page["metadata"]["title"], filters={"url_prefix": page["url"]}, limit=100
+        )
         assert page["url"] in {hit["url"] for hit in found}, page["url"]
-    workers = query(pipeline, "SELECT DISTINCT stages #>> '{embedder,worker}' AS worker FROM webhook.job_items")
+    workers = query(
+        pipeline, "SELECT DISTINCT stages #>> '{embedder,worker}' AS worker FROM webhook.job_items"
+    )
     assert len([row for row in workers if row["worker"]]) >= 2, "both embedders shared the work"
 
 
 def test_the_same_crawl_again_changes_nothing(pipeline: Pipeline) -> None:
     run = uuid.uuid4()  # its own pages, whatever other tests have sent
-    sent = [{**page, "metadata": {**page["metadata"], "url": f"{page['url']}?run={run}"}} for page in pages()[:20]]
+    sent = [
+        {**page, "metadata": {**page["metadata"], "url": f"{page['url']}?run={run}"}}
+        for page in pages()[:20]
+    ]
     first = pipeline.crawl(sent, f"crawl-{uuid.uuid4()}", per_event=20)[0]
     pipeline.finished(first)
     before = stored_ids(pipeline)
@@ -50,9 +61,14 @@ def test_the_same_crawl_again_changes_nothing(pipeline: Pipeline) -> None:
 def test_a_changed_page_is_found_by_its_new_text_only(pipeline: Pipeline) -> None:
     url = f"https://example.com/{uuid.uuid4()}"
     for text in ("The zebra grazes.", "The walrus swims."):
-        job = pipeline.finished(pipeline.index([{"url": url, "markdown": f"# Animals\n\n{text}\n"}]))
+        job = pipeline.finished(
+            pipeline.index([{"url": url, "markdown": f"# Animals\n\n{text}\n"}])
+        )
         assert job["results"][0]["status"] == "indexed"
-    texts = [hit["text"] for hit in pipeline.search("zebra walrus", filters={"url_prefix": url}, mode="keyword")]
+    texts = [
+        hit["text"]
+        for hit in pipeline.search("zebra walrus", filters={"url_prefix": url}, mode="keyword")
+    ]
     assert len(texts) == 1
     assert "walrus" in texts[0]
     assert_clean(pipeline)
@@ -60,7 +76,9 @@ def test_a_changed_page_is_found_by_its_new_text_only(pipeline: Pipeline) -> Non
 
 def test_a_page_that_returns_to_an_old_text_ends_with_that_text(pipeline: Pipeline) -> None:
     url = f"https://example.com/{uuid.uuid4()}"
-    job = pipeline.index([{"url": url, "markdown": f"The {animal} eats."} for animal in ("heron", "stork", "heron")])
+    job = pipeline.index(
+        [{"url": url, "markdown": f"The {animal} eats."} for animal in ("heron", "stork", "heron")]
+    )
     statuses = [result["status"] for result in pipeline.finished(job)["results"]]
     assert statuses[2] in {"indexed", "unchanged"}
     hits = pipeline.search("heron stork", filters={"url_prefix": url})
@@ -92,7 +110,9 @@ def test_one_delivery_sent_five_times_is_one_job(pipeline: Pipeline) -> None:
 def test_an_idempotency_key_is_for_one_body(pipeline: Pipeline) -> None:
     headers = {"Idempotency-Key": str(uuid.uuid4())}
     bodies = [{"url": f"https://example.com/{uuid.uuid4()}", "markdown": "Text."} for _ in range(2)]
-    first, again = (pipeline.http.post("/api/index", json=bodies[0], headers=headers) for _ in range(2))
+    first, again = (
+        pipeline.http.post("/api/index", json=bodies[0], headers=headers) for _ in range(2)
+    )
     other = pipeline.http.post("/api/index", json=bodies[1], headers=headers)
     assert (first.status_code, again.json()["job_id"]) == (202, first.json()["job_id"])
     assert other.status_code == 422
@@ -109,7 +129,10 @@ def bad_documents() -> list[tuple[str, Any]]:
         ("failed", {"url": f"{url}/4", "markdown": " \n\t\n"}),
         ("indexed", {"url": f"{url}/5", "markdown": "The NUL \x00 character."}),
         ("indexed", {"url": f"{url}/6", "markdown": "Half a \ud83d pair."}),
-        ("indexed", {"url": f"{url}/7", "markdown": "\n".join(f"{'  ' * n}- item" for n in range(500))}),
+        (
+            "indexed",
+            {"url": f"{url}/7", "markdown": "\n".join(f"{'  ' * n}- item" for n in range(500))},
+        ),
     ]
 
 
@@ -118,7 +141,9 @@ def test_a_bad_document_among_50_fails_alone_or_is_made_good(
     pipeline: Pipeline, status: str, document: dict[str, Any]
 ) -> None:
     run = uuid.uuid4()
-    good = [{"url": f"https://example.com/{run}/{n}", "markdown": f"Good page {n}."} for n in range(49)]
+    good = [
+        {"url": f"https://example.com/{run}/{n}", "markdown": f"Good page {n}."} for n in range(49)
+    ]
     results = pipeline.finished(pipeline.index([*good[:20], document, *good[20:]]))["results"]
     assert [result["status"] for result in results[:20] + results[21:]] == ["indexed"] * 49
     assert results[20]["status"] in ({status, "unchanged"} if status == "indexed" else {status})
@@ -126,7 +151,8 @@ def test_a_bad_document_among_50_fails_alone_or_is_made_good(
 
 
 def test_a_line_of_five_megabytes_stalls_nobody(pipeline: Pipeline) -> None:
-    # Bytes that look like no language: most of it is one word, which the splitter has to cut by force.
+    # Bytes that look like no language: most of it is one word, which the splitter has to cut by
+    # force.
     document = {"url": "https://example.com/long-line", "markdown": "a" * (5 * 1024 * 1024)}
     good = {"url": f"https://example.com/{uuid.uuid4()}", "markdown": "Short."}
     job = pipeline.index([document, good])
@@ -136,10 +162,15 @@ def test_a_line_of_five_megabytes_stalls_nobody(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("service", ["chunker", "embedder", "indexer"])
-def test_killing_a_stage_in_mid_work_loses_and_doubles_nothing(pipeline: Pipeline, service: str) -> None:
+def test_killing_a_stage_in_mid_work_loses_and_doubles_nothing(
+    pipeline: Pipeline, service: str
+) -> None:
     run = uuid.uuid4()
     documents = [
-        {"url": f"https://example.com/{run}/{n}", "markdown": f"# Page {n}\n\n" + f"Sentence about {run} {n}. " * 40}
+        {
+            "url": f"https://example.com/{run}/{n}",
+            "markdown": f"# Page {n}\n\n" + f"Sentence about {run} {n}. " * 40,
+        }
         for n in range(40)
     ]
     job = pipeline.index(documents)
@@ -153,7 +184,9 @@ def test_killing_a_stage_in_mid_work_loses_and_doubles_nothing(pipeline: Pipelin
         kill(pid)
     finished = pipeline.finished(job, timeout=240)
     assert [result["status"] for result in finished["results"]] == ["indexed"] * 40
-    assert [result["url"] for result in finished["results"]] == [document["url"] for document in documents]
+    assert [result["url"] for result in finished["results"]] == [
+        document["url"] for document in documents
+    ]
     assert_clean(pipeline)
     block_until(
         lambda: not set(pipeline.pids(service)) & set(victims),

@@ -1,4 +1,6 @@
-"""What goes wrong between the indexer and Qdrant: races, lost stores, bad points, an unavailable server."""
+"""What goes wrong between the indexer and Qdrant: races, lost stores, bad points, an unavailable
+server.
+"""
 
 import asyncio
 import math
@@ -47,7 +49,11 @@ async def client(server: QdrantSettings) -> AsyncIterator[AsyncQdrantClient]:
 
 
 async def ensure(client: AsyncQdrantClient, name: str = NAME, **changed: Any) -> Collection:
-    usual: dict[str, Any] = {"dimension": DIMENSION, "generation": "g1", "keyword": KeywordParameters(avg_len=90.0)}
+    usual: dict[str, Any] = {
+        "dimension": DIMENSION,
+        "generation": "g1",
+        "keyword": KeywordParameters(avg_len=90.0),
+    }
     return await ensure_collection(client, name, **(usual | changed))
 
 
@@ -61,10 +67,16 @@ def with_dense(point: models.PointStruct, dense: list[float]) -> models.PointStr
     return point.model_copy(update={"vector": {**point.vector, "dense": dense}})
 
 
-async def test_a_new_collection_has_both_vectors_all_indexes_and_its_metadata(client: AsyncQdrantClient) -> None:
+async def test_a_new_collection_has_both_vectors_all_indexes_and_its_metadata(
+    client: AsyncQdrantClient,
+) -> None:
     collection = await ensure(client)
     assert collection == Collection(
-        name=NAME, dimension=DIMENSION, generation="g1", keyword=KeywordParameters(avg_len=90.0), is_new=True
+        name=NAME,
+        dimension=DIMENSION,
+        generation="g1",
+        keyword=KeywordParameters(avg_len=90.0),
+        is_new=True,
     )
     info = await client.get_collection(NAME)
     assert isinstance(info.config.params.vectors, dict)
@@ -88,7 +100,9 @@ async def test_ten_indexers_that_start_together_make_one_collection(server: Qdra
         await asyncio.gather(*(client.close() for client in clients))
 
 
-async def test_a_known_collection_keeps_the_keyword_parameters_it_was_filled_with(client: AsyncQdrantClient) -> None:
+async def test_a_known_collection_keeps_the_keyword_parameters_it_was_filled_with(
+    client: AsyncQdrantClient,
+) -> None:
     await ensure(client)
     again = await ensure(client, keyword=KeywordParameters(k1=2.0, avg_len=300.0))
     assert (again.keyword, again.is_new) == (KeywordParameters(avg_len=90.0), False)
@@ -117,7 +131,9 @@ async def test_another_generation_is_a_lost_store(client: AsyncQdrantClient) -> 
 
 
 async def test_a_collection_of_somebody_else_is_left_alone(client: AsyncQdrantClient) -> None:
-    await client.create_collection(NAME, vectors_config=models.VectorParams(size=4, distance=models.Distance.DOT))
+    await client.create_collection(
+        NAME, vectors_config=models.VectorParams(size=4, distance=models.Distance.DOT)
+    )
     with pytest.raises(GenerationMismatchError, match="not made by millstream") as caught:
         await ensure(client)
     assert caught.value.stored is None
@@ -125,7 +141,9 @@ async def test_a_collection_of_somebody_else_is_left_alone(client: AsyncQdrantCl
 
 
 @pytest.mark.parametrize("dense", [[1.0] * (DIMENSION + 1), [math.nan] * DIMENSION])
-async def test_a_bad_point_fails_its_document_alone(client: AsyncQdrantClient, dense: list[float]) -> None:
+async def test_a_bad_point_fails_its_document_alone(
+    client: AsyncQdrantClient, dense: list[float]
+) -> None:
     await ensure(client)
     good_a, bad, good_c = (points(url, ["text"] * 100) for url in (A, B, C))
     bad[70] = with_dense(bad[70], dense)

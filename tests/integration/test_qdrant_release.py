@@ -1,4 +1,6 @@
-"""Qdrant of another release than the newest: what works there, what is refused, and what an upgrade brings."""
+"""Qdrant of another release than the newest: what works there, what is refused, and what an upgrade
+brings.
+"""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -29,7 +31,8 @@ URLS = [
     "https://b.example/guide/1",
     "https://b.example/guide/2",
     "https://b.example/other",
-    "https://a.example/login?next=https://b.example/guide/1",  # has the prefix, but does not begin with it
+    # has the prefix, but does not begin with it
+    "https://a.example/login?next=https://b.example/guide/1",
     "http://b.example/guide/1",
 ]
 
@@ -68,12 +71,16 @@ async def fill(client: AsyncQdrantClient) -> None:
 
 
 async def ensure(client: AsyncQdrantClient) -> Collection:
-    return await ensure_collection(client, TARGET, dimension=DIMENSION, generation="g", keyword=KeywordParameters())
+    return await ensure_collection(
+        client, TARGET, dimension=DIMENSION, generation="g", keyword=KeywordParameters()
+    )
 
 
 def engine_of(client: AsyncQdrantClient) -> SearchEngine:
     registry = FakeRegistry(TARGET, dict.fromkeys(URLS, 1))
-    return SearchEngine(sources_of(client, FakeTei()), registry, SearchOptions(default_collection=COLLECTION))
+    return SearchEngine(
+        sources_of(client, FakeTei()), registry, SearchOptions(default_collection=COLLECTION)
+    )
 
 
 async def found_urls(engine: SearchEngine, prefix: str, mode: Mode) -> list[str]:
@@ -147,24 +154,32 @@ async def test_a_release_that_is_too_old_is_refused_at_the_start_and_later(
     client: AsyncQdrantClient, recorder: QdrantRecorder
 ) -> None:
     recorder.release = "1.15.5"
-    with pytest.raises(ConfigurationError, match=r"Qdrant 1\.15\.5 is too old: upgrade it to 1\.16 or later"):
+    with pytest.raises(
+        ConfigurationError, match=r"Qdrant 1\.15\.5 is too old: upgrade it to 1\.16 or later"
+    ):
         await handshake(client)
     for check in (check_qdrant(client)(), ensure(client)):
         with pytest.raises(DependencyError, match="too old"):
             await check
 
 
-@pytest.mark.parametrize(("release", "warnings"), [("1.16.3", 1), ("1.18.3", 1), ("1.19.0", 0), ("dev", 0)])
+@pytest.mark.parametrize(
+    ("release", "warnings"), [("1.16.3", 1), ("1.18.3", 1), ("1.19.0", 0), ("dev", 0)]
+)
 async def test_a_supported_release_that_is_old_is_warned_about(
     client: AsyncQdrantClient, recorder: QdrantRecorder, release: str, warnings: int
 ) -> None:
     recorder.release = release
     with capture_logs() as logs:
         await handshake(client)
-    assert [line["version"] for line in logs if line["event"] == "Qdrant release is old"] == [release] * warnings
+    assert [line["version"] for line in logs if line["event"] == "Qdrant release is old"] == [
+        release
+    ] * warnings
 
 
-async def test_a_server_that_does_not_answer_does_not_keep_a_process_from_starting(unused_tcp_port: int) -> None:
+async def test_a_server_that_does_not_answer_does_not_keep_a_process_from_starting(
+    unused_tcp_port: int,
+) -> None:
     client = make_client(QdrantSettings(qdrant_url=f"http://127.0.0.1:{unused_tcp_port}"))
     with capture_logs() as logs:
         await handshake(client)

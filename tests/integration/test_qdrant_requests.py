@@ -1,4 +1,6 @@
-"""What millstream sends to Qdrant: no request asks for a compressed answer, and a hybrid search makes three."""
+"""What millstream sends to Qdrant: no request asks for a compressed answer, and a hybrid search
+makes three.
+"""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -53,11 +55,15 @@ async def recorder(server: QdrantSettings) -> AsyncIterator[tuple[QdrantRecorder
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def client(recorder: tuple[QdrantRecorder, QdrantSettings]) -> AsyncIterator[AsyncQdrantClient]:
+async def client(
+    recorder: tuple[QdrantRecorder, QdrantSettings],
+) -> AsyncIterator[AsyncQdrantClient]:
     """A client through the recorder, with an empty collection and its alias."""
     client = make_client(recorder[1])
     await client.delete_collection(TARGET)
-    await ensure_collection(client, TARGET, dimension=DIMENSION, generation="g", keyword=KeywordParameters())
+    await ensure_collection(
+        client, TARGET, dimension=DIMENSION, generation="g", keyword=KeywordParameters()
+    )
     await set_alias(client, COLLECTION, TARGET, {})
     yield client
     await client.close()
@@ -75,7 +81,9 @@ async def index(servers: Servers, client: AsyncQdrantClient, version: int, *text
 
 def engine_of(servers: Servers, client: AsyncQdrantClient, keyword: KeywordIndex) -> SearchEngine:
     sources = Sources(points=PointReader(client), keyword=keyword, embed_query=FakeTei().embed_for)
-    return SearchEngine(sources, RegistryVisibility(servers.pool), SearchOptions(default_collection=COLLECTION))
+    return SearchEngine(
+        sources, RegistryVisibility(servers.pool), SearchOptions(default_collection=COLLECTION)
+    )
 
 
 async def test_no_request_asks_for_a_compressed_answer(
@@ -93,7 +101,10 @@ async def test_no_request_asks_for_a_compressed_answer(
     async with aiohttp.ClientSession() as session:
         await check_qdrant(session, settings)()
         assert (await see_qdrant(session, settings, targets)).read_ms
-    environ = {"WEBHOOK_QDRANT_URL": settings.qdrant_url, "WEBHOOK_QDRANT_API_KEY": str(settings.qdrant_api_key)}
+    environ = {
+        "WEBHOOK_QDRANT_URL": settings.qdrant_url,
+        "WEBHOOK_QDRANT_API_KEY": str(settings.qdrant_api_key),
+    }
     await check_outside("qdrant", environ)
     operations = {(request.method, request.path.rpartition("/")[2]) for request in seen.requests}
     assert {
@@ -104,7 +115,9 @@ async def test_no_request_asks_for_a_compressed_answer(
         ("POST", "scroll"),
     } <= operations
     assert {("GET", "collections"), ("GET", "")} <= operations
-    assert Counter(request.accept_encoding for request in seen.requests) == {"identity": len(seen.requests)}
+    assert Counter(request.accept_encoding for request in seen.requests) == {
+        "identity": len(seen.requests)
+    }
     assert not any(request.content_encoding or request.is_chunked for request in seen.requests)
 
 
@@ -127,4 +140,7 @@ async def test_a_hybrid_search_makes_three_requests(
     engine = engine_of(servers, client, QdrantKeywordIndex(PointReader(client)))
     seen.requests.clear()
     assert (await engine.search(SearchRequest(query="heron"))).total == 1
-    assert Counter(request.path.rpartition("/")[2] for request in seen.requests) == {"query": 2, "points": 1}
+    assert Counter(request.path.rpartition("/")[2] for request in seen.requests) == {
+        "query": 2,
+        "points": 1,
+    }

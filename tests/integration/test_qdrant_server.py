@@ -1,4 +1,6 @@
-"""The embedded vector store as a process: what survives which end, and what it answers to bad requests."""
+"""The embedded vector store as a process: what survives which end, and what it answers to bad
+requests.
+"""
 
 import asyncio
 import contextlib
@@ -30,7 +32,10 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.embedded_server("qdrant")
 
 KEY = "a key of the server"
-COLLECTION = {"vectors": {"dense": {"size": 2, "distance": "Dot"}}, "sparse_vectors": {"bm25": {"modifier": "idf"}}}
+COLLECTION = {
+    "vectors": {"dense": {"size": 2, "distance": "Dot"}},
+    "sparse_vectors": {"bm25": {"modifier": "idf"}},
+}
 
 
 class Server:
@@ -40,7 +45,15 @@ class Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = data_dir.parent / f"{data_dir.name}.log"
-        command = [sys.executable, "-W", "error", "-m", "local.qdrant", f"--port={self.port}", f"--data-dir={data_dir}"]
+        command = [
+            sys.executable,
+            "-W",
+            "error",
+            "-m",
+            "local.qdrant",
+            f"--port={self.port}",
+            f"--data-dir={data_dir}",
+        ]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
 
@@ -50,7 +63,9 @@ class Server:
             with contextlib.suppress(httpx.TransportError):
                 httpx.get(f"{self.url}/readyz", timeout=1).raise_for_status()
                 return
-        raise AssertionError(f"the server does not answer, exit status {self.process.poll()}: {self.log.read_text()}")
+        raise AssertionError(
+            f"the server does not answer, exit status {self.process.poll()}: {self.log.read_text()}"
+        )
 
     def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
@@ -70,7 +85,9 @@ def running(data_dir: Path, *options: str) -> Iterator[Server]:
 
 @contextlib.asynccontextmanager
 async def http_to(server: Server, **headers: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=30, headers=headers, trust_env=False) as http:
+    async with httpx.AsyncClient(
+        base_url=server.url, timeout=30, headers=headers, trust_env=False
+    ) as http:
         yield http
 
 
@@ -81,11 +98,15 @@ def data_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server for tests that do not end it; its collection `c` has one point, and no test changes it."""
+    """A server for tests that do not end it; its collection `c` has one point, and no test changes
+    it.
+    """
     with running(tmp_path_factory.mktemp("qdrant") / "data") as server:
         with httpx.Client(base_url=server.url, timeout=30, trust_env=False) as http:
             http.put("/collections/c", json=COLLECTION).raise_for_status()
-            http.put("/collections/c/points?wait=true", json={"points": [{"id": 1, "vector": {}}]}).raise_for_status()
+            http.put(
+                "/collections/c/points?wait=true", json={"points": [{"id": 1, "vector": {}}]}
+            ).raise_for_status()
         yield server
 
 
@@ -105,13 +126,22 @@ async def upsert(
     http: httpx.AsyncClient, name: str, ids: list[int], *, wait: bool = True, **payload: Any
 ) -> httpx.Response:
     points = [
-        {"id": n, "vector": {"dense": [n, 1], "bm25": {"indices": [n], "values": [1]}}, "payload": payload} for n in ids
+        {
+            "id": n,
+            "vector": {"dense": [n, 1], "bm25": {"indices": [n], "values": [1]}},
+            "payload": payload,
+        }
+        for n in ids
     ]
-    return await http.put(f"/collections/{name}/points", params={"wait": str(wait).lower()}, json={"points": points})
+    return await http.put(
+        f"/collections/{name}/points", params={"wait": str(wait).lower()}, json={"points": points}
+    )
 
 
 async def stored(http: httpx.AsyncClient, name: str) -> set[int]:
-    answer = await http.post(f"/collections/{name}/points/scroll", json={"limit": 100_000, "with_payload": False})
+    answer = await http.post(
+        f"/collections/{name}/points/scroll", json={"limit": 100_000, "with_payload": False}
+    )
     return {point["id"] for point in answer.raise_for_status().json()["result"]["points"]}
 
 
@@ -135,7 +165,9 @@ async def test_kill_9_loses_no_acknowledged_write(data_dir: Path) -> None:
                 (await upsert(http, "c", batch)).raise_for_status()
                 acknowledged.update(batch[1:])
                 gone = {"points": batch[:1]}
-                (await http.post("/collections/c/points/delete?wait=true", json=gone)).raise_for_status()
+                (
+                    await http.post("/collections/c/points/delete?wait=true", json=gone)
+                ).raise_for_status()
                 deleted.update(batch[:1])
 
     for round_number in range(3):
@@ -147,7 +179,9 @@ async def test_kill_9_loses_no_acknowledged_write(data_dir: Path) -> None:
                 assert not deleted & await stored(http, "c")
                 writers = asyncio.gather(*(write(http) for _ in range(3)))
                 enough = len(acknowledged) + 100
-                await wait_until(partial(has, acknowledged, enough), timeout=30, description="100 more writes")
+                await wait_until(
+                    partial(has, acknowledged, enough), timeout=30, description="100 more writes"
+                )
                 server.end(signal.SIGKILL)
                 await writers
     with running(data_dir) as server:
@@ -157,7 +191,9 @@ async def test_kill_9_loses_no_acknowledged_write(data_dir: Path) -> None:
     assert len(acknowledged) >= 300
 
 
-async def test_an_acknowledged_write_is_flushed_and_not_only_in_the_log(data_dir: Path, tmp_path: Path) -> None:
+async def test_an_acknowledged_write_is_flushed_and_not_only_in_the_log(
+    data_dir: Path, tmp_path: Path
+) -> None:
     with running(data_dir) as server:
         async with http_to(server) as http:
             await make(http, "c")
@@ -165,7 +201,10 @@ async def test_an_acknowledged_write_is_flushed_and_not_only_in_the_log(data_dir
             copy = shutil.copytree(data_dir / "collections" / "c" / "shard", tmp_path / "copy")
     shutil.rmtree(copy / "wal")
     shard = edge.EdgeShard.load(str(copy))
-    assert {record.id for record in shard.scroll(edge.ScrollRequest(limit=100))[0]} == {1, *range(10, 30)}
+    assert {record.id for record in shard.scroll(edge.ScrollRequest(limit=100))[0]} == {
+        1,
+        *range(10, 30),
+    }
     shard.close()
 
 
@@ -176,7 +215,9 @@ async def test_a_signal_ends_it_with_status_0_and_everything_flushed(
     with running(data_dir) as server:
         async with http_to(server) as http:
             await make(http, "c")
-            assert (await upsert(http, "c", [2, 3], wait=False)).json()["result"]["status"] == "acknowledged"
+            assert (await upsert(http, "c", [2, 3], wait=False)).json()["result"][
+                "status"
+            ] == "acknowledged"
             assert server.end(number) == 0
     shutil.rmtree(data_dir / "collections" / "c" / "shard" / "wal")
     with running(data_dir) as server:
@@ -184,7 +225,9 @@ async def test_a_signal_ends_it_with_status_0_and_everything_flushed(
             assert await stored(http, "c") == {1, 2, 3}
 
 
-async def test_collections_indexes_aliases_and_metadata_are_there_after_kill_9(data_dir: Path) -> None:
+async def test_collections_indexes_aliases_and_metadata_are_there_after_kill_9(
+    data_dir: Path,
+) -> None:
     with running(data_dir) as server:
         async with http_to(server) as http:
             for name in ("one", "two", "zwei ü"):
@@ -192,8 +235,12 @@ async def test_collections_indexes_aliases_and_metadata_are_there_after_kill_9(d
             await http.delete("/collections/two")
             index = {"field_name": "k", "field_schema": {"type": "keyword", "prefix": True}}
             (await http.put("/collections/one/index?wait=true", json=index)).raise_for_status()
-            (await http.patch("/collections/one", json={"metadata": {"generation": "g"}})).raise_for_status()
-            alias = {"actions": [{"create_alias": {"collection_name": "one", "alias_name": "eins"}}]}
+            (
+                await http.patch("/collections/one", json={"metadata": {"generation": "g"}})
+            ).raise_for_status()
+            alias = {
+                "actions": [{"create_alias": {"collection_name": "one", "alias_name": "eins"}}]
+            }
             (await http.post("/collections/aliases", json=alias)).raise_for_status()
             server.end(signal.SIGKILL)
     with running(data_dir) as server:
@@ -212,10 +259,14 @@ async def test_the_log_does_not_grow_with_what_is_written(data_dir: Path) -> Non
             await make(http, "c")
             for _ in range(8):
                 (await upsert(http, "c", [1, 2], text="x" * 10_000_000)).raise_for_status()
-            assert wal_megabytes(data_dir) <= 3 * 33.6  # of 160 MB: one full segment, one in use, one prepared
+            assert (
+                wal_megabytes(data_dir) <= 3 * 33.6
+            )  # of 160 MB: one full segment, one in use, one prepared
 
 
-async def test_a_collection_that_cannot_be_loaded_is_set_aside_and_the_others_serve(data_dir: Path) -> None:
+async def test_a_collection_that_cannot_be_loaded_is_set_aside_and_the_others_serve(
+    data_dir: Path,
+) -> None:
     with running(data_dir) as server:
         async with http_to(server) as http:
             await make(http, "bad")
@@ -255,14 +306,20 @@ async def test_a_second_server_does_not_touch_the_directory(data_dir: Path) -> N
 
 def test_a_panic_of_the_engine_ends_one_write_and_the_collection_goes_on(data_dir: Path) -> None:
     directory = Directory.open(data_dir)
-    directory.create("c", bodies.CreateCollection(sparse_vectors={"bm25": bodies.SparseVectorParams()}))
+    directory.create(
+        "c", bodies.CreateCollection(sparse_vectors={"bm25": bodies.SparseVectorParams()})
+    )
     good = edge.Point(1, {"bm25": edge.SparseVector([1], [1.0])}, {"n": 1})
-    bad = edge.Point(2, {"bm25": edge.SparseVector([1, 2, 3], [1.0])}, {})  # past every check: indices without values
+    bad = edge.Point(
+        2, {"bm25": edge.SparseVector([1, 2, 3], [1.0])}, {}
+    )  # past every check: indices without values
     directory.apply("c", [Write(edge.UpdateOperation.upsert_points([good]))])
     with pytest.raises(EnginePanicError):
         directory.apply("c", [Write(edge.UpdateOperation.upsert_points([bad]))])
     directory.apply("c", [Write(edge.UpdateOperation.upsert_points([good]))])
-    assert directory.require("c").read(lambda shard: shard.retrieve([1], True, False))[0].payload == {"n": 1}
+    assert directory.require("c").read(lambda shard: shard.retrieve([1], True, False))[
+        0
+    ].payload == {"n": 1}
     directory.close()
     reopened = Directory.open(data_dir)
     assert reopened.names() == ["c"]
@@ -277,10 +334,16 @@ async def test_a_key_is_asked_for_everywhere_but_on_the_health_routes(data_dir: 
             for path in ("/collections", "/collections/c", "/nowhere"):
                 answer = await http.get(path)
                 assert answer.status_code == 401
-                assert answer.json()["status"]["error"] == "Must provide an API key or an Authorization bearer token"
+                assert (
+                    answer.json()["status"]["error"]
+                    == "Must provide an API key or an Authorization bearer token"
+                )
             for header, value in {"api-key": KEY[:-1], "Authorization": f"Bearer {KEY}x"}.items():
                 answer = await http.get("/collections", headers={header: value})
-                assert (answer.status_code, answer.json()["status"]["error"]) == (401, "Invalid API key or JWT")
+                assert (answer.status_code, answer.json()["status"]["error"]) == (
+                    401,
+                    "Invalid API key or JWT",
+                )
             for header, value in {"api-key": KEY, "Authorization": f"Bearer {KEY}"}.items():
                 assert (await http.get("/collections", headers={header: value})).status_code == 200
 
@@ -296,7 +359,11 @@ async def test_a_key_is_asked_for_everywhere_but_on_the_health_routes(data_dir: 
         b"[" * 100_000,
         b'{"points": [{"id": 2, "vector": {"dense": [NaN, 1]}}]}',
         b'{"points": [{"id": 2, "vector": {"dense": [1e999, 1]}}]}',
-        b'{"points": [{"id": 2, "vector": {"dense": [1, 1]}, "payload": ' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}]}",
+        b'{"points": [{"id": 2, "vector": {"dense": [1, 1]}, "payload": '
+        + b'{"a":' * 900
+        + b"1"
+        + b"}" * 900
+        + b"}]}",
         b'{"points": [{"id": 2, "vector": {}, "payload": {"a": "\xff"}}]}',
         b'{"points": [{"id": 2, "vector": {}, "payload": {"a": "\\ud800"}}]}',
         b'{"points": [{"id": 2, "vector": {}}, {"id": "two", "vector": {}}]}',
@@ -320,18 +387,72 @@ async def test_a_body_that_makes_no_sense_is_refused_and_nothing_is_written(
     [
         ("GET", "/nowhere", None, 404, "no GET /nowhere"),
         ("POST", "/collections/c/points/search", {}, 404, "this server has no POST"),
-        ("PUT", "/collections/c/points?wait=yes", {"points": [{"id": 2, "vector": {}}]}, 400, "wait"),
-        ("PUT", "/collections/missing/points", {"points": [{"id": 2, "vector": {}}]}, 404, "`missing` doesn't exist"),
+        (
+            "PUT",
+            "/collections/c/points?wait=yes",
+            {"points": [{"id": 2, "vector": {}}]},
+            400,
+            "wait",
+        ),
+        (
+            "PUT",
+            "/collections/missing/points",
+            {"points": [{"id": 2, "vector": {}}]},
+            404,
+            "`missing` doesn't exist",
+        ),
         ("PUT", "/collections/c", COLLECTION, 409, "`c` already exists"),
         ("PUT", "/collections/a%3Ab", COLLECTION, 422, "collection_name"),
         ("PUT", "/collections/c/index", {"field_name": "a", "field_schema": "geo"}, 400, "geo"),
-        ("PUT", "/collections/c/index", {"field_name": "[", "field_schema": "keyword"}, 400, "JSON path"),
-        ("POST", "/collections/c/points/payload", {"payload": {"a": 1}, "points": [1, 9]}, 404, "No point with id 9"),
-        ("POST", "/collections/c/points/payload", {"payload": {"a": 1}}, 400, "`points` or `filter`"),
-        ("POST", "/collections/c/points/query", {"query": [1.0], "using": "dense"}, 400, "expected dim: 2, got 1"),
-        ("POST", "/collections/c/points/query", {"query": {"fusion": "rrf"}}, 400, "without prefetches"),
-        ("POST", "/collections/c/points/query", {"query": {"nearest": 1}, "using": "dense"}, 400, "not supported"),
-        ("POST", "/collections/c/points/query/groups", {"query": [1, 1], "group_by": "a[]"}, 400, "group_by"),
+        (
+            "PUT",
+            "/collections/c/index",
+            {"field_name": "[", "field_schema": "keyword"},
+            400,
+            "JSON path",
+        ),
+        (
+            "POST",
+            "/collections/c/points/payload",
+            {"payload": {"a": 1}, "points": [1, 9]},
+            404,
+            "No point with id 9",
+        ),
+        (
+            "POST",
+            "/collections/c/points/payload",
+            {"payload": {"a": 1}},
+            400,
+            "`points` or `filter`",
+        ),
+        (
+            "POST",
+            "/collections/c/points/query",
+            {"query": [1.0], "using": "dense"},
+            400,
+            "expected dim: 2, got 1",
+        ),
+        (
+            "POST",
+            "/collections/c/points/query",
+            {"query": {"fusion": "rrf"}},
+            400,
+            "without prefetches",
+        ),
+        (
+            "POST",
+            "/collections/c/points/query",
+            {"query": {"nearest": 1}, "using": "dense"},
+            400,
+            "not supported",
+        ),
+        (
+            "POST",
+            "/collections/c/points/query/groups",
+            {"query": [1, 1], "group_by": "a[]"},
+            400,
+            "group_by",
+        ),
         ("POST", "/collections/c/points/scroll", {"order_by": "nothing"}, 400, "No range index"),
         ("POST", "/collections/c/points/scroll", {"order_by": "n", "offset": 1}, 400, "offset"),
         ("POST", "/collections/c/facet", {"key": "nothing"}, 400, "No appropriate index"),
@@ -346,13 +467,19 @@ async def test_a_refusal_says_why(
     assert answer.json()["time"] == 0
 
 
-async def test_a_missing_point_leaves_the_payloads_of_the_others_alone(http: httpx.AsyncClient) -> None:
-    await http.post("/collections/c/points/payload?wait=true", json={"payload": {"a": 1}, "points": [1, 9]})
+async def test_a_missing_point_leaves_the_payloads_of_the_others_alone(
+    http: httpx.AsyncClient,
+) -> None:
+    await http.post(
+        "/collections/c/points/payload?wait=true", json={"payload": {"a": 1}, "points": [1, 9]}
+    )
     records = (await http.post("/collections/c/points", json={"ids": [1]})).json()["result"]
     assert records[0]["payload"] == {}
 
 
-async def test_a_body_over_the_limit_is_413_and_one_just_under_it_is_taken(http: httpx.AsyncClient) -> None:
+async def test_a_body_over_the_limit_is_413_and_one_just_under_it_is_taken(
+    http: httpx.AsyncClient,
+) -> None:
     await make(http, "large")
     assert (await upsert(http, "large", [2], text="x" * MAX_BODY_BYTES)).status_code == 413
 
@@ -376,10 +503,15 @@ async def test_the_client_can_tell_which_release_it_talks_to(http: httpx.AsyncCl
     assert version.startswith("1.20.0-edge")
 
 
-def test_a_client_that_disconnects_in_the_middle_of_a_body_writes_nothing_and_delays_no_other(shared: Server) -> None:
+def test_a_client_that_disconnects_in_the_middle_of_a_body_writes_nothing_and_delays_no_other(
+    shared: Server,
+) -> None:
     logged = shared.log.stat().st_size
     body = b'{"points": [{"id": 2, "vector": {}}]}'
-    head = b"PUT /collections/gone/points?wait=true HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    head = (
+        b"PUT /collections/gone/points?wait=true HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+        % len(body)
+    )
     with httpx.Client(base_url=shared.url, timeout=10, trust_env=False) as http:
         http.put("/collections/gone", json=COLLECTION).raise_for_status()
         with socket.create_connection(("127.0.0.1", shared.port)) as half_sent:
@@ -401,10 +533,14 @@ def test_a_collection_that_cannot_be_made_leaves_nothing_behind(data_dir: Path) 
     if os.geteuid() == 0:
         blocked.write_text("in the way")  # root may write anywhere
     with pytest.raises(OSError, match=r"."):
-        directory.create("c", bodies.CreateCollection(sparse_vectors={"bm25": bodies.SparseVectorParams()}))
+        directory.create(
+            "c", bodies.CreateCollection(sparse_vectors={"bm25": bodies.SparseVectorParams()})
+        )
     blocked.parent.chmod(0o700)
     blocked.unlink(missing_ok=True)
     with pytest.raises(ApiError):
         directory.require("c")
-    directory.create("c", bodies.CreateCollection(sparse_vectors={"bm25": bodies.SparseVectorParams()}))
+    directory.create(
+        "c", bodies.CreateCollection(sparse_vectors={"bm25": bodies.SparseVectorParams()})
+    )
     directory.close()

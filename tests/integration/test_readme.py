@@ -1,4 +1,6 @@
-"""The first commands of README.md and examples/README.md, as they stand there, against a running pipeline."""
+"""The first commands of README.md and examples/README.md, as they stand there, against a running
+pipeline.
+"""
 
 import os
 import re

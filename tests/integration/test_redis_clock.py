@@ -58,7 +58,9 @@ async def take(intake: Intake) -> list[Entry]:
     return entries
 
 
-async def test_what_was_left_while_the_clock_was_ahead_is_taken_over(clocked: tuple[Redis, Clock]) -> None:
+async def test_what_was_left_while_the_clock_was_ahead_is_taken_over(
+    clocked: tuple[Redis, Clock],
+) -> None:
     redis, clock = clocked
     consumer = Consumer(stage=STAGE, name="live", lease=LEASE)
     await create_groups(redis, STAGE)

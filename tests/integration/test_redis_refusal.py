@@ -22,7 +22,9 @@ PROTECTED = (
     "DENIED Running in protected mode because protected mode is enabled and no password is set for "
     "the default user: set a password"
 )
-PATIENCE = 3600.0  # a check that waited for a lasting refusal would exceed the test's own time limit
+PATIENCE = (
+    3600.0  # a check that waited for a lasting refusal would exceed the test's own time limit
+)
 
 
 @contextlib.asynccontextmanager
@@ -34,7 +36,9 @@ async def client_of(url: str) -> AsyncIterator[Redis]:
         await client.aclose()
 
 
-@pytest.mark.parametrize("credentials", ["", ":a-password@"], ids=["without a password", "with a password"])
+@pytest.mark.parametrize(
+    "credentials", ["", ":a-password@"], ids=["without a password", "with a password"]
+)
 async def test_protected_mode_stops_the_start_at_once_with_the_servers_words(
     credentials: str,
 ) -> None:
@@ -50,7 +54,9 @@ async def test_a_password_that_the_server_does_not_take_stops_the_start_at_once(
     servers: Servers,
 ) -> None:
     async with client_of(servers.redis_url.replace("//", "//:a-password@")) as client:
-        with pytest.raises(ConfigurationError, match=r"without any password .* check WEBHOOK_REDIS_URL"):
+        with pytest.raises(
+            ConfigurationError, match=r"without any password .* check WEBHOOK_REDIS_URL"
+        ):
             await check_redis(client, PATIENCE)
 
 

@@ -1,4 +1,6 @@
-"""What a service does not start on: it says the remedy and ends with the status for configuration errors."""
+"""What a service does not start on: it says the remedy and ends with the status for configuration
+errors.
+"""
 
 import asyncio
 import contextlib
@@ -22,10 +24,19 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120
 async def refusal(servers: Servers, module: str = "chunker", **settings: str) -> str:
     """Start a service that must not start; why it did not."""
     environ = bare_environ(
-        **{"WEBHOOK_REDIS_URL": servers.redis_url, "WEBHOOK_DATABASE_URL": servers.database_url, **settings}
+        **{
+            "WEBHOOK_REDIS_URL": servers.redis_url,
+            "WEBHOOK_DATABASE_URL": servers.database_url,
+            **settings,
+        }
     )
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        module,
+        env=environ,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
     output, errors = await process.communicate()
     assert process.returncode == 78, output + errors
@@ -79,7 +90,9 @@ async def test_a_database_without_the_schema(servers: Servers) -> None:
 
 
 async def test_a_database_with_a_newer_schema(servers: Servers) -> None:
-    await servers.pool.execute("INSERT INTO webhook.schema_migrations (version, name) VALUES (9999, 'later')")
+    await servers.pool.execute(
+        "INSERT INTO webhook.schema_migrations (version, name) VALUES (9999, 'later')"
+    )
     try:
         assert "upgrade millstream" in await refusal(servers)
     finally:
@@ -92,9 +105,13 @@ async def test_a_tei_of_another_dimension_than_the_collections(servers: Servers)
     await targets.settle(f"{COLLECTION}_1", "the model of before", 384)
     async with TeiStandIn(StandInSettings(dimension=8)) as tei:
         reason = await refusal(servers, "embedder", WEBHOOK_TEI_URL=tei.url)
-    assert "(8 dimensions), but docs holds vectors of the model of before (384 dimensions)" in reason
+    assert (
+        "(8 dimensions), but docs holds vectors of the model of before (384 dimensions)" in reason
+    )
     assert "point WEBHOOK_TEI_URL to that model" in reason
 
 
 async def test_a_setting_that_does_not_exist(servers: Servers) -> None:
-    assert "did you mean WEBHOOK_CHUNK_OVERLAP_TOKENS" in await refusal(servers, WEBHOOK_CHUNK_OVERLAP_TOKEN="1")
+    assert "did you mean WEBHOOK_CHUNK_OVERLAP_TOKENS" in await refusal(
+        servers, WEBHOOK_CHUNK_OVERLAP_TOKEN="1"
+    )

@@ -35,7 +35,9 @@ def models() -> Iterator[tuple[ThreadedTei, ThreadedTei]]:
 
 @pytest.fixture(scope="module")
 def pipeline() -> Iterator[Pipeline]:
-    """One of its own: the servers of the models end with these tests, and collections that name them would be left."""
+    """One of its own: the servers of the models end with these tests, and collections that name
+    them would be left.
+    """
     with replicated_pipeline() as running:
         yield running
 
@@ -88,7 +90,9 @@ def start(pipeline: Pipeline, collection: str, tei: ThreadedTei) -> None:
 
 
 def state(pipeline: Pipeline, collection: str) -> dict[str, Any]:
-    (found,) = request(pipeline, "GET", "/api/reindex", params={"collection": collection})["reindexes"]
+    (found,) = request(pipeline, "GET", "/api/reindex", params={"collection": collection})[
+        "reindexes"
+    ]
     return dict(found)
 
 
@@ -114,16 +118,25 @@ def found(pipeline: Pipeline, collection: str, mode: str = "keyword") -> dict[st
 
 
 def live_dimension(pipeline: Pipeline, collection: str) -> int:
-    (row,) = query(pipeline, "SELECT dimension FROM webhook.targets WHERE collection = $1 AND live", collection)
+    (row,) = query(
+        pipeline, "SELECT dimension FROM webhook.targets WHERE collection = $1 AND live", collection
+    )
     return int(row["dimension"])
 
 
 class SearchLoop:
-    """Searches for one page again and again; an answer without it, or with two versions of it, is a mistake."""
+    """Searches for one page again and again; an answer without it, or with two versions of it, is a
+    mistake.
+    """
 
     def __init__(self, pipeline: Pipeline, collection: str, name: str) -> None:
         self._pipeline = pipeline
-        self._request = {"query": "badger steady", "collection": collection, "limit": 100, "collapse": "chunk"}
+        self._request = {
+            "query": "badger steady",
+            "collection": collection,
+            "limit": 100,
+            "collapse": "chunk",
+        }
         self._url = f"{SITE}/{name}"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="searches")
@@ -164,13 +177,18 @@ def test_another_dimension_under_searches_changes_and_deletes(
     pipeline: Pipeline, teis: tuple[ThreadedTei, ThreadedTei]
 ) -> None:
     collection = new_collection(pipeline)
-    last = {f"page-{n}": f"The badger of page {n}." for n in range(24)} | {"steady": "The badger is steady."}
+    last = {f"page-{n}": f"The badger of page {n}." for n in range(24)} | {
+        "steady": "The badger is steady."
+    }
     pipeline.finished(send(pipeline, collection, last))
     with SearchLoop(pipeline, collection, "steady") as searches:
         start(pipeline, collection, teis[1])
         for turn in itertools.count():
             changed, gone = f"page-{turn % 12}", f"page-{12 + turn % 12}"
-            news = {changed: f"The badger of turn {turn}.", "steady": f"The badger is steady, {turn}."}
+            news = {
+                changed: f"The badger of turn {turn}.",
+                "steady": f"The badger is steady, {turn}.",
+            }
             last |= news
             jobs = [send(pipeline, collection, news)]
             if turn % 3 == 0:
@@ -211,7 +229,9 @@ def test_it_goes_on_after_every_ingest_is_killed_in_each_phase(
 
     first.hold()
     slow = send(pipeline, collection, {"page-0": "The badger is slow."})
-    block_until(lambda: first.in_flight, timeout=30, description="a document in flight for the old target")
+    block_until(
+        lambda: first.in_flight, timeout=30, description="a document in flight for the old target"
+    )
     second.release()
     await_phase(pipeline, collection, "pausing")
     kill_all(pipeline, "ingest")
@@ -237,7 +257,9 @@ def kill_all(pipeline: Pipeline, service: str) -> None:
     for pid in victims:
         kill(pid)
     block_until(
-        lambda: not set(pipeline.pids(service)) & set(victims), timeout=30, description=f"{service} to be started again"
+        lambda: not set(pipeline.pids(service)) & set(victims),
+        timeout=30,
+        description=f"{service} to be started again",
     )
 
 
@@ -249,10 +271,18 @@ def test_a_rollback_keeps_what_was_changed_and_deleted_since_the_switch(
     pages = {name: f"The badger of {name} in {collection}." for name in ("same", "changed", "gone")}
     pipeline.finished(send(pipeline, collection, pages))
     options = ("--collection", collection, "--json")
-    done = pipeline.cli("reindex", "--tei-url", second.url, "--max-chunk-tokens", "128", "--follow", *options)
+    done = pipeline.cli(
+        "reindex", "--tei-url", second.url, "--max-chunk-tokens", "128", "--follow", *options
+    )
     assert (done.returncode, '"phase":"switched"' in done.stdout) == (0, True), done.stderr
     assert "documents missing" in done.stderr
-    pipeline.finished(send(pipeline, collection, {"changed": "The badger has changed.", "fresh": "The badger is new."}))
+    pipeline.finished(
+        send(
+            pipeline,
+            collection,
+            {"changed": "The badger has changed.", "fresh": "The badger is new."},
+        )
+    )
     pipeline.finished(delete(pipeline, collection, "gone"))
 
     embedded = len(first.texts)
@@ -263,7 +293,10 @@ def test_a_rollback_keeps_what_was_changed_and_deleted_since_the_switch(
     }  # fmt: skip
     assert found(pipeline, collection) == expected
     assert found(pipeline, collection, "semantic") == expected
-    assert set(first.texts[embedded:]) - {"badger", CANARY} == {"The badger has changed.", "The badger is new."}
+    assert set(first.texts[embedded:]) - {"badger", CANARY} == {
+        "The badger has changed.",
+        "The badger is new.",
+    }
 
     dropped = pipeline.cli("reindex", "--drop-retired", *options)
     assert f"{collection}_2" in dropped.stdout
@@ -295,10 +328,14 @@ def test_a_collection_on_a_model_of_its_own_beside_the_default_one(
     assert f"The badger of {collection}." in teis[0].texts
     assert f"The badger of {plain}." not in teis[0].texts
     listed = request(pipeline, "GET", "/api/collections")["collections"]
-    assert {(row["name"], row["model"], row["dimension"]) for row in listed} >= {(collection, "stand-in", 64)}
+    assert {(row["name"], row["model"], row["dimension"]) for row in listed} >= {
+        (collection, "stand-in", 64)
+    }
 
 
-def test_what_cannot_be_is_refused_at_once(pipeline: Pipeline, teis: tuple[ThreadedTei, ThreadedTei]) -> None:
+def test_what_cannot_be_is_refused_at_once(
+    pipeline: Pipeline, teis: tuple[ThreadedTei, ThreadedTei]
+) -> None:
     collection = new_collection(pipeline, teis[0])
     ask = pipeline.http.post
     assert ask("/api/collections", json={"name": collection}).status_code == 409
@@ -306,9 +343,14 @@ def test_what_cannot_be_is_refused_at_once(pipeline: Pipeline, teis: tuple[Threa
     assert ask("/api/reindex/rollback", json={"collection": collection}).status_code == 404
     away = ask("/api/reindex", json={"collection": collection, "tei_url": "http://127.0.0.1:9"})
     assert (away.status_code, "cannot be used" in away.text) == (422, True)
-    wide = ask("/api/reindex", json={"collection": collection, "tei_url": teis[0].url, "max_chunk_tokens": 4096})
+    wide = ask(
+        "/api/reindex",
+        json={"collection": collection, "tei_url": teis[0].url, "max_chunk_tokens": 4096},
+    )
     assert (wide.status_code, "512 tokens" in wide.text) == (422, True)
-    assert query(pipeline, "SELECT 1 FROM webhook.reindexes WHERE collection = $1", collection) == []
+    assert (
+        query(pipeline, "SELECT 1 FROM webhook.reindexes WHERE collection = $1", collection) == []
+    )
 
 
 def test_the_documented_commands_do_what_the_page_says(
@@ -349,7 +391,11 @@ class Documented:
         self._pipeline = pipeline
         self._collection = collection
         self._words = words
-        self.left = [line for line in commands("reindex.md") if re.match(r"millstream (reindex|collections) ", line)]
+        self.left = [
+            line
+            for line in commands("reindex.md")
+            if re.match(r"millstream (reindex|collections) ", line)
+        ]
 
     def run(self, part: str) -> None:
         """Run the only one that is left with this in it."""

@@ -1,4 +1,6 @@
-"""The steps of a reindex on real Redis and Postgres: what is transferred when, and what nobody may do in the pause."""
+"""The steps of a reindex on real Redis and Postgres: what is transferred when, and what nobody may
+do in the pause.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -32,8 +34,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 OLD = f"{COLLECTION}_1"
 
 
-async def until(servers: Servers, phase: Phase, each: Callable[[], Awaitable[object]] | None = None) -> int:
-    """Let the dispatcher and the stages take turns until the phase is reached, a new dispatcher for each turn."""
+async def until(
+    servers: Servers, phase: Phase, each: Callable[[], Awaitable[object]] | None = None
+) -> int:
+    """Let the dispatcher and the stages take turns until the phase is reached, a new dispatcher for
+    each turn.
+    """
     for turns in range(40):
         if (await state_of(servers)).phase is phase:
             return turns
@@ -72,7 +78,11 @@ async def test_what_comes_meanwhile_is_transferred_as_well(servers: Servers) -> 
     await turn(await elected(servers))
     await work(servers)
     states = await decided(servers, new)
-    assert {name: is_live for name, (_, is_live) in states.items()} == {"a": True, "b": False, "c": True}
+    assert {name: is_live for name, (_, is_live) in states.items()} == {
+        "a": True,
+        "b": False,
+        "c": True,
+    }
     assert states["a"][0] > states["c"][0]
 
 
@@ -99,7 +109,9 @@ async def test_in_the_pause_only_transfers_are_released_and_the_rest_goes_to_the
     assert "late" not in await decided(servers, OLD)
 
 
-async def test_nothing_is_switched_while_something_is_in_flight_to_the_old_target(servers: Servers) -> None:
+async def test_nothing_is_switched_while_something_is_in_flight_to_the_old_target(
+    servers: Servers,
+) -> None:
     await send(servers, "a")
     dispatcher = await elected(servers)
     await turn(dispatcher)
@@ -119,7 +131,9 @@ async def test_nothing_is_switched_while_something_is_in_flight_to_the_old_targe
     assert "slow" in await decided(servers, new)
 
 
-async def test_a_deposed_dispatcher_releases_nothing_to_the_old_target_in_the_pause(servers: Servers) -> None:
+async def test_a_deposed_dispatcher_releases_nothing_to_the_old_target_in_the_pause(
+    servers: Servers,
+) -> None:
     await send(servers, "a")
     deposed = await elected(servers)
     await turn(deposed)
@@ -133,7 +147,10 @@ async def test_a_deposed_dispatcher_releases_nothing_to_the_old_target_in_the_pa
     with pytest.raises(RefusedReleaseError):
         await deposed.release_some()
     assert await taken(servers) == []
-    assert await servers.pool.fetchval("SELECT count(*) FROM webhook.job_items WHERE state = 'queued'") == 1
+    assert (
+        await servers.pool.fetchval("SELECT count(*) FROM webhook.job_items WHERE state = 'queued'")
+        == 1
+    )
 
 
 async def test_a_pause_that_comes_to_no_end_gives_way(servers: Servers) -> None:
@@ -143,7 +160,9 @@ async def test_a_pause_that_comes_to_no_end_gives_way(servers: Servers) -> None:
     await taken(servers)
     await begin(servers)
     await until(servers, Phase.PAUSING)
-    await servers.pool.execute("UPDATE webhook.reindexes SET phase_since = now() - interval '11 minutes'")
+    await servers.pool.execute(
+        "UPDATE webhook.reindexes SET phase_since = now() - interval '11 minutes'"
+    )
     await send(servers, "other")
     await turn(dispatcher)
     state = await state_of(servers)
@@ -159,20 +178,29 @@ async def test_a_transfer_that_fails_holds_the_switch_until_it_is_skipped(server
         await turn(await elected(servers))
         await work(servers, failing="/bad")
     state = await state_of(servers)
-    assert (state.phase, state.failed, state.missing, await live_target(servers)) == (Phase.FILLING, 1, 1, OLD)
+    assert (state.phase, state.failed, state.missing, await live_target(servers)) == (
+        Phase.FILLING,
+        1,
+        1,
+        OLD,
+    )
     assert "could not be transferred" in str(state.error)
     assert await Reindexes(servers.pool).skip_failed(COLLECTION)
     await until(servers, Phase.SWITCHED)
     assert list(await decided(servers, new)) == ["good"]
 
 
-async def test_a_failed_transfer_that_is_tried_again_lets_the_reindex_go_on(servers: Servers) -> None:
+async def test_a_failed_transfer_that_is_tried_again_lets_the_reindex_go_on(
+    servers: Servers,
+) -> None:
     await index(servers, "bad")
     new = await begin(servers)
     for _ in range(4):
         await turn(await elected(servers))
         await work(servers, failing="/bad")
-    job_id = await servers.pool.fetchval("SELECT job_id::text FROM webhook.jobs WHERE kind = 'reindex_job'")
+    job_id = await servers.pool.fetchval(
+        "SELECT job_id::text FROM webhook.jobs WHERE kind = 'reindex_job'"
+    )
     assert await JobControl(servers.pool).retry_failed(job_id) == 1
     await servers.pool.execute("UPDATE webhook.reindexes SET resume_at = now()")
     await until(servers, Phase.SWITCHED)
@@ -219,7 +247,9 @@ async def test_a_collection_has_one_reindex_at_a_time(servers: Servers) -> None:
         await begin(servers)
 
 
-async def test_two_dispatchers_that_both_believe_they_are_elected_do_each_step_once(servers: Servers) -> None:
+async def test_two_dispatchers_that_both_believe_they_are_elected_do_each_step_once(
+    servers: Servers,
+) -> None:
     await index(servers, *[f"page-{n}" for n in range(20)])
     new = await begin(servers)
     both = [await elected(servers), await elected(servers)]
@@ -231,7 +261,9 @@ async def test_two_dispatchers_that_both_believe_they_are_elected_do_each_step_o
     assert (state.phase, state.transferred, await live_target(servers)) == (Phase.SWITCHED, 20, new)
 
 
-async def test_streams_that_were_shut_for_one_pause_are_not_shut_for_the_next(servers: Servers) -> None:
+async def test_streams_that_were_shut_for_one_pause_are_not_shut_for_the_next(
+    servers: Servers,
+) -> None:
     await index(servers, "a")
     await begin(servers)
     await until(servers, Phase.PAUSING)

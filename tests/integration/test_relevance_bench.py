@@ -34,7 +34,9 @@ QUESTIONS = {
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "tiny-relevance"
     folder.mkdir()
-    corpus = [{"_id": name, "title": name.title(), "text": text} for name, text in DOCUMENTS.items()]
+    corpus = [
+        {"_id": name, "title": name.title(), "text": text} for name, text in DOCUMENTS.items()
+    ]
     corpus.append({"_id": "empty", "title": "", "text": ""})
     (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, corpus)))
     queries = [{"_id": f"q-{name}", "text": text} for name, text in QUESTIONS.items()]
@@ -51,7 +53,11 @@ async def test_a_collection_is_measured_by_all_systems_and_the_figures_are_writt
     with contextlib.closing(Deployment(pipeline.env)) as deployment:
         report = await measure(deployment, collection)
     assert (report.documents, report.empty, report.failed, report.queries) == (8, 1, 0, 6)
-    assert set(report.ndcg_at_10) == set(report.recall_at_100) == {"keyword", "semantic", "hybrid", "bm25s", "rrf"}
+    assert (
+        set(report.ndcg_at_10)
+        == set(report.recall_at_100)
+        == {"keyword", "semantic", "hybrid", "bm25s", "rrf"}
+    )
     assert all(0.8 < score <= 1 for score in report.ndcg_at_10.values()), report.ndcg_at_10
     assert report.recall_at_100["semantic"] == report.recall_at_100["hybrid"] == 1
     assert all(d.low <= d.mean <= d.high for d in report.differences.values())

@@ -1,4 +1,6 @@
-"""The commands of docs/runbooks/, as they stand there, on a running pipeline: they are understood, and answer."""
+"""The commands of docs/runbooks/, as they stand there, on a running pipeline: they are understood,
+and answer.
+"""
 
 import json
 import shlex
@@ -72,7 +74,10 @@ def answers(pipeline: Pipeline, failed: FailedDocument) -> dict[str, Answer]:
 def words_of(line: str, failed: FailedDocument) -> list[str]:
     """The words of a command, about this document where the page names one."""
     places = {"JOB_ID": failed.job_id, "CODE": failed.code, "17": str(failed.letter_id)}
-    return [places.get(word, word).replace("https://example.com/page", failed.url) for word in shlex.split(line)]
+    return [
+        places.get(word, word).replace("https://example.com/page", failed.url)
+        for word in shlex.split(line)
+    ]
 
 
 def ask_redis(url: str, words: list[str]) -> Any:
@@ -89,19 +94,29 @@ def test_a_command_of_a_runbook_answers(answers: dict[str, Answer], line: str) -
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith("redis-cli ")])
-def test_redis_understands_a_command_of_a_runbook(pipeline: Pipeline, failed: FailedDocument, line: str) -> None:
+def test_redis_understands_a_command_of_a_runbook(
+    pipeline: Pipeline, failed: FailedDocument, line: str
+) -> None:
     _, option, url, *words = words_of(line, failed)
     assert (option, url) == ("-u", "$WEBHOOK_REDIS_URL")
     ask_redis(pipeline.env["WEBHOOK_REDIS_URL"], words)
 
 
 @pytest.mark.parametrize("statement", STATEMENTS)
-def test_a_statement_of_a_runbook_answers(pipeline: Pipeline, failed: FailedDocument, statement: str) -> None:
+def test_a_statement_of_a_runbook_answers(
+    pipeline: Pipeline, failed: FailedDocument, statement: str
+) -> None:
     assert isinstance(query(pipeline, statement), list)
 
 
-def test_the_statement_on_failures_names_their_codes(pipeline: Pipeline, failed: FailedDocument) -> None:
+def test_the_statement_on_failures_names_their_codes(
+    pipeline: Pipeline, failed: FailedDocument
+) -> None:
     [statement] = [each for each in STATEMENTS if "GROUP BY stage, code" in each]
-    query(pipeline, "UPDATE webhook.dead_letters SET replayed_at = NULL WHERE id = $1", failed.letter_id)
+    query(
+        pipeline,
+        "UPDATE webhook.dead_letters SET replayed_at = NULL WHERE id = $1",
+        failed.letter_id,
+    )
     [row] = [row for row in query(pipeline, statement) if row["code"] == failed.code]
     assert (row["stage"], row["documents"], row["example"]) == ("indexer", 1, "it [/broke]")

@@ -60,7 +60,9 @@ async def http(settings: Any, registry: FakeRegistry, tei: FakeTei) -> AsyncIter
             for point in points(url, [text], **(FRENCH if number % 5 == 0 else {}))
         ]
         assert await PointStore(client).upsert(TARGET, found) == {}
-    engine = SearchEngine(sources_of(client, tei), registry, SearchOptions(default_collection=COLLECTION))
+    engine = SearchEngine(
+        sources_of(client, tei), registry, SearchOptions(default_collection=COLLECTION)
+    )
     app = web.Application(middlewares=[problem_middleware])
     add_search_routes(app, engine, is_authentic, lambda *_: None)
     async with TestClient(TestServer(app), headers={"Authorization": "Bearer right"}) as http:
@@ -82,7 +84,11 @@ async def search(http: Http, **request: Any) -> dict[str, Any]:
 async def test_an_answer_has_the_fields_of_the_contract(http: Http) -> None:
     answer = await search(http, query="acquire a lock", limit=3)
     assert set(answer) == {"results", "total", "query", "mode", "took_ms", "degraded"}
-    assert (answer["query"], answer["mode"], answer["degraded"]) == ("acquire a lock", "hybrid", False)
+    assert (answer["query"], answer["mode"], answer["degraded"]) == (
+        "acquire a lock",
+        "hybrid",
+        False,
+    )
     assert 0 < answer["took_ms"] < 10_000
     assert len(answer["results"]) == 3
     assert set(answer["results"][0]) == {
@@ -91,7 +97,9 @@ async def test_an_answer_has_the_fields_of_the_contract(http: Http) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("mode", "parts"), [("hybrid", {"embedding", "dense", "keyword"}), ("keyword", {"keyword"})])
+@pytest.mark.parametrize(
+    ("mode", "parts"), [("hybrid", {"embedding", "dense", "keyword"}), ("keyword", {"keyword"})]
+)
 async def test_an_answer_says_what_it_waited_for(http: Http, mode: str, parts: set[str]) -> None:
     response = await http.post("/api/search", json={"query": "acquire a lock", "mode": mode})
     timed = dict(re.findall(r"(\w+);dur=([\d.]+)", response.headers["Server-Timing"]))
@@ -115,7 +123,10 @@ async def test_the_same_text_is_the_nearest_by_meaning(http: Http) -> None:
 
 
 async def test_the_whole_window_can_be_paged_through(http: Http) -> None:
-    pages = [await search(http, query="return the object", limit=50, offset=offset) for offset in range(0, 200, 50)]
+    pages = [
+        await search(http, query="return the object", limit=50, offset=offset)
+        for offset in range(0, 200, 50)
+    ]
     found = [result["id"] for page in pages for result in page["results"]]
     assert len(found) == len(set(found)) == min(200, pages[0]["total"])
     scores = [result["score"] for page in pages for result in page["results"]]
@@ -123,7 +134,9 @@ async def test_the_whole_window_can_be_paged_through(http: Http) -> None:
 
 
 async def test_a_filter_in_camel_case_narrows_the_search(http: Http) -> None:
-    answer = await search(http, query="the event loop runs", filters={"urlPrefix": "https://docs.example/1"})
+    answer = await search(
+        http, query="the event loop runs", filters={"urlPrefix": "https://docs.example/1"}
+    )
     assert answer["total"] > 0
     assert all(result["url"].startswith("https://docs.example/1") for result in answer["results"])
 
@@ -145,7 +158,9 @@ async def test_a_filter_in_camel_case_narrows_the_search(http: Http) -> None:
 async def test_each_filter_keeps_what_it_says(
     http: Http, filters: dict[str, Any], remaining: set[str], mode: str
 ) -> None:
-    answer = await search(http, query="return the value of the object", mode=mode, limit=100, filters=filters)
+    answer = await search(
+        http, query="return the value of the object", mode=mode, limit=100, filters=filters
+    )
     found = {result["url"] for result in answer["results"]}
     assert found <= remaining
     assert bool(found) == bool(remaining)
@@ -170,9 +185,16 @@ async def test_a_missing_collection_is_empty(http: Http) -> None:
 
 @pytest.mark.parametrize(
     ("body", "named"),
-    [("{", "truncated"), ("{}", "query"), ('{"query": "q", "limit": 500}', "`limit`"), ('{"query": " "}', "blank")],
+    [
+        ("{", "truncated"),
+        ("{}", "query"),
+        ('{"query": "q", "limit": 500}', "`limit`"),
+        ('{"query": " "}', "blank"),
+    ],
 )
-async def test_a_bad_request_is_a_problem_with_a_clear_text(http: Http, body: str, named: str) -> None:
+async def test_a_bad_request_is_a_problem_with_a_clear_text(
+    http: Http, body: str, named: str
+) -> None:
     response = await http.post("/api/search", data=body, headers={"X-Request-ID": "r1"})
     problem = await response.json()
     assert (response.status, response.content_type) == (422, "application/problem+json")
@@ -186,7 +208,9 @@ async def test_credentials_are_asked_for_before_the_body_is_looked_at(http: Http
     assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
-async def test_without_tei_hybrid_is_degraded_and_semantic_unavailable(http: Http, tei: FakeTei) -> None:
+async def test_without_tei_hybrid_is_degraded_and_semantic_unavailable(
+    http: Http, tei: FakeTei
+) -> None:
     tei.error = DependencyError("tei", "connection refused")
     answer = await search(http, query="acquire a lock")
     assert answer["degraded"]

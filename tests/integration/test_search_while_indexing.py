@@ -1,7 +1,8 @@
-"""Four clients search for a page that is indexed 200 times, past the real fence, on Postgres and the embedded Qdrant.
+"""Four clients search for a page that is indexed 200 times, past the real fence, on Postgres and
+the embedded Qdrant.
 
-Two of them by Qdrant's keyword index, two by the one in memory. The pipeline in front of the fence does the same, fewer
-times, in test_visibility.py.
+Two of them by Qdrant's keyword index, two by the one in memory. The pipeline in front of the fence
+does the same, fewer times, in test_visibility.py.
 """
 
 import asyncio
@@ -80,7 +81,9 @@ class Searcher:
 
 def page(revision: int) -> list[str]:
     """One to three chunks, so that revisions leave chunks behind that the next one does not have."""
-    return [f"In part {part} the walrus rests in revision{revision}" for part in range(revision % 3 + 1)]
+    return [
+        f"In part {part} the walrus rests in revision{revision}" for part in range(revision % 3 + 1)
+    ]
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -97,9 +100,15 @@ async def indexer(servers: Servers, qdrant: AsyncQdrantClient) -> Indexer:
 @pytest.fixture
 def searchers(servers: Servers, qdrant: AsyncQdrantClient) -> list[Searcher]:
     visibility = RegistryVisibility(servers.pool, answer_s=60)
-    keyword: list[KeywordIndex] = [QdrantKeywordIndex(PointReader(qdrant)), RankBm25Index(qdrant, visibility)]
+    keyword: list[KeywordIndex] = [
+        QdrantKeywordIndex(PointReader(qdrant)),
+        RankBm25Index(qdrant, visibility),
+    ]
     options = SearchOptions(default_collection=COLLECTION)
-    sources = [Sources(points=PointReader(qdrant), keyword=index, embed_query=FakeTei().embed_for) for index in keyword]
+    sources = [
+        Sources(points=PointReader(qdrant), keyword=index, embed_query=FakeTei().embed_for)
+        for index in keyword
+    ]
     return [
         Searcher(SearchEngine(source, visibility, options), mode)
         for source, mode in itertools.product(sources, (Mode.HYBRID, Mode.KEYWORD))
@@ -117,16 +126,22 @@ async def test_a_page_that_is_indexed_200_times_is_always_found_in_one_version(
             await indexer.put(URL, page(revision))
         is_over.set()
     assert [searcher.wrong for searcher in searchers] == [[]] * len(searchers)
-    assert all(len(searcher.seen) > REVISIONS // 10 for searcher in searchers), "they searched meanwhile"
+    assert all(len(searcher.seen) > REVISIONS // 10 for searcher in searchers), (
+        "they searched meanwhile"
+    )
     for searcher in searchers:
-        assert sorted(await searcher.found()) == page(REVISIONS)  # of revision 199 nothing, which had fewer parts
+        assert sorted(await searcher.found()) == page(
+            REVISIONS
+        )  # of revision 199 nothing, which had fewer parts
 
 
 async def test_a_page_that_was_deleted_is_not_found_by_anyone_until_it_comes_back(
     indexer: Indexer, searchers: list[Searcher]
 ) -> None:
     for revision in range(3):
-        assert [sorted(await searcher.found()) for searcher in searchers] == [page(revision)] * len(searchers)
+        assert [sorted(await searcher.found()) for searcher in searchers] == [page(revision)] * len(
+            searchers
+        )
         await indexer.put(URL, [])
         assert [await searcher.found() for searcher in searchers] == [[]] * len(searchers)
         await indexer.put(URL, page(revision + 1))

@@ -29,14 +29,20 @@ def running(pipeline: Pipeline, module: str, **settings: str) -> Iterator[str]:
     service = module.partition(".")[0]
     with enterable_directory() as directory:
         port = PortBook(directory / "ports.json").take(module)
-        environ = bare_environ(**{**pipeline.env, f"WEBHOOK_{service.upper()}_PORT": str(port), **settings})
+        environ = bare_environ(
+            **{**pipeline.env, f"WEBHOOK_{service.upper()}_PORT": str(port), **settings}
+        )
         log = directory / "service.log"
         with log.open("wb") as output:
-            process = subprocess.Popen([sys.executable, "-m", module], env=environ, stdout=output, stderr=output)
+            process = subprocess.Popen(
+                [sys.executable, "-m", module], env=environ, stdout=output, stderr=output
+            )
             url = f"http://127.0.0.1:{port}"
             try:
                 block_until(
-                    lambda: process.poll() is not None or is_ready(url), timeout=60, description=f"{module} to be ready"
+                    lambda: process.poll() is not None or is_ready(url),
+                    timeout=60,
+                    description=f"{module} to be ready",
                 )
                 assert process.poll() is None, log.read_text()
                 yield url
@@ -58,20 +64,29 @@ def is_ready(url: str) -> bool:
 @pytest.mark.parametrize("module", MODULES)
 def test_a_service_runs_alone_and_ends_when_it_is_told(pipeline: Pipeline, module: str) -> None:
     with running(pipeline, module) as url:
-        assert httpx.get(f"{url}/health", timeout=10.0, trust_env=False).json()["status"] == "healthy"
+        assert (
+            httpx.get(f"{url}/health", timeout=10.0, trust_env=False).json()["status"] == "healthy"
+        )
 
 
-def test_another_embedder_that_starts_while_documents_flow_shares_the_work(pipeline: Pipeline) -> None:
+def test_another_embedder_that_starts_while_documents_flow_shares_the_work(
+    pipeline: Pipeline,
+) -> None:
     run = uuid.uuid4()
     documents = [
-        {"url": f"https://example.com/{run}/{n}", "markdown": f"# {n}\n\n" + f"Words about {run} {n}. " * 30}
+        {
+            "url": f"https://example.com/{run}/{n}",
+            "markdown": f"# {n}\n\n" + f"Words about {run} {n}. " * 30,
+        }
         for n in range(40)
     ]
     job_id = pipeline.index(documents)
     with running(pipeline, "embedder", WEBHOOK_LOG_LEVEL="info"):
         # More work as long as it takes until the newcomer has had its share.
         def shared() -> bool:
-            pipeline.finished(pipeline.index([{**d, "url": f"{d['url']}/{uuid.uuid4()}"} for d in documents[:10]]))
+            pipeline.finished(
+                pipeline.index([{**d, "url": f"{d['url']}/{uuid.uuid4()}"} for d in documents[:10]])
+            )
             rows = query(
                 pipeline,
                 "SELECT DISTINCT stages #>> '{embedder,worker}' AS w FROM webhook.job_items WHERE url LIKE $1",
@@ -90,21 +105,38 @@ def test_the_search_api_alone_answers_like_the_indexer(pipeline: Pipeline) -> No
     with running(pipeline, "indexer.search_api") as search_url:
         headers = {"Authorization": f"Bearer {pipeline.env['WEBHOOK_API_SECRET']}"}
         answer = httpx.post(
-            f"{search_url}/api/search", json={"query": word}, headers=headers, timeout=30.0, trust_env=False
+            f"{search_url}/api/search",
+            json={"query": word},
+            headers=headers,
+            timeout=30.0,
+            trust_env=False,
         )
         assert answer.json()["results"][0]["url"] == url
-        assert httpx.post(f"{search_url}/api/search", json={"query": word}, trust_env=False).status_code == 401
+        assert (
+            httpx.post(
+                f"{search_url}/api/search", json={"query": word}, trust_env=False
+            ).status_code
+            == 401
+        )
     forwarded = pipeline.http.post("/api/search", json={"query": word})
     assert forwarded.headers["Content-Type"] == answer.headers["Content-Type"]
     assert "total;dur=" in forwarded.headers["Server-Timing"]
 
 
-def test_while_postgres_hangs_search_answers_with_the_newest_version_and_says_so(pipeline: Pipeline) -> None:
+def test_while_postgres_hangs_search_answers_with_the_newest_version_and_says_so(
+    pipeline: Pipeline,
+) -> None:
     word = f"axolotl{uuid.uuid4().hex[:8]}"
-    pipeline.finished(pipeline.index([{"url": f"https://example.com/{word}", "markdown": f"The {word} regrows."}]))
+    pipeline.finished(
+        pipeline.index([{"url": f"https://example.com/{word}", "markdown": f"The {word} regrows."}])
+    )
 
     def search() -> tuple[list[str], bool]:
-        answer = pipeline.http.post("/api/search", json={"query": word, "mode": "keyword"}).raise_for_status().json()
+        answer = (
+            pipeline.http.post("/api/search", json={"query": word, "mode": "keyword"})
+            .raise_for_status()
+            .json()
+        )
         return [result["text"] for result in answer["results"]], answer["degraded"]
 
     assert search() == ([f"The {word} regrows."], False)
@@ -112,11 +144,15 @@ def test_while_postgres_hangs_search_answers_with_the_newest_version_and_says_so
     with frozen([postmaster, *children(postmaster)]):
         assert search() == ([f"The {word} regrows."], True)
     block_until(
-        lambda: search() == ([f"The {word} regrows."], False), timeout=60, description="search that asks Postgres again"
+        lambda: search() == ([f"The {word} regrows."], False),
+        timeout=60,
+        description="search that asks Postgres again",
     )
 
 
-def test_the_keyword_index_in_memory_follows_what_is_indexed_in_every_search_process(pipeline: Pipeline) -> None:
+def test_the_keyword_index_in_memory_follows_what_is_indexed_in_every_search_process(
+    pipeline: Pipeline,
+) -> None:
     word = f"axolotl{uuid.uuid4().hex[:8]}"
     url = f"https://example.com/{word}"
     settings = {"WEBHOOK_KEYWORD_INDEX": "rank-bm25"}
@@ -124,7 +160,9 @@ def test_the_keyword_index_in_memory_follows_what_is_indexed_in_every_search_pro
 
     def texts(search_url: str) -> list[str]:
         request = {"query": word, "mode": "keyword"}
-        answer = httpx.post(f"{search_url}/api/search", json=request, headers=headers, timeout=30.0, trust_env=False)
+        answer = httpx.post(
+            f"{search_url}/api/search", json=request, headers=headers, timeout=30.0, trust_env=False
+        )
         return [result["text"] for result in answer.json()["results"]]
 
     pipeline.finished(pipeline.index([{"url": url, "markdown": f"The {word} regrows."}]))
@@ -141,9 +179,16 @@ def test_the_keyword_index_in_memory_follows_what_is_indexed_in_every_search_pro
 
 
 def test_weak_secrets_stop_the_start(pipeline: Pipeline) -> None:
-    environ = bare_environ(**{**pipeline.env, "WEBHOOK_API_SECRET": "short", "WEBHOOK_INGEST_PORT": "0"})
+    environ = bare_environ(
+        **{**pipeline.env, "WEBHOOK_API_SECRET": "short", "WEBHOOK_INGEST_PORT": "0"}
+    )
     result = subprocess.run(
-        [sys.executable, "-m", "ingest"], env=environ, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "ingest"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert result.returncode == 78
     assert "WEBHOOK_API_SECRET is too short" in result.stdout

@@ -1,4 +1,6 @@
-"""A collection that is gone from Qdrant comes back by itself, with the last accepted version of every document."""
+"""A collection that is gone from Qdrant comes back by itself, with the last accepted version of
+every document.
+"""
 
 import asyncio
 import json
@@ -29,12 +31,16 @@ def lose_points(pipeline: Pipeline, target: str, url: str) -> None:
 
     async def delete(client: AsyncQdrantClient) -> None:
         is_page = models.FieldCondition(key="url", match=models.MatchValue(value=url))
-        await client.delete(target, models.FilterSelector(filter=models.Filter(must=[is_page])), wait=True)
+        await client.delete(
+            target, models.FilterSelector(filter=models.Filter(must=[is_page])), wait=True
+        )
 
     asyncio.run(with_client(pipeline, delete))
 
 
-async def with_client(pipeline: Pipeline, act: Callable[[AsyncQdrantClient], Awaitable[None]]) -> None:
+async def with_client(
+    pipeline: Pipeline, act: Callable[[AsyncQdrantClient], Awaitable[None]]
+) -> None:
     client = make_client(pipeline.qdrant)
     await act(client)
     await client.close()
@@ -43,21 +49,29 @@ async def with_client(pipeline: Pipeline, act: Callable[[AsyncQdrantClient], Awa
 def index(pipeline: Pipeline, collection: str, texts: dict[str, str]) -> list[str]:
     """Index texts by URL; how each ended."""
     documents = [{"url": url, "markdown": text} for url, text in texts.items()]
-    answer = pipeline.http.post("/api/index/batch", json={"documents": documents, "collection": collection})
+    answer = pipeline.http.post(
+        "/api/index/batch", json={"documents": documents, "collection": collection}
+    )
     return [result["status"] for result in pipeline.finished(answer.json()["job_id"])["results"]]
 
 
 def test_a_lost_collection_is_filled_again_without_a_new_document(pipeline: Pipeline) -> None:
     collection = f"lost-{uuid.uuid4().hex[:8]}"
-    changed, unchanged, deleted = (f"https://example.com/{name}" for name in ("changed", "unchanged", "deleted"))
+    changed, unchanged, deleted = (
+        f"https://example.com/{name}" for name in ("changed", "unchanged", "deleted")
+    )
     index(
-        pipeline, collection, {changed: "The badger digs.", unchanged: "The otter swims.", deleted: "The wolf howls."}
+        pipeline,
+        collection,
+        {changed: "The badger digs.", unchanged: "The otter swims.", deleted: "The wolf howls."},
     )
     # So the last version decided is not the visible one, whose text is the only one kept.
     assert index(pipeline, collection, {changed: "The badger sleeps.", unchanged: "The otter swims."}) == [
         "indexed", "unchanged",
     ]  # fmt: skip
-    answer = pipeline.http.delete("/api/documents", params={"url": deleted, "collection": collection})
+    answer = pipeline.http.delete(
+        "/api/documents", params={"url": deleted, "collection": collection}
+    )
     pipeline.finished(answer.json()["job_id"])
 
     lose(pipeline, f"{collection}_1")
@@ -101,11 +115,24 @@ def test_points_that_were_deleted_behind_our_back_are_indexed_again(pipeline: Pi
     texts = {badger: "The badger digs.", otter: "The otter swims."}
     index(pipeline, collection, texts)
     target = f"{collection}_1"
-    assert verify(pipeline, collection) == (0, {"target": target, "documents": 2, "short": 0, "requeued": 0})
+    assert verify(pipeline, collection) == (
+        0,
+        {"target": target, "documents": 2, "short": 0, "requeued": 0},
+    )
 
     lose_points(pipeline, target, badger)
-    assert verify(pipeline, collection) == (1, {"target": target, "documents": 2, "short": 1, "requeued": 0})
+    assert verify(pipeline, collection) == (
+        1,
+        {"target": target, "documents": 2, "short": 1, "requeued": 0},
+    )
     assert verify(pipeline, collection, "--repair")[0] == 0
-    block_until(lambda: found(pipeline, collection) == sorted(texts.values()), timeout=60, description="both found")
-    assert verify(pipeline, collection) == (0, {"target": target, "documents": 2, "short": 0, "requeued": 0})
+    block_until(
+        lambda: found(pipeline, collection) == sorted(texts.values()),
+        timeout=60,
+        description="both found",
+    )
+    assert verify(pipeline, collection) == (
+        0,
+        {"target": target, "documents": 2, "short": 0, "requeued": 0},
+    )
     assert index(pipeline, collection, texts) == ["unchanged", "unchanged"]

@@ -45,5 +45,8 @@ def test_two_converters_at_once_make_one_complete_model(tmp_path: Path) -> None:
     target = tmp_path / "cache" / "model.onnx"
     with start_converter(target) as one, start_converter(target) as other:
         assert [one.wait(timeout=60), other.wait(timeout=60)] == [0, 0]
-    assert open_backend(target)(np.array([[101, 102]]), np.array([2], np.int32)).shape == (1, DIMENSION)
+    assert open_backend(target)(np.array([[101, 102]]), np.array([2], np.int32)).shape == (
+        1,
+        DIMENSION,
+    )
     assert sorted(path.name for path in target.parent.iterdir()) == ["model.lock", "model.onnx"]

@@ -55,7 +55,10 @@ async def test_a_failing_model_is_424_and_unhealthy_until_it_works_again(
 ) -> None:
     answer = await client.post("/embed", json={"inputs": ["a", "b"]})
     assert answer.status == 424
-    assert await answer.json() == {"error": "Backend error: no memory left", "error_type": "Backend"}
+    assert await answer.json() == {
+        "error": "Backend error: no memory left",
+        "error_type": "Backend",
+    }
 
     health = await client.get("/health")
     assert health.status == 503

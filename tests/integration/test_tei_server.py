@@ -49,7 +49,15 @@ class Answer(NamedTuple):
 @contextmanager
 def running_server(cache_dir: Path, *options: str) -> Iterator[Server]:
     port = free_port()
-    command = [sys.executable, "-W", "error", "-m", "local.tei", f"--port={port}", f"--cache-dir={cache_dir}"]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "local.tei",
+        f"--port={port}",
+        f"--cache-dir={cache_dir}",
+    ]
     with subprocess.Popen(
         [*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -97,7 +105,9 @@ class Client:
     async def post(self, path: str, body: object, **options: Any) -> Answer:
         sent = body if isinstance(body, bytes) else msgspec.json.encode(body)
         headers = {"content-type": "application/json"} | options.pop("headers", {})
-        async with self.session.post(path, data=io.BytesIO(sent), headers=headers, **options) as response:
+        async with self.session.post(
+            path, data=io.BytesIO(sent), headers=headers, **options
+        ) as response:
             return Answer(response.status, await response.read(), response.content_type)
 
     async def get(self, path: str) -> Answer:
@@ -111,7 +121,9 @@ class Client:
 
     async def metric(self, sample: str) -> float:
         lines = (await self.get("/metrics")).body.decode().splitlines()
-        return next(float(line.removeprefix(sample)) for line in lines if line.startswith(f"{sample} "))
+        return next(
+            float(line.removeprefix(sample)) for line in lines if line.startswith(f"{sample} ")
+        )
 
     async def wait_for_metric(self, sample: str, value: float) -> None:
         deadline = time.monotonic() + 10
@@ -134,18 +146,28 @@ async def guarded(guarded_server: Server) -> AsyncIterator[Client]:
 
 
 @pytest.mark.parametrize(("name", "inputs"), [("single", "test"), ("batch", ["test"] * 3)])
-async def test_vectors_are_those_that_tei_publishes(client: Client, name: str, inputs: str | list[str]) -> None:
+async def test_vectors_are_those_that_tei_publishes(
+    client: Client, name: str, inputs: str | list[str]
+) -> None:
     expected = np.array(msgspec.json.decode(REFERENCE.read_bytes())[name])
     assert np.abs(await client.embed(inputs, dimensions=128) - expected).max() < 1e-5
 
 
 async def test_similarities_are_those_of_the_model_card(client: Client) -> None:
-    sentences = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
+    sentences = [
+        "The weather is lovely today.",
+        "It's so sunny outside!",
+        "He drove to the stadium.",
+    ]
     vectors = await client.embed(sentences)
-    assert (vectors @ vectors.T)[[0, 0, 1], [1, 2, 2]] == pytest.approx([0.6660, 0.1046, 0.1411], abs=1e-4)
+    assert (vectors @ vectors.T)[[0, 0, 1], [1, 2, 2]] == pytest.approx(
+        [0.6660, 0.1046, 0.1411], abs=1e-4
+    )
 
 
-async def test_vectors_have_384_dimensions_and_length_one_unless_asked_otherwise(client: Client) -> None:
+async def test_vectors_have_384_dimensions_and_length_one_unless_asked_otherwise(
+    client: Client,
+) -> None:
     vectors = await client.embed(["one", "two"])
     raw = await client.embed(["one", "two"], normalize=False)
     lengths = np.linalg.norm(raw, axis=1, keepdims=True)
@@ -164,7 +186,9 @@ async def test_a_text_has_the_same_vector_alone_and_in_any_batch(client: Client)
 
 
 async def test_requests_at_the_same_time_get_the_vectors_they_get_alone(client: Client) -> None:
-    requests = [[f"Request {number}, text {text}" for text in range(number)] for number in range(1, 13)]
+    requests = [
+        [f"Request {number}, text {text}" for text in range(number)] for number in range(1, 13)
+    ]
     alone = [await client.embed(texts) for texts in requests]
     together = await asyncio.gather(*(client.embed(texts) for texts in requests))
     for one, other in zip(alone, together, strict=True):
@@ -179,10 +203,14 @@ async def test_a_long_text_is_cut_to_256_tokens_unless_truncation_is_off(client:
 
 
 TOO_LONG = "Input validation error: `inputs` must have less than 256 tokens. Given: 257"
-TOO_MANY_CHARACTERS = "Input validation error: `inputs` must have less than 64000 characters. Given: 64001"
+TOO_MANY_CHARACTERS = (
+    "Input validation error: `inputs` must have less than 64000 characters. Given: 64001"
+)
 EMPTY = "Input validation error: `inputs` cannot be empty"
 TOO_SMALL = "Input validation error: `dimensions` should be positive"
-TOO_LARGE = "Input validation error: `dimensions` should be smaller than the maximum embedding dimension."
+TOO_LARGE = (
+    "Input validation error: `dimensions` should be smaller than the maximum embedding dimension."
+)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +219,12 @@ TOO_LARGE = "Input validation error: `dimensions` should be smaller than the max
         ({"inputs": ""}, 400, "Empty", EMPTY),
         ({"inputs": ["good", ""]}, 400, "Empty", EMPTY),
         ({"inputs": []}, 400, "Empty", EMPTY),
-        ({"inputs": ["x"] * 33}, 422, "Validation", "batch size 33 > maximum allowed batch size 32"),
+        (
+            {"inputs": ["x"] * 33},
+            422,
+            "Validation",
+            "batch size 33 > maximum allowed batch size 32",
+        ),
         ({"inputs": ["good", LONG + "x"], "truncate": False}, 422, "Validation", TOO_LONG),
         ({"inputs": "x" * 64_001, "truncate": False}, 422, "Validation", TOO_MANY_CHARACTERS),
         ({"inputs": "x", "dimensions": 0}, 422, "Validation", TOO_SMALL),
@@ -209,13 +242,23 @@ async def test_a_bad_request_is_answered_as_tei_does(
 @pytest.mark.parametrize(
     ("body", "headers", "status", "text"),
     [
-        ({"inputs": "x" * 2_000_000}, {}, 413, "Failed to buffer the request body: length limit exceeded"),
+        (
+            {"inputs": "x" * 2_000_000},
+            {},
+            413,
+            "Failed to buffer the request body: length limit exceeded",
+        ),
         (b'{"inputs": ', {}, 400, "Failed to parse the request body as JSON"),
         (b'{"inputs": "\xff"}', {}, 400, "Failed to parse the request body as JSON"),
         (b'{"inputs": "\\ud800 x"}', {}, 400, "Failed to parse the request body as JSON"),
         ({"text": "x"}, {}, 422, "Failed to deserialize the JSON body into the target type"),
         ({"inputs": "x", "dimensions": -1}, {}, 422, "Failed to deserialize the JSON body"),
-        ({"inputs": "x"}, {"content-type": "text/plain"}, 415, "Expected request with `Content-Type: app"),
+        (
+            {"inputs": "x"},
+            {"content-type": "text/plain"},
+            415,
+            "Expected request with `Content-Type: app",
+        ),
     ],
 )
 async def test_a_body_that_cannot_be_read_is_refused_in_plain_text(
@@ -289,8 +332,12 @@ async def test_metrics_count_requests_inputs_and_refusals(client: Client) -> Non
     assert [new - old for new, old in zip(after, before, strict=True)] == [2, 1, 1, 3, 2, 7]
 
 
-@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {KEY}"}])
-async def test_a_wrong_key_is_refused_without_a_body(guarded_server: Server, headers: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {KEY}"}]
+)
+async def test_a_wrong_key_is_refused_without_a_body(
+    guarded_server: Server, headers: dict[str, str]
+) -> None:
     async with aiohttp.ClientSession(guarded_server.url, headers=headers) as session:
         stranger = Client(session)
         for answer in (await stranger.post("/embed", {"inputs": "x"}), await stranger.get("/info")):
@@ -299,7 +346,9 @@ async def test_a_wrong_key_is_refused_without_a_body(guarded_server: Server, hea
         assert (await stranger.get("/metrics")).status == 200
 
 
-async def test_every_input_takes_a_permit_and_without_one_the_answer_is_429(guarded: Client) -> None:
+async def test_every_input_takes_a_permit_and_without_one_the_answer_is_429(
+    guarded: Client,
+) -> None:
     long = asyncio.create_task(guarded.embed([LONG] * 32))
     await guarded.wait_for_metric("te_queue_size", 32)
     refused = await guarded.post("/embed", {"inputs": ["x"] * 9})
@@ -325,7 +374,9 @@ async def test_a_client_that_disconnects_frees_its_permits(guarded: Client) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_it_with_status_0_after_the_last_answer(cache_dir: Path, number: signal.Signals) -> None:
+async def test_a_signal_ends_it_with_status_0_after_the_last_answer(
+    cache_dir: Path, number: signal.Signals
+) -> None:
     with running_server(cache_dir) as server:
         async with aiohttp.ClientSession(server.url) as session:
             client = Client(session)
@@ -348,7 +399,9 @@ async def test_the_first_connection_that_is_accepted_is_answered(tmp_path: Path)
 def test_a_taken_port_is_named_and_not_a_traceback(server: Server, cache_dir: Path) -> None:
     port = server.url.rpartition(":")[2]
     command = [sys.executable, "-m", "local.tei", f"--port={port}", f"--cache-dir={cache_dir}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=START_TIMEOUT, check=False
+    )
     assert done.returncode == 1
     assert port in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,4 +1,6 @@
-"""One trace from the webhook to the index, across four processes and the streams; and the job's end told in it."""
+"""One trace from the webhook to the index, across four processes and the streams; and the job's end
+told in it.
+"""
 
 import json
 import re
@@ -20,7 +22,9 @@ from tests.support.waiting import block_until
 
 DOCUMENTED = "".join(code_blocks("tracing.md", "sh"))
 # Not claimed any more, which would be for a minute.
-POSTPONED = "SELECT FROM webhook.jobs WHERE job_id = $1 AND callback_due_at < now() + interval '11 seconds'"
+POSTPONED = (
+    "SELECT FROM webhook.jobs WHERE job_id = $1 AND callback_due_at < now() + interval '11 seconds'"
+)
 SERVICES = ["ingest", "chunker", "embedder", "indexer"]
 
 
@@ -67,21 +71,35 @@ def stages_of(collector: Collector, job_id: str) -> list[CollectedSpan]:
 
 def logged(pipeline: Pipeline, trace_id: str) -> list[dict[str, str]]:
     """What the filter of docs/tracing.md finds in the logs of all services."""
-    [(program, example)] = re.findall(r"""^jq -R '([^']+"([0-9a-f]{32})"[^']+)'$""", DOCUMENTED, re.MULTILINE)
+    [(program, example)] = re.findall(
+        r"""^jq -R '([^']+"([0-9a-f]{32})"[^']+)'$""", DOCUMENTED, re.MULTILINE
+    )
     wanted = jq.compile(program.replace(example, trace_id))
-    files = [path for service in SERVICES for path in (pipeline.data_dir / "logs").glob(f"{service}*.log")]
+    files = [
+        path
+        for service in SERVICES
+        for path in (pipeline.data_dir / "logs").glob(f"{service}*.log")
+    ]
     lines = [line for path in files for line in path.read_text().splitlines()]
     return [answer for line in lines for answer in wanted.input_value(line).all()]
 
 
-def test_a_webhook_and_what_follows_from_it_is_one_trace(traced: Pipeline, collector: Collector) -> None:
+def test_a_webhook_and_what_follows_from_it_is_one_trace(
+    traced: Pipeline, collector: Collector
+) -> None:
     crawl_id = f"crawl-{uuid.uuid4()}"
     [job_id] = traced.crawl(pages()[:1], crawl_id)
     assert traced.finished(job_id)["status"] == "succeeded"
-    block_until(lambda: len(stages_of(collector, job_id)) == 3, timeout=15, description="the spans of all stages")
+    block_until(
+        lambda: len(stages_of(collector, job_id)) == 3,
+        timeout=15,
+        description="the spans of all stages",
+    )
     [trace_id] = {span.trace_id for span in stages_of(collector, job_id)}
     block_until(
-        lambda: len(trace_of(collector, trace_id)) == len(SERVICES), timeout=15, description="the span of the request"
+        lambda: len(trace_of(collector, trace_id)) == len(SERVICES),
+        timeout=15,
+        description="the span of the request",
     )
     spans = {span.service: span for span in trace_of(collector, trace_id)}
     request, chunker, embedder, indexer = (spans[f"millstream-{service}"] for service in SERVICES)
@@ -105,27 +123,39 @@ def test_a_traced_request_goes_on_in_its_trace_to_the_receiver_of_the_callback(
 ) -> None:
     trace_id = uuid.uuid4().hex
     job_id = index(traced, f"{collector.url}/done", trace_id)
-    [(headers, body)] = block_until(lambda: collector.posts_to("/done"), timeout=30, description="the callback")
+    [(headers, body)] = block_until(
+        lambda: collector.posts_to("/done"), timeout=30, description="the callback"
+    )
     assert headers["traceparent"].split("-")[1] == trace_id
     assert headers["X-Millstream-Signature"].startswith("sha256=")
     job = json.loads(body)["job"]
     assert (job["job_id"], job["status"]) == (job_id, "succeeded")
     block_until(
-        lambda: len(trace_of(collector, trace_id)) == len(SERVICES), timeout=15, description="the spans of all services"
+        lambda: len(trace_of(collector, trace_id)) == len(SERVICES),
+        timeout=15,
+        description="the spans of all services",
     )
 
 
 def test_a_search_is_one_trace_too(traced: Pipeline, collector: Collector) -> None:
     trace_id = uuid.uuid4().hex
-    traced.http.post("/api/search", json={"query": "okapi"}, headers={"traceparent": traceparent(trace_id)})
-    block_until(lambda: len(trace_of(collector, trace_id)) == 2, timeout=15, description="both services' spans")
+    traced.http.post(
+        "/api/search", json={"query": "okapi"}, headers={"traceparent": traceparent(trace_id)}
+    )
+    block_until(
+        lambda: len(trace_of(collector, trace_id)) == 2,
+        timeout=15,
+        description="both services' spans",
+    )
     assert {(span.service, span.name) for span in trace_of(collector, trace_id)} == {
         ("millstream-ingest", "POST /api/search"),
         ("millstream-indexer", "POST /api/search"),
     }
 
 
-def test_a_callback_that_was_not_taken_is_told_by_the_next_ingest(traced: Pipeline, collector: Collector) -> None:
+def test_a_callback_that_was_not_taken_is_told_by_the_next_ingest(
+    traced: Pipeline, collector: Collector
+) -> None:
     path = f"/{uuid.uuid4()}"
     collector.later.add(path)
     job_id = index(traced, f"{collector.url}{path}", uuid.uuid4().hex)

@@ -1,4 +1,6 @@
-"""docs/tutorial.md as it stands there: its stage in a pipeline that has no other chunker, and its unit tests."""
+"""docs/tutorial.md as it stands there: its stage in a pipeline that has no other chunker, and its
+unit tests.
+"""
 
 import os
 import re
@@ -37,7 +39,9 @@ class Reader:
         self.env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **pipeline.env}
 
     def run(self, block: str) -> str:
-        """Run the lines of a block that are not about the process, which this test starts and stops itself."""
+        """Run the lines of a block that are not about the process, which this test starts and stops
+        itself.
+        """
         script = "\n".join(line for line in block.splitlines() if line not in {PROGRAM, "kill %1"})
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
@@ -49,7 +53,11 @@ class Reader:
     def start_chunker(self) -> None:
         with (self.folder / "chunker.log").open("ab") as log:
             self.chunker = subprocess.Popen(
-                [sys.executable, "my_chunker.py"], cwd=self.folder, env=self.env, stdout=log, stderr=log
+                [sys.executable, "my_chunker.py"],
+                cwd=self.folder,
+                env=self.env,
+                stdout=log,
+                stderr=log,
             )
 
     def stop_chunker(self) -> int:

@@ -1,4 +1,6 @@
-"""What searchers see of pages that change and go all the time: always one version of each, in the end the last one."""
+"""What searchers see of pages that change and go all the time: always one version of each, in the
+end the last one.
+"""
 
 import os
 import random
@@ -18,7 +20,9 @@ from tests.support.waiting import block_until
 
 pytestmark = pytest.mark.timeout(1200)
 
-REVISIONS = int(os.environ.get("MILLSTREAM_REVISIONS", "40"))  # 200 past the fence: test_search_while_indexing.py
+REVISIONS = int(
+    os.environ.get("MILLSTREAM_REVISIONS", "40")
+)  # 200 past the fence: test_search_while_indexing.py
 SEARCHERS = 4
 MODES = ("hybrid", "semantic", "keyword")
 
@@ -45,7 +49,13 @@ class Searcher:
         self._url = f"{pipeline.env['MILLSTREAM_URL']}/api/search"
         self._headers = {"Authorization": f"Bearer {pipeline.env['WEBHOOK_API_SECRET']}"}
         filters = {"url_prefix": url}
-        self._request = {"query": "walrus", "mode": mode, "collapse": "chunk", "limit": 20, "filters": filters}
+        self._request = {
+            "query": "walrus",
+            "mode": mode,
+            "collapse": "chunk",
+            "limit": 20,
+            "filters": filters,
+        }
         self.answers = 0
         self.seen: set[str] = set()
         self.wrong: list[str] = []
@@ -73,7 +83,9 @@ def while_searching(searchers: list[Searcher], work: Callable[[], None]) -> None
             each.result()
 
 
-def test_a_page_that_is_indexed_again_and_again_is_always_found_in_one_version(pipeline: Pipeline) -> None:
+def test_a_page_that_is_indexed_again_and_again_is_always_found_in_one_version(
+    pipeline: Pipeline,
+) -> None:
     url = f"https://example.com/{uuid.uuid4()}"
 
     def send(revision: int) -> str:
@@ -94,11 +106,15 @@ def test_a_page_that_is_indexed_again_and_again_is_always_found_in_one_version(p
     while_searching(searchers, send_all)
     assert {mode: s.wrong for mode, s in zip(MODES, searchers, strict=False) if s.wrong} == {}
     assert sum(s.answers for s in searchers) >= REVISIONS
-    assert len(set[str]().union(*(s.seen for s in searchers))) > REVISIONS // 4, "the searches went on meanwhile"
+    assert len(set[str]().union(*(s.seen for s in searchers))) > REVISIONS // 4, (
+        "the searches went on meanwhile"
+    )
 
     block_until(lambda: is_quiet(pipeline), timeout=20, description="empty streams")
     for mode in MODES:
-        hits = pipeline.search("walrus", mode=mode, collapse="chunk", limit=100, filters={"url_prefix": url})
+        hits = pipeline.search(
+            "walrus", mode=mode, collapse="chunk", limit=100, filters={"url_prefix": url}
+        )
         assert {revision_of(hit["text"]) for hit in hits} == {f"revision{REVISIONS}"}
         assert len(hits) == len({hit["chunk_index"] for hit in hits}) >= REVISIONS % 3 + 1
     gone = pipeline.search(f"revision{REVISIONS - 1}", mode="keyword", filters={"url_prefix": url})
@@ -113,7 +129,9 @@ def actions(chance: random.Random) -> Iterator[bool]:
     yield from chosen
 
 
-def test_of_indexes_and_deletes_that_overtake_each_other_the_last_accepted_one_wins(pipeline: Pipeline) -> None:
+def test_of_indexes_and_deletes_that_overtake_each_other_the_last_accepted_one_wins(
+    pipeline: Pipeline,
+) -> None:
     chance = random.Random(20260101)
     run = uuid.uuid4().hex
     urls = [f"https://example.com/{run}/{number}" for number in range(12)]
@@ -134,7 +152,9 @@ def test_of_indexes_and_deletes_that_overtake_each_other_the_last_accepted_one_w
 
     block_until(lambda: is_quiet(pipeline), timeout=20, description="empty streams")
     for url, plan in plans.items():
-        hits = pipeline.search("heron", mode="keyword", collapse="chunk", filters={"url_prefix": url})
+        hits = pipeline.search(
+            "heron", mode="keyword", collapse="chunk", filters={"url_prefix": url}
+        )
         found = [revision_of(hit["text"]) for hit in hits if hit["url"] == url]
         assert found == (["revision5"] if plan[-1] else []), (url, plan)
     assert stored_ids(pipeline) == expected_ids(pipeline)

@@ -85,7 +85,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def health(pipeline: Pipeline) -> Any:
-    return httpx.get(f"{pipeline.env['MILLSTREAM_URL']}/health", timeout=10.0, trust_env=False).json()
+    return httpx.get(
+        f"{pipeline.env['MILLSTREAM_URL']}/health", timeout=10.0, trust_env=False
+    ).json()
 
 
 def running_jobs(pipeline: Pipeline) -> list[str]:
@@ -99,18 +101,30 @@ def test_a_waiting_command_survives_a_restart_of_ingest_and_indexes_everything_o
     first = pipeline.pids("ingest")[0]
     with started(pipeline, "index", str(folder), "--json") as command:
         with frozen(pipeline.pids("tei")):
-            block_until(lambda: running_jobs(pipeline), timeout=60, description="the job to be accepted")
+            block_until(
+                lambda: running_jobs(pipeline), timeout=60, description="the job to be accepted"
+            )
             kill(first)
-            block_until(lambda: "answers again" in command.told, timeout=60, description="ingest to answer again")
+            block_until(
+                lambda: "answers again" in command.told,
+                timeout=60,
+                description="ingest to answer again",
+            )
         summary = command.end()
     assert (summary["succeeded"], len(summary["jobs"])) == (5, 1)
     assert "Retrying for up to 120 s." in command.told
 
 
-def test_a_waiting_command_names_the_server_that_does_not_answer(pipeline: Pipeline, folder: Path) -> None:
+def test_a_waiting_command_names_the_server_that_does_not_answer(
+    pipeline: Pipeline, folder: Path
+) -> None:
     with started(pipeline, "index", str(folder), "--json") as command:
         with frozen(pipeline.pids("tei")):
-            block_until(lambda: "embedder: waiting for tei" in command.told, timeout=60, description="TEI to be named")
+            block_until(
+                lambda: "embedder: waiting for tei" in command.told,
+                timeout=60,
+                description="TEI to be named",
+            )
         assert command.end()["succeeded"] == 5
     assert command.told.count("embedder: waiting for tei since") == 1
 
@@ -127,7 +141,9 @@ def test_a_worker_that_cannot_reach_qdrant_says_so_and_ingest_as_well(pipeline: 
         assert own["services"]["qdrant"].startswith("unhealthy: unreachable since ")
     assert (wait["dependency"], wait["state"], wait["workers"]) == ("qdrant", "unreachable", 1)
     block_until(
-        lambda: not health(pipeline)["stages"]["indexer"]["waits"], timeout=30, description="its report to expire"
+        lambda: not health(pipeline)["stages"]["indexer"]["waits"],
+        timeout=30,
+        description="its report to expire",
     )
 
 

@@ -1,7 +1,6 @@
 """The stage loop on real Redis and Postgres: leases, reclaim, quarantine, isolation, drain."""
 
 import asyncio
-import random
 from typing import Any
 
 import pytest
@@ -15,8 +14,7 @@ from shared.runtime.streams.groups import create_groups
 from shared.runtime.streams.handover import HandOver
 from shared.runtime.streams.janitor import Janitor
 from shared.runtime.worker import Worker
-from shared.service.clients import check_redis
-from shared.service.errors import ConfigurationError, DependencyError, DrainingError, RejectedError
+from shared.service.errors import DependencyError, DrainingError, RejectedError
 from shared.tei.client import BreakingTextError, InputRejectedError
 from tests.support.stage_harness import (
     Servers,
@@ -49,7 +47,9 @@ async def test_documents_go_on_to_the_next_stage_and_leave_nothing_behind(server
     job = await accept_documents(servers, 10)
     await release_all(servers)
     async with running_worker(servers, emit):
-        await wait_until(lambda: depth_is(servers, EMBEDDER, 3), description="entries for the embedder")
+        await wait_until(
+            lambda: depth_is(servers, EMBEDDER, 3), description="entries for the embedder"
+        )
     assert await depth(servers, CHUNKER) == 0
     assert await states(servers, job) == ["released"] * 10
 
@@ -65,13 +65,21 @@ async def test_what_ends_is_counted_and_the_last_one_finishes_the_job(servers: S
 
     async with running_worker(servers, handle):
         await wait_until(lambda: job_status(servers, job), description="the job's end")
-    row = await servers.pool.fetchrow("SELECT status, succeeded, failed FROM webhook.jobs WHERE job_id = $1", job)
+    row = await servers.pool.fetchrow(
+        "SELECT status, succeeded, failed FROM webhook.jobs WHERE job_id = $1", job
+    )
     assert tuple(row) == ("partial", 8, 1)
-    dead_letters = await servers.pool.fetch("SELECT position, stage, code, error FROM webhook.dead_letters")
-    assert [tuple(dead_letter) for dead_letter in dead_letters] == [(4, "chunker", "bad", "a bad document")]
+    dead_letters = await servers.pool.fetch(
+        "SELECT position, stage, code, error FROM webhook.dead_letters"
+    )
+    assert [tuple(dead_letter) for dead_letter in dead_letters] == [
+        (4, "chunker", "bad", "a bad document")
+    ]
 
 
-async def test_a_crawl_that_holds_all_slots_keeps_no_urgent_document_waiting(servers: Servers) -> None:
+async def test_a_crawl_that_holds_all_slots_keeps_no_urgent_document_waiting(
+    servers: Servers,
+) -> None:
     crawl = await accept_documents(servers, 8, lane=Lane.LOW)
     await release_all(servers)
     goes_on = asyncio.Event()
@@ -82,11 +90,18 @@ async def test_a_crawl_that_holds_all_slots_keeps_no_urgent_document_waiting(ser
         return Done(ItemState.INDEXED, 1)
 
     async with running_worker(servers, handle, stage_concurrency=1):
-        await wait_until(lambda: pending_count(servers, CHUNKER.stream(Lane.LOW)), description="the crawl in flight")
+        await wait_until(
+            lambda: pending_count(servers, CHUNKER.stream(Lane.LOW)),
+            description="the crawl in flight",
+        )
         urgent = await accept_documents(servers, 1, source="somebody", lane=Lane.HIGH)
         await release_all(servers)
-        await wait_until(lambda: job_status(servers, urgent), description="the urgent document's end")
-        assert await pending_count(servers, CHUNKER.stream(Lane.LOW)) == 1, "the crawl has no more slots than it had"
+        await wait_until(
+            lambda: job_status(servers, urgent), description="the urgent document's end"
+        )
+        assert await pending_count(servers, CHUNKER.stream(Lane.LOW)) == 1, (
+            "the crawl has no more slots than it had"
+        )
         goes_on.set()
         await wait_until(lambda: job_status(servers, crawl), description="the crawl's end")
 
@@ -126,7 +141,9 @@ async def test_quarantined_entries_run_alone(servers: Servers) -> None:
     assert highest == 1
 
 
-async def test_a_quarantined_entry_counts_a_delivery_while_it_runs_and_not_while_it_waits(servers: Servers) -> None:
+async def test_a_quarantined_entry_counts_a_delivery_while_it_runs_and_not_while_it_waits(
+    servers: Servers,
+) -> None:
     quarantined = await accept_documents(servers, 1)
     await release_all(servers)
     await abandon(servers, idle=0)
@@ -139,12 +156,18 @@ async def test_a_quarantined_entry_counts_a_delivery_while_it_runs_and_not_while
         return Done(ItemState.INDEXED)
 
     async def deliveries(count: int) -> bool:
-        rows = {row["consumer"]: row["times_delivered"] for row in await pending(servers) if row["message_id"] == first}
+        rows = {
+            row["consumer"]: row["times_delivered"]
+            for row in await pending(servers)
+            if row["message_id"] == first
+        }
         return rows == {b"worker": count}
 
     first = (await pending(servers))[0]["message_id"]
     async with running_worker(servers, handle, consumer="worker"):
-        await wait_until(lambda: deliveries(1), description="the quarantined entry to wait, uncounted")
+        await wait_until(
+            lambda: deliveries(1), description="the quarantined entry to wait, uncounted"
+        )
         finish[other].set()
         await wait_until(lambda: deliveries(2), description="the quarantined entry to run, counted")
         finish[quarantined].set()
@@ -224,7 +247,9 @@ async def test_a_hand_over_without_the_lease_changes_nothing(servers: Servers) -
 async def test_a_copy_of_an_item_that_was_released_again_is_left_alone(servers: Servers) -> None:
     job = await accept_documents(servers, 4)
     await release_all(servers)
-    await servers.pool.execute("UPDATE webhook.job_items SET release = release + 1 WHERE position < 2")
+    await servers.pool.execute(
+        "UPDATE webhook.job_items SET release = release + 1 WHERE position < 2"
+    )
     seen: list[int] = []
 
     async def handle(document: Document) -> Outcome:
@@ -245,11 +270,15 @@ async def test_a_bug_costs_an_attempt(servers: Servers) -> None:
         raise ValueError("a bug")
 
     async with running_worker(servers, broken):
-        await wait_until(lambda: states_are(servers, job, "queued"), description="both to be queued again")
+        await wait_until(
+            lambda: states_are(servers, job, "queued"), description="both to be queued again"
+        )
     assert await attempts(servers, job) == [1, 1]
 
 
-async def test_while_a_dependency_is_unavailable_nothing_is_read_and_it_costs_nothing(servers: Servers) -> None:
+async def test_while_a_dependency_is_unavailable_nothing_is_read_and_it_costs_nothing(
+    servers: Servers,
+) -> None:
     job = await accept_documents(servers, 40)
     await release_all(servers)
     is_available = False
@@ -268,8 +297,12 @@ async def test_while_a_dependency_is_unavailable_nothing_is_read_and_it_costs_no
             raise DependencyError("tei", "refused")
         return Done(ItemState.INDEXED)
 
-    async with running_worker(servers, handle, canaries={"tei": canary}, stage_concurrency=2) as worker:
-        await wait_until(lambda: truth(worker.breakers.is_any_open), description="the breaker to open")
+    async with running_worker(
+        servers, handle, canaries={"tei": canary}, stage_concurrency=2
+    ) as worker:
+        await wait_until(
+            lambda: truth(worker.breakers.is_any_open), description="the breaker to open"
+        )
         asked_before = asked
         await wait_until(lambda: truth(asked >= asked_before + 2), description="two more canaries")
         assert tried <= 12, "what was in flight, and no more"
@@ -286,7 +319,9 @@ async def test_while_a_dependency_is_unavailable_nothing_is_read_and_it_costs_no
     assert set(await attempts(servers, job)) == {0}
 
 
-async def test_a_document_that_breaks_a_healthy_dependency_pays_and_is_dead_in_the_end(servers: Servers) -> None:
+async def test_a_document_that_breaks_a_healthy_dependency_pays_and_is_dead_in_the_end(
+    servers: Servers,
+) -> None:
     job = await accept_documents(servers, 3)
     await release_all(servers)
 
@@ -304,7 +339,9 @@ async def test_a_document_that_breaks_a_healthy_dependency_pays_and_is_dead_in_t
     assert await servers.pool.fetchval("SELECT code FROM webhook.dead_letters") == "tei_error"
 
 
-async def test_a_dependency_that_finds_nearly_every_document_at_fault_is_at_fault(servers: Servers) -> None:
+async def test_a_dependency_that_finds_nearly_every_document_at_fault_is_at_fault(
+    servers: Servers,
+) -> None:
     job = await accept_documents(servers, 80)
     await release_all(servers)
 
@@ -314,8 +351,12 @@ async def test_a_dependency_that_finds_nearly_every_document_at_fault_is_at_faul
     async def handle(_document: Document) -> Outcome:
         raise InputRejectedError("the texts are not to its taste")
 
-    async with running_worker(servers, handle, canaries={"tei": healthy}, stage_concurrency=1) as worker:
-        await wait_until(lambda: truth(worker.breakers.is_any_open), description="the breaker to open")
+    async with running_worker(
+        servers, handle, canaries={"tei": healthy}, stage_concurrency=1
+    ) as worker:
+        await wait_until(
+            lambda: truth(worker.breakers.is_any_open), description="the breaker to open"
+        )
     found = await states(servers, job)
     assert found.count("failed") == 16, "20 documents must have been seen"
     assert set(found) == {"failed", "queued", "released"}
@@ -325,7 +366,9 @@ async def test_a_dependency_that_finds_nearly_every_document_at_fault_is_at_faul
 @pytest.mark.parametrize(
     "fields", [{"h": b"\xff"}, {"h": b"{}"}, {"x": b"y"}, {"h": b'{"documents": 3}', "b": b"\xc1"}]
 )
-async def test_a_malformed_entry_is_kept_raw_and_stops_nobody(servers: Servers, fields: dict[str, bytes]) -> None:
+async def test_a_malformed_entry_is_kept_raw_and_stops_nobody(
+    servers: Servers, fields: dict[str, bytes]
+) -> None:
     job = await accept_documents(servers, 1)
     await release_all(servers)
     await servers.redis.xadd(STREAM, fields)  # type: ignore[arg-type]
@@ -387,7 +430,9 @@ async def test_a_drain_that_takes_too_long_gives_back_without_penalty(servers: S
         await wait_until(lambda: job_status(servers, job), description="the job's end")
 
 
-async def test_work_that_a_draining_stage_does_not_begin_is_given_back_at_once(servers: Servers) -> None:
+async def test_work_that_a_draining_stage_does_not_begin_is_given_back_at_once(
+    servers: Servers,
+) -> None:
     job = await accept_documents(servers, 3)
     await release_all(servers)
     tried = asyncio.Event()
@@ -404,7 +449,9 @@ async def test_work_that_a_draining_stage_does_not_begin_is_given_back_at_once(s
     assert await states(servers, job) == ["indexed"] * 3
 
 
-async def test_a_destroyed_group_is_made_again_and_its_work_is_released_again(servers: Servers) -> None:
+async def test_a_destroyed_group_is_made_again_and_its_work_is_released_again(
+    servers: Servers,
+) -> None:
     job = await accept_documents(servers, 8)
     await release_all(servers)
     async with running_worker(servers, done):
@@ -437,17 +484,9 @@ async def test_dead_consumers_go_but_never_one_that_holds_something(servers: Ser
         await wait_until(lambda: job_status(servers, job), description="the job's end")
 
 
-async def test_a_redis_that_evicts_keys_is_refused_with_the_remedy(servers: Servers) -> None:
-    await check_redis(servers.redis)
-    await servers.redis.config_set("maxmemory-policy", "allkeys-lru")
-    try:
-        with pytest.raises(ConfigurationError, match="CONFIG SET maxmemory-policy noeviction"):
-            await check_redis(servers.redis)
-    finally:
-        await servers.redis.config_set("maxmemory-policy", "noeviction")
-
-
-async def test_while_redis_takes_no_writes_what_is_done_waits_for_its_hand_over(servers: Servers) -> None:
+async def test_while_redis_takes_no_writes_what_is_done_waits_for_its_hand_over(
+    servers: Servers,
+) -> None:
     job = await accept_documents(servers, 3)
     await release_all(servers)
     is_read_only = asyncio.Event()
@@ -469,21 +508,6 @@ async def test_while_redis_takes_no_writes_what_is_done_waits_for_its_hand_over(
     finally:
         await replicate(servers, "NO", "ONE")
     assert await states(servers, job) == ["released"] * 3
-
-
-async def test_a_cancelled_command_stays_cancelled(servers: Servers) -> None:
-    async def endless() -> None:
-        while True:
-            await servers.redis.get("nothing")
-            await make_dispatcher(servers).release_some()
-
-    rng = random.Random(1)
-    for _ in range(200):
-        task = asyncio.create_task(endless())
-        await asyncio.sleep(rng.random() * 0.003)
-        task.cancel()
-        await asyncio.wait({task}, timeout=5)
-        assert task.cancelled()
 
 
 async def test_an_error_text_that_postgres_cannot_store_fails_nobody_else(servers: Servers) -> None:

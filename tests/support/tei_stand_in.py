@@ -105,7 +105,9 @@ def vector_of(text: str, dimension: int = 384) -> NDArray[np.float32]:
 
 def vectors_of(texts: list[str], dimension: int = 384) -> NDArray[np.float32]:
     """The unit vectors of texts, `float32[len(texts), dimension]`."""
-    return np.array([vector_of(text, dimension) for text in texts], dtype=np.float32).reshape(-1, dimension)
+    return np.array([vector_of(text, dimension) for text in texts], dtype=np.float32).reshape(
+        -1, dimension
+    )
 
 
 class TeiStandIn:
@@ -115,15 +117,21 @@ class TeiStandIn:
     played.
     """
 
-    def __init__(self, settings: StandInSettings | None = None, *, port: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self, settings: StandInSettings | None = None, *, port: int = 0, seed: int = 0
+    ) -> None:
         self.settings = settings or StandInSettings()
         self.counts = Counts()
-        self.batches: list[list[str]] = []  # texts of each request that was read, in order of arrival
+        self.batches: list[
+            list[str]
+        ] = []  # texts of each request that was read, in order of arrival
         self.health_status = 200
         self._port = port
         self._random = random.Random(seed)
         self._ordered: list[tuple[Fault, int]] = []  # faults of the next requests, with how many
-        self._standing: tuple[tuple[Fault, ...], float] | None = None  # faults and their share of requests
+        self._standing: tuple[tuple[Fault, ...], float] | None = (
+            None  # faults and their share of requests
+        )
         self._breaks: list[tuple[Callable[[str], bool], Fault]] = []
         self._passing: frozenset[str] = frozenset()
         self._open_gate = asyncio.Event()
@@ -132,7 +140,9 @@ class TeiStandIn:
         self._in_flight = 0
         self.queue: BatchQueue | None = None
         if self.settings.batch_cost is not None:
-            self.queue = BatchQueue(self.settings.max_batch_requests or 64, self.settings.batch_cost)
+            self.queue = BatchQueue(
+                self.settings.max_batch_requests or 64, self.settings.batch_cost
+            )
         self._runner: web.AppRunner | None = None
 
     @property
@@ -149,13 +159,18 @@ class TeiStandIn:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         await self.stop()
 
     async def start(self) -> None:
         """Listen; from here on `url` is right."""
-        app = web.Application(client_max_size=self.settings.payload_limit, middlewares=[self._authorize])
+        app = web.Application(
+            client_max_size=self.settings.payload_limit, middlewares=[self._authorize]
+        )
         app.router.add_post("/embed", self._embed)
         app.router.add_post("/tokenize", self._tokenize)
         app.router.add_get("/info", self._info)
@@ -164,7 +179,9 @@ class TeiStandIn:
         # Cancelled handlers are how an abandoned request becomes visible.
         if self.queue:
             self.queue.start()
-        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(
+            app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1
+        )
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port)
         await site.start()
@@ -212,7 +229,9 @@ class TeiStandIn:
         self._recovered = asyncio.Event()
 
     @web.middleware
-    async def _authorize(self, request: web.Request, handler: Callable[..., object]) -> web.StreamResponse:
+    async def _authorize(
+        self, request: web.Request, handler: Callable[..., object]
+    ) -> web.StreamResponse:
         key = self.settings.api_key
         is_open = not key or request.path == "/health"
         if not is_open and request.headers.get("Authorization") != f"Bearer {key}":
@@ -222,9 +241,21 @@ class TeiStandIn:
         return answer
 
     async def _info(self, _: web.Request) -> web.Response:
-        limits = ("version", "max_input_length", "max_batch_tokens", "max_batch_requests", "max_client_batch_size")
-        answer = {name: getattr(self.settings, name) for name in (*limits, "max_concurrent_requests")}
-        model = {"model_id": "stand-in", "model_sha": None, "model_type": {"embedding": {"pooling": "mean"}}}
+        limits = (
+            "version",
+            "max_input_length",
+            "max_batch_tokens",
+            "max_batch_requests",
+            "max_client_batch_size",
+        )
+        answer = {
+            name: getattr(self.settings, name) for name in (*limits, "max_concurrent_requests")
+        }
+        model = {
+            "model_id": "stand-in",
+            "model_sha": None,
+            "model_type": {"embedding": {"pooling": "mean"}},
+        }
         return web.json_response(model | answer | {"auto_truncate": self.settings.is_modern})
 
     async def _tokenize(self, request: web.Request) -> web.Response:
@@ -233,7 +264,9 @@ class TeiStandIn:
         """
         inputs = (await request.json())["inputs"]
         encoded = load_tokenizer(None).encode_batch([inputs] if isinstance(inputs, str) else inputs)
-        return web.json_response([[{"id": number} for number in encoding.ids] for encoding in encoded])
+        return web.json_response(
+            [[{"id": number} for number in encoding.ids] for encoding in encoded]
+        )
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response(status=self.health_status)
@@ -269,11 +302,15 @@ class TeiStandIn:
         finally:
             self._in_flight -= 1
 
-    async def _answer(self, request: web.Request, body: EmbedBody, texts: list[str]) -> web.StreamResponse:
+    async def _answer(
+        self, request: web.Request, body: EmbedBody, texts: list[str]
+    ) -> web.StreamResponse:
         fault = self._fault_of(texts)
         if fault is Fault.OVERLOADED:
             raise TeiError(429, "Model is overloaded", "Overloaded")
-        self._check(texts, truncate=self.settings.is_modern if body.truncate is None else body.truncate)
+        self._check(
+            texts, truncate=self.settings.is_modern if body.truncate is None else body.truncate
+        )
         permits = len(texts) if self.settings.is_modern else 1
         if self.counts.permits + permits > self.settings.max_concurrent_requests:
             raise TeiError(429, "Model is overloaded", "Overloaded")

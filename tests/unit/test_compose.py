@@ -47,7 +47,9 @@ def dockerfile() -> list[str]:
 
 
 def variables(service: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in service["environment"].items() if name in known_variables()}
+    return {
+        name: value for name, value in service["environment"].items() if name in known_variables()
+    }
 
 
 def with_defaults(text: str) -> str:
@@ -62,14 +64,24 @@ def test_the_file_follows_the_compose_specification(name: str) -> None:
 
 
 def test_the_file_for_a_gpu_changes_tei_alone(services: dict[str, dict[str, Any]]) -> None:
-    [(name, tei)] = yaml.safe_load((ROOT / "deploy/compose.gpu.yaml").read_text())["services"].items()
+    [(name, tei)] = yaml.safe_load((ROOT / "deploy/compose.gpu.yaml").read_text())[
+        "services"
+    ].items()
     assert name == "tei"
     assert set(tei) == {"image", "deploy"}
-    assert with_defaults(tei["image"]).partition(":")[0] == with_defaults(services["tei"]["image"]).partition(":")[0]
+    assert (
+        with_defaults(tei["image"]).partition(":")[0]
+        == with_defaults(services["tei"]["image"]).partition(":")[0]
+    )
 
 
 def test_every_webhook_variable_is_a_setting(services: dict[str, dict[str, Any]]) -> None:
-    used = {name for service in services.values() for name in service.get("environment", {}) if name.startswith(PREFIX)}
+    used = {
+        name
+        for service in services.values()
+        for name in service.get("environment", {})
+        if name.startswith(PREFIX)
+    }
     assert used
     assert used <= known_variables()
 
@@ -80,12 +92,16 @@ def test_every_setting_can_be_set(services: dict[str, dict[str, Any]]) -> None:
 
 
 def test_every_long_running_service_has_a_health_check(services: dict[str, dict[str, Any]]) -> None:
-    without = {name for name, service in services.items() if not service.get("healthcheck", {}).get("test")}
+    without = {
+        name for name, service in services.items() if not service.get("healthcheck", {}).get("test")
+    }
     assert without == {"migrate"}
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_a_service_is_probed_on_the_port_that_it_is_given(services: dict[str, dict[str, Any]], name: str) -> None:
+def test_a_service_is_probed_on_the_port_that_it_is_given(
+    services: dict[str, dict[str, Any]], name: str
+) -> None:
     setting = "indexer" if name == "search" else name
     environment = services[name]["environment"]
     assert environment[f"WEBHOOK_{setting.upper()}_PORT"] == PORTS[setting]
@@ -97,7 +113,9 @@ def test_a_service_is_probed_on_the_port_that_it_is_given(services: dict[str, di
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_a_service_starts_after_the_migration_and_its_servers(services: dict[str, dict[str, Any]], name: str) -> None:
+def test_a_service_starts_after_the_migration_and_its_servers(
+    services: dict[str, dict[str, Any]], name: str
+) -> None:
     conditions = {other: how["condition"] for other, how in services[name]["depends_on"].items()}
     assert conditions.pop("migrate") == "service_completed_successfully"
     assert set(conditions.values()) == {"service_healthy"}
@@ -107,7 +125,10 @@ def test_a_service_starts_after_the_migration_and_its_servers(services: dict[str
 
 def test_searches_go_to_the_search_service(services: dict[str, dict[str, Any]]) -> None:
     assert services["search"]["command"] == ["python", "-m", "indexer.search_api"]
-    assert services["ingest"]["environment"]["WEBHOOK_SEARCH_URL"] == f"http://search:{PORTS['indexer']}"
+    assert (
+        services["ingest"]["environment"]["WEBHOOK_SEARCH_URL"]
+        == f"http://search:{PORTS['indexer']}"
+    )
 
 
 def test_the_migration_runs_once_and_waits_for_postgres(
@@ -130,8 +151,12 @@ def test_only_the_proxy_is_reached_from_other_hosts(
     }
 
 
-def test_the_proxy_is_started_on_demand_and_passes_the_api_and_the_page(services: dict[str, dict[str, Any]]) -> None:
-    assert {name: each["profiles"] for name, each in services.items() if "profiles" in each} == {"proxy": ["proxy"]}
+def test_the_proxy_is_started_on_demand_and_passes_the_api_and_the_page(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    assert {name: each["profiles"] for name, each in services.items() if "profiles" in each} == {
+        "proxy": ["proxy"]
+    }
     assert "./deploy/Caddyfile:/etc/caddy/Caddyfile:ro" in services["proxy"]["volumes"]
     caddyfile = (ROOT / "deploy/Caddyfile").read_text()
     [public] = re.findall(r"^\s*@public path (.*)$", caddyfile, re.MULTILINE)
@@ -216,7 +241,9 @@ def test_the_example_shows_the_defaults() -> None:
     for name, value in examples().items():
         if name in SECRETS:
             assert not value
-        elif default := re.search(rf"\$\{{{name}:-([^}}]*)\}}", (ROOT / "compose.yaml").read_text()):
+        elif default := re.search(
+            rf"\$\{{{name}:-([^}}]*)\}}", (ROOT / "compose.yaml").read_text()
+        ):
             assert value == default[1]
         elif name in known_variables():
             assert value == documented_default(name)
@@ -259,8 +286,14 @@ def test_qdrant_asks_for_a_key_and_reports_to_nobody(services: dict[str, dict[st
     assert environment["QDRANT__TELEMETRY_DISABLED"] == "true"
 
 
-def test_every_volume_is_declared(compose: dict[str, Any], services: dict[str, dict[str, Any]]) -> None:
-    mounted = {volume.split(":")[0] for service in services.values() for volume in service.get("volumes", [])}
+def test_every_volume_is_declared(
+    compose: dict[str, Any], services: dict[str, dict[str, Any]]
+) -> None:
+    mounted = {
+        volume.split(":")[0]
+        for service in services.values()
+        for volume in service.get("volumes", [])
+    }
     files = {name for name in mounted if name.startswith("./")}
     assert mounted - files == set(compose["volumes"])
     assert all((ROOT / name).is_file() for name in files)
@@ -285,8 +318,13 @@ def test_the_image_has_every_package_of_the_project(dockerfile: list[str]) -> No
 
 
 def test_the_image_installs_locked_versions_of_files_that_it_copied(dockerfile: list[str]) -> None:
-    installs = [part.strip() for line in dockerfile for part in line.split("&&") if "uv pip install" in part]
-    locks = [re.findall(r"--(?:requirements|constraints|build-constraints) (\S+)", install) for install in installs]
+    installs = [
+        part.strip() for line in dockerfile for part in line.split("&&") if "uv pip install" in part
+    ]
+    locks = [
+        re.findall(r"--(?:requirements|constraints|build-constraints) (\S+)", install)
+        for install in installs
+    ]
     assert locks == [
         ["pyproject.toml", "requirements.lock"],
         ["requirements.model.lock"],
@@ -294,18 +332,24 @@ def test_the_image_installs_locked_versions_of_files_that_it_copied(dockerfile: 
     ]
     assert {name for names in locks for name in names} <= copied(dockerfile)
     assert not [install for install in installs if "--extra" in install]
-    assert [install for install in installs if install.endswith("--target /opt/project .")] == [installs[-1]]
+    assert [install for install in installs if install.endswith("--target /opt/project .")] == [
+        installs[-1]
+    ]
 
 
 def test_only_the_build_trusts_certificates_from_outside(dockerfile: list[str]) -> None:
-    arguments = {line.removeprefix("ARG ").partition("=")[0] for line in dockerfile if line.startswith("ARG")}
+    arguments = {
+        line.removeprefix("ARG ").partition("=")[0] for line in dockerfile if line.startswith("ARG")
+    }
     assert arguments == {"CA_CERTIFICATES", "PIP_INDEX_URL", "UV_DEFAULT_INDEX"}
     final = dockerfile[last_stage(dockerfile) :]
     assert not [line for line in final if "CERT" in line or line.startswith("ARG")]
 
 
 def test_the_image_is_built_with_the_uv_of_the_makefile(dockerfile: list[str]) -> None:
-    versions = set(re.findall(r"\buv==(\S+)", (ROOT / "Makefile").read_text() + "\n".join(dockerfile)))
+    versions = set(
+        re.findall(r"\buv==(\S+)", (ROOT / "Makefile").read_text() + "\n".join(dockerfile))
+    )
     assert len(versions) == 1
 
 
@@ -318,13 +362,21 @@ def test_the_image_runs_unprivileged_and_stops_by_sigterm(dockerfile: list[str])
 
 
 def test_no_secret_is_built_into_the_image(dockerfile: list[str]) -> None:
-    assert not [line for line in dockerfile if line.startswith(("ENV", "ARG")) and re.search(r"SECRET|KEY|PASS", line)]
+    assert not [
+        line
+        for line in dockerfile
+        if line.startswith(("ENV", "ARG")) and re.search(r"SECRET|KEY|PASS", line)
+    ]
 
 
 def flags_of(command: str) -> dict[str, str]:
     """The command's `--name value` pairs; a flag without a value maps to the next flag."""
     words = shlex.split(with_defaults(command))
-    return {word[2:]: value for word, value in zip(words, [*words[1:], ""], strict=True) if word.startswith("--")}
+    return {
+        word[2:]: value
+        for word, value in zip(words, [*words[1:], ""], strict=True)
+        if word.startswith("--")
+    }
 
 
 def examples() -> dict[str, str]:
@@ -345,5 +397,9 @@ def last_stage(dockerfile: list[str]) -> int:
 
 def copied(dockerfile: list[str]) -> set[str]:
     """What is copied from the build context."""
-    copies = [line.split()[1:-1] for line in dockerfile if line.startswith("COPY") and "--from=" not in line]
+    copies = [
+        line.split()[1:-1]
+        for line in dockerfile
+        if line.startswith("COPY") and "--from=" not in line
+    ]
     return {source for sources in copies for source in sources}

@@ -1,4 +1,6 @@
-"""deploy/, and the questions of docs/metrics.md: manifests, alerts and the dashboard name only what exists."""
+"""deploy/, and the questions of docs/metrics.md: manifests, alerts and the dashboard name only what
+exists.
+"""
 
 import json
 import re
@@ -107,7 +109,11 @@ def test_settings_are_settings_and_ports_are_those_that_services_listen_on() -> 
 
 def test_every_file_is_named_and_every_name_is_there() -> None:
     [kustomization] = documents("kustomization.yaml")
-    named = {*kustomization["resources"], *(patch["path"] for patch in kustomization["patches"]), "kustomization.yaml"}
+    named = {
+        *kustomization["resources"],
+        *(patch["path"] for patch in kustomization["patches"]),
+        "kustomization.yaml",
+    }
     assert named == {path.name for path in KUBERNETES.glob("*.yaml")}
 
 
@@ -118,9 +124,13 @@ def test_a_service_may_drain_before_it_is_killed_and_its_parts_fit_together() ->
     assert [container["name"] for container in pod["containers"]] == ["service"]
     for service in SERVICES:
         found = deployment(service)
-        assert found["metadata"]["name"] == found["spec"]["selector"]["matchLabels"]["app"] == service
+        assert (
+            found["metadata"]["name"] == found["spec"]["selector"]["matchLabels"]["app"] == service
+        )
         assert found["spec"]["template"]["metadata"]["labels"]["app"] == service
-        assert [container["name"] for container in found["spec"]["template"]["spec"]["containers"]] == ["service"]
+        assert [
+            container["name"] for container in found["spec"]["template"]["spec"]["containers"]
+        ] == ["service"]
 
 
 def test_every_stage_is_scaled_by_its_own_streams() -> None:
@@ -128,7 +138,9 @@ def test_every_stage_is_scaled_by_its_own_streams() -> None:
     assert set(scaled) == set(StageName)
     for stage in StageName:
         assert scaled[stage]["scaleTargetRef"] == {"name": stage}
-        assert "replicas" not in deployment(stage)["spec"]  # or every apply would undo what KEDA did
+        assert (
+            "replicas" not in deployment(stage)["spec"]
+        )  # or every apply would undo what KEDA did
         metadata = [trigger["metadata"] for trigger in scaled[stage]["triggers"]]
         assert [each["stream"] for each in metadata] == [stage.stream(lane) for lane in Lane]
         assert all("consumerGroup" not in each for each in metadata)  # KEDA would ignore the length

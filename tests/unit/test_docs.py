@@ -1,4 +1,6 @@
-"""The documentation says what the code does: every setting with its default, every log event with its fields."""
+"""The documentation says what the code does: every setting with its default, every log event with
+its fields.
+"""
 
 import ast
 import importlib
@@ -75,7 +77,9 @@ def event_of(call: ast.Call) -> Event | None:
     if not isinstance(function.value, ast.Name) or function.value.id not in {"log", "bound"}:
         return None
     assert isinstance(text, ast.Constant), f"line {call.lineno}: an event is a fixed text"
-    fields = {"exception" if word.arg == "exc_info" else word.arg for word in call.keywords if word.arg}
+    fields = {
+        "exception" if word.arg == "exc_info" else word.arg for word in call.keywords if word.arg
+    }
     if function.attr == "exception":
         return Event(str(text.value), "error", fields | {"exception"})
     return Event(str(text.value), function.attr, fields)
@@ -99,20 +103,28 @@ def test_every_setting_is_documented_once_and_none_besides() -> None:
 @pytest.mark.parametrize("block", list(blocks()), ids=lambda block: block.__name__)
 def test_a_documented_default_is_what_an_empty_environment_gives(block: type) -> None:
     only = msgspec.defstruct("Only", [("block", block)], frozen=True)
-    documented = {s.name: match[1] for s in documented_settings() if (match := re.match("`(.+?)`", s.default))}
+    documented = {
+        s.name: match[1] for s in documented_settings() if (match := re.match("`(.+?)`", s.default))
+    }
     environment = {name: documented[name] for name in names_of(block) if name in documented}
     assert load(only, environment) == load(only, {})
 
 
 def test_a_setting_without_a_documented_default_has_none() -> None:
-    defaults = {f.encode_name: f.default for block in blocks() for f in msgspec.structs.fields(block)}
-    unset = {setting.name for setting in documented_settings() if not setting.default.startswith("`")}
+    defaults = {
+        f.encode_name: f.default for block in blocks() for f in msgspec.structs.fields(block)
+    }
+    unset = {
+        setting.name for setting in documented_settings() if not setting.default.startswith("`")
+    }
     assert unset == {name for name, default in defaults.items() if default is None or default == ""}
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_the_documented_default_port_is_the_one_that_the_service_takes(service: str) -> None:
-    [default] = [s.default for s in documented_settings() if s.name == f"WEBHOOK_{service.upper()}_PORT"]
+    [default] = [
+        s.default for s in documented_settings() if s.name == f"WEBHOOK_{service.upper()}_PORT"
+    ]
     match = TAKEN.fullmatch(default)
     assert match
     sources = "".join(path.read_text() for path in (ROOT / service).glob("*.py"))
@@ -120,7 +132,10 @@ def test_the_documented_default_port_is_the_one_that_the_service_takes(service: 
 
 
 def test_a_setting_is_read_by_services_that_load_it() -> None:
-    loaded = {service: {name for block in blocks_of(service) for name in names_of(block)} for service in SERVICES}
+    loaded = {
+        service: {name for block in blocks_of(service) for name in names_of(block)}
+        for service in SERVICES
+    }
     wrong = [
         (setting.name, service)
         for setting in documented_settings()
@@ -146,7 +161,8 @@ def test_events_have_the_documented_level_and_fields() -> None:
     wrong = [
         event
         for event in logged_events()
-        if (found := documented.get(event.text)) and (event.level != found.level or not event.fields <= found.fields)
+        if (found := documented.get(event.text))
+        and (event.level != found.level or not event.fields <= found.fields)
     ]
     assert not wrong
 
@@ -180,12 +196,19 @@ def test_every_route_is_documented_once_and_none_besides() -> None:
     assert set(documented) == set(declared)
 
 
-@pytest.mark.parametrize("route", declared_routes(), ids=lambda route: f"{route.method} {route.path}")
+@pytest.mark.parametrize(
+    "route", declared_routes(), ids=lambda route: f"{route.method} {route.path}"
+)
 def test_the_section_of_a_route_names_its_parameters(route: Route) -> None:
     page = (ROOT / "docs/api.md").read_text()
     start = page.index(f"### {route.method} {route.path}\n")
     chapter = page[page.rindex("\n## ", 0, start) :].partition("\n## ")[2].partition("\n## ")[0]
-    names = {field.encode_name for kind in (route.query, route.body) if kind for field in msgspec.structs.fields(kind)}
+    names = {
+        field.encode_name
+        for kind in (route.query, route.body)
+        if kind
+        for field in msgspec.structs.fields(kind)
+    }
     assert not {name for name in names if name not in chapter}
 
 
@@ -221,7 +244,11 @@ def test_links_between_pages_lead_to_a_file_and_a_heading() -> None:
 
 def test_every_file_that_a_page_names_is_there() -> None:
     invented = {"shared/jobs/sql/NNNN_name.sql", "my_chunker.py", "test_my_chunker.py"}
-    known = {path.name for package in (*PACKAGES, "tests", "bench") for path in (ROOT / package).rglob("*.*")}
+    known = {
+        path.name
+        for package in (*PACKAGES, "tests", "bench")
+        for path in (ROOT / package).rglob("*.*")
+    }
     missing = [
         (page.name, name)
         for page in PAGES
@@ -241,13 +268,21 @@ def test_every_page_is_reached_from_the_index() -> None:
         if page in reached:
             continue
         reached.add(page)
-        links = [(page.parent / name).resolve() for name, _ in LINK.findall(page.read_text()) if name.endswith(".md")]
+        links = [
+            (page.parent / name).resolve()
+            for name, _ in LINK.findall(page.read_text())
+            if name.endswith(".md")
+        ]
         left += links
     decisions = ROOT / "docs/decisions"
-    assert {page.resolve() for page in ROOT.glob("docs/**/*.md") if page.parent != decisions} <= reached
+    assert {
+        page.resolve() for page in ROOT.glob("docs/**/*.md") if page.parent != decisions
+    } <= reached
 
 
-RUNBOOKS = sorted(path for path in (ROOT / "docs/runbooks").glob("*.md") if path.name != "README.md")
+RUNBOOKS = sorted(
+    path for path in (ROOT / "docs/runbooks").glob("*.md") if path.name != "README.md"
+)
 
 
 @pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)

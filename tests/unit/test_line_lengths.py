@@ -78,7 +78,9 @@ def too_long(text: str, *, is_markdown: bool) -> list[str]:
     return [
         f"line {number} has {len(line)} columns"
         for number, line in enumerate((PRAGMA.sub("", each) for each in text.splitlines()), start=1)
-        if len(line) > MAX_COLUMNS and not (is_markdown and line.startswith(TABLE_OR_FIGURES)) and not URL.search(line)
+        if len(line) > MAX_COLUMNS
+        and not (is_markdown and line.startswith(TABLE_OR_FIGURES))
+        and not URL.search(line)
     ]
 
 

@@ -1,4 +1,6 @@
-"""Stage packages: a stage file says only what is special about its stage, and the table of stages names each one."""
+"""Stage packages: a stage file says only what is special about its stage, and the table of stages
+names each one.
+"""
 
 import ast
 import importlib
@@ -17,7 +19,11 @@ MAX_NAMES = 15
 
 def project_names(path: Path) -> set[tuple[str, str]]:
     """The names that a module imports from the project, its own package included."""
-    imports = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom) and n.module]
+    imports = [
+        n
+        for n in ast.walk(ast.parse(path.read_text()))
+        if isinstance(n, ast.ImportFrom) and n.module
+    ]
     return {
         (each.module or "", name.name)
         for each in imports
@@ -35,7 +41,11 @@ def test_a_stage_file_imports_few_names(stage: StageName) -> None:
 @pytest.mark.parametrize("stage", StageName)
 def test_every_stage_has_a_package_with_one_class_of_its_name(stage: StageName) -> None:
     module = importlib.import_module(f"{stage}.stage")
-    own = [each for each in vars(module).values() if isinstance(each, type) and each.__module__ == module.__name__]
+    own = [
+        each
+        for each in vars(module).values()
+        if isinstance(each, type) and each.__module__ == module.__name__
+    ]
     assert [each.name for each in own if issubclass(each, Stage)] == [stage]
 
 

@@ -1,4 +1,5 @@
-"""Plain English: words that the glossary replaces appear in no covered source, message, test name or page.
+"""Plain English: words that the glossary replaces appear in no covered source, message, test name
+or page.
 
 `COVERED` is every source and page of the project.
 """
@@ -42,7 +43,9 @@ COVERED = (
 
 
 class Rule(NamedTuple):
-    """A retired way to say something, and the term to use; what `unless` matches is meant otherwise."""
+    """A retired way to say something, and the term to use; what `unless` matches is meant
+    otherwise.
+    """
 
     pattern: str
     use: str
@@ -56,7 +59,9 @@ RULES = (
     Rule(rf"(?:{BE}|goes|gone|stays?) (?:(?:postgres|redis|tei|qdrant) )?away", "unavailable"),
     Rule(rf"(?:{BE}|comes?|came) back (?:up|again)", "available again"),
     Rule(r"in work(?![:)])|under way", "in flight, in progress", unless="make|makes"),
-    Rule(r"suspect\w*|suspicio\w*|acquit\w*|blam(?:e|es|ed|ing)", "quarantined, at fault, reclassify"),
+    Rule(
+        r"suspect\w*|suspicio\w*|acquit\w*|blam(?:e|es|ed|ing)", "quarantined, at fault, reclassify"
+    ),
     Rule(r"complaints?|complain(?:s|ed)?", "rejection"),
     Rule(r"epidemics?", "correlated failure"),
     Rule(r"distrust\w*", "back off"),
@@ -76,7 +81,8 @@ RULES = (
     Rule(r"(?:it|they|which|that|document) pays?|pays? for (?:it|them|that)", "costs an attempt"),
     Rule(r"sent away|stands? still", "fails, is stopped"),
 )
-# The contract: log events, alert and scenario names, pinned by other tests. They are cut out before the rules apply.
+# The contract: log events, alert and scenario names, pinned by other tests. They are cut out before
+# the rules apply.
 CONTRACT = (
     "letter-spacing",  # of CSS
     "TEI refuses, hangs and goes away",  # scenario 13 of the torture suite
@@ -96,7 +102,11 @@ def sources(covered: str) -> Iterator[Path]:
         return
     assert path.is_dir(), f"{covered} is covered but not there"
     for found in sorted(path.rglob("*")):
-        if found.suffix in SUFFIXES and not NOT_READ & set(found.relative_to(ROOT).parts) and found != Path(__file__):
+        if (
+            found.suffix in SUFFIXES
+            and not NOT_READ & set(found.relative_to(ROOT).parts)
+            and found != Path(__file__)
+        ):
             yield found
 
 
@@ -110,7 +120,9 @@ def findings(text: str) -> list[str]:
     return [
         f"line {text.count(chr(10), 0, match.start()) + 1}: {match[0]!r}; use: {rule.use}"
         for rule in RULES
-        for match in re.finditer(rf"\b(?:{rule.pattern})\b".replace(" ", r"[\s#]+"), plain, re.IGNORECASE)
+        for match in re.finditer(
+            rf"\b(?:{rule.pattern})\b".replace(" ", r"[\s#]+"), plain, re.IGNORECASE
+        )
         if not re.search(rule.unless, match[0], re.IGNORECASE)
     ]
 

@@ -28,7 +28,9 @@ def test_a_chunk_that_is_there_twice_is_doubled() -> None:
 
 
 def test_a_page_that_was_never_sent_is_told() -> None:
-    assert wrong_points([*POINTS, (url_of(7), 0)], PAGES, chunks=4) == [f"{url_of(7)} was never sent"]
+    assert wrong_points([*POINTS, (url_of(7), 0)], PAGES, chunks=4) == [
+        f"{url_of(7)} was never sent"
+    ]
 
 
 def test_every_page_has_a_word_of_its_own_in_every_paragraph() -> None:
