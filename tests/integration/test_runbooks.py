@@ -28,7 +28,7 @@ LINES = dict.fromkeys(
     for page in PAGES
     for block in code_blocks(page, "sh")
     for line in block.splitlines()
-    if (words := map(shlex.quote, shlex.split(line, comments=True)))
+    if (words := [shlex.quote(word) for word in shlex.split(line, comments=True)])
 )
 STATEMENTS = [block for page in PAGES for block in code_blocks(page, "sql")]
 EXITS = {Exit.OK, Exit.FAILED, Exit.WARNED}  # what is looked at may be in trouble
