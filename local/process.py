@@ -12,11 +12,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 
+from local.pidfile import descendants
 from shared.service.errors import MillstreamError
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -116,6 +117,7 @@ class ChildProcess:
         Cancelling it kills the process at once.
         """
         if self.is_running:
+            wake([self.pid, *descendants(self.pid)])  # a frozen one would not answer the signal
             self._popen.send_signal(self._command.stop_signal)
         try:
             return await asyncio.wait_for(self.wait(), self._command.stop_grace)
@@ -199,3 +201,10 @@ def _end_with_parent(stop_signal: signal.Signals) -> Callable[[], None] | None:
             os._exit(1)
 
     return request_signal
+
+
+def wake(pids: Iterable[int]) -> None:
+    """Let processes go on that are frozen (SIGSTOP)."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGCONT)

@@ -38,8 +38,7 @@ def pipeline() -> Iterator[Pipeline]:
     """One of its own: the servers of the models end with these tests, and collections that name
     them would be left.
     """
-    # A quarantined document runs alone, so others wait until its request to a silent TEI is given up.
-    with replicated_pipeline(WEBHOOK_TEI_TIMEOUT="2s") as running:
+    with replicated_pipeline() as running:
         yield running
 
 
@@ -225,7 +224,6 @@ def test_it_goes_on_after_every_ingest_is_killed_in_each_phase(
     start(pipeline, collection, second)
     block_until(lambda: second.in_flight, timeout=30, description="transfers in flight")
     kill_all(pipeline, "ingest")
-    kill_all(pipeline, "embedder")
     assert state(pipeline, collection)["phase"] == "filling"
 
     first.hold()
