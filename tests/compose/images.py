@@ -17,7 +17,6 @@ ROOT = Path(__file__).parents[2]
 LABEL = "org.millstream.double"  # on every image that is made here
 _DEBIAN = "millstream-double/debian"
 _SUITE = "bookworm"  # the Debian release with Python 3.11, as the Dockerfile wants
-_MIRROR = "http://deb.debian.org/debian"
 _SERVERS = ("redis", "postgres", "qdrant", "tei", "proxy")
 _CONTEXT = ("pyproject.toml", "requirements.lock", "requirements.model.lock", "local", "shared")
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
@@ -150,7 +149,8 @@ def _make_debian(log: Path) -> None:
                 "--variant=minbase",
                 _SUITE,
                 str(root),
-                os.environ.get("DEBIAN_MIRROR", _MIRROR),
+                # Without one, debootstrap takes the mirror that it knows.
+                *filter(None, [os.environ.get("DEBIAN_MIRROR")]),
             ],
             log=log,
         )

@@ -79,10 +79,8 @@ def is_guard(pid: int) -> bool:
     return "local.guard" in command or "run_guard" in command
 
 
-def until_gone(pids: list[int], timeout: float = 40) -> None:
-    block_until(
-        lambda: not any(map(is_alive, pids)), timeout=timeout, description=f"the end of {pids}"
-    )
+def until_gone(pids: list[int]) -> None:
+    block_until(lambda: not any(map(is_alive, pids)), timeout=40, description=f"the end of {pids}")
 
 
 @pytest.mark.parametrize("is_frozen", [False, True])
@@ -161,7 +159,7 @@ def test_pytest_leaves_no_process_after(
 
 
 @needs_proc
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_torture_run_leaves_no_process_after(
     environ: dict[str, str], number: signal.Signals
@@ -182,5 +180,5 @@ def test_a_torture_run_leaves_no_process_after(
 
         run.send_signal(number)
 
-        until_gone([run.pid, *pids], timeout=150)  # after SIGTERM each frozen one is waited for
+        until_gone([run.pid, *pids])
     assert number == signal.SIGKILL or not list(directory.glob("millstream-test-*"))
