@@ -231,6 +231,7 @@ def test_it_goes_on_after_every_ingest_is_killed_in_each_phase(
     block_until(
         lambda: first.in_flight, timeout=30, description="a document in flight for the old target"
     )
+    kill_all(pipeline, "embedder")
     second.release()
     await_phase(pipeline, collection, "pausing")
     kill_all(pipeline, "ingest")
