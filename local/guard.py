@@ -4,8 +4,10 @@ The kernel sends the children a signal at that moment, too (process.py). The gua
 that do not end by it: a frozen process, and what Postgres has started. It also works where the
 kernel cannot send one.
 
-`python -m local.guard DIRECTORY` reads standard input to its end. The other end of that pipe is
-open in the stack's process only, so that the kernel closes it however that process ends.
+`python -m local.guard DIRECTORY PID` reads standard input to its end. The other end of that pipe is
+open in the stack's process PID only, so that the kernel closes it however that process ends. Code
+in that process can close it too, by a descriptor that it should not use any more, so the guard
+also waits until the process is no longer its parent.
 """
 
 import contextlib
@@ -13,8 +15,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+_POLL_INTERVAL = 0.1  # seconds
 
 
 @contextlib.contextmanager
@@ -23,7 +28,7 @@ def guarded(pid_directory: Path, notify: Callable[[str], None]) -> Iterator[None
     read_end, write_end = os.pipe()
     try:
         guard = subprocess.Popen(  # noqa: S603 - an argument list, no shell
-            [sys.executable, "-P", "-m", "local.guard", str(pid_directory)],
+            [sys.executable, "-P", "-m", "local.guard", str(pid_directory), str(os.getpid())],
             stdin=read_end,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -36,16 +41,19 @@ def guarded(pid_directory: Path, notify: Callable[[str], None]) -> Iterator[None
     try:
         yield
     finally:
-        os.close(write_end)
         if guard is not None:
+            guard.kill()
             guard.wait()
+        os.close(write_end)
 
 
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    directory = Path(sys.argv[1])
+    directory, stack = Path(sys.argv[1]), int(sys.argv[2])
     sys.stdin.buffer.read()
+    while os.getppid() == stack:
+        time.sleep(_POLL_INTERVAL)
     if any(directory.glob("*.pid")):
         # Imported now, because it waits for hours: that takes 12 MB of memory instead of 50.
         import asyncio  # noqa: PLC0415
