@@ -31,9 +31,16 @@ WHERE target = ANY ($1) AND NOT is_collection_back
 
 _OPEN = "SELECT target FROM webhook.recoveries ORDER BY begun_at"
 
+# Queues the documents that `wanted` names and has locked. Without a content hash none of them is
+# `unchanged`. Each is live under its new version at once, so that its new points do not count as
+# hidden. $1 target, $2 job, $3 stage timeout in seconds.
+REQUEUED = f"""forgotten AS (
+  UPDATE webhook.documents d SET content_hash = NULL, live_version = w.fence
+  FROM wanted w WHERE d.target = $1 AND d.document_id = w.document_id),
+{transfers(Lane.NORMAL)}"""
+
 # Documents are locked in the order of their ids, as everywhere. One without a content hash is
-# queued already: it is never taken for unchanged, and not found lost a second time. $1 target, $2
-# job, $3 stage timeout, $4 rows.
+# queued already, and is not found lost a second time. $4 rows.
 _SLICE = f"""
 WITH r AS MATERIALIZED (SELECT * FROM webhook.recoveries WHERE target = $1 FOR UPDATE SKIP LOCKED),
 seen AS MATERIALIZED (
@@ -47,10 +54,7 @@ wanted AS MATERIALIZED (
   FROM webhook.documents d JOIN seen USING (document_id)
   WHERE d.target = $1 AND d.live_version IS NOT NULL AND d.content_hash IS NOT NULL
   ORDER BY d.document_id FOR UPDATE OF d),
-forgotten AS (  -- live under that version at once: its new points must not look hidden
-  UPDATE webhook.documents d SET content_hash = NULL, live_version = w.fence
-  FROM wanted w WHERE d.target = $1 AND d.document_id = w.document_id),
-{transfers(Lane.NORMAL)},
+{REQUEUED},
 moved AS (
   UPDATE webhook.recoveries u
   SET cursor = coalesce((SELECT document_id FROM seen ORDER BY 1 DESC LIMIT 1), u.cursor),

@@ -14,8 +14,7 @@ import asyncpg
 import msgspec
 
 from indexer.qdrant.store import PointStore
-from shared.jobs.transfers import transfers
-from shared.pipeline.lanes import Lane
+from indexer.recovery import REQUEUED
 
 SLICE = 500  # documents of one request to Qdrant
 _REST = 4.0  # times the seconds that a slice took: searches and upserts get the rest of Qdrant
@@ -26,8 +25,7 @@ WHERE target = $1 AND document_id > $2 AND live_version IS NOT NULL AND content_
 ORDER BY document_id LIMIT $3
 """
 
-# Only those that are still visible in this version. Without a content hash none is `unchanged`.
-# $1 target, $2 job, $3 stage timeout, $4 documents, $5 their versions.
+# Only those that are still visible in this version. $4 documents, $5 their versions.
 _REQUEUE = f"""
 WITH wanted AS MATERIALIZED (
   SELECT d.document_id, d.fence, d.live_version, d.url, d.domain, d.crawl_id
@@ -35,10 +33,7 @@ WITH wanted AS MATERIALIZED (
     ON s.document_id = d.document_id AND s.version = d.live_version
   WHERE d.target = $1 AND d.content_hash IS NOT NULL
   ORDER BY d.document_id FOR UPDATE OF d),
-forgotten AS (  -- live under that version at once, so that its new points do not count as hidden
-  UPDATE webhook.documents d SET content_hash = NULL, live_version = w.fence
-  FROM wanted w WHERE d.target = $1 AND d.document_id = w.document_id),
-{transfers(Lane.NORMAL)}
+{REQUEUED}
 SELECT count(*) FROM transfers
 """
 
