@@ -9,7 +9,7 @@ import aiohttp
 import structlog
 
 from ingest.dispatch.dispatcher import Dispatcher
-from ingest.dispatch.election import Election
+from ingest.dispatch.election import DISPATCHER, Election
 from ingest.documents.acceptance import Acceptance
 from ingest.documents.document import Limits
 from ingest.http.app import make_app
@@ -90,7 +90,7 @@ async def serve(process: Process, settings: Settings) -> None:
     sender = await _callback_sender(process, settings.ingest)
     log.info("Service pool initialized", search_url=ingest.search_url)
     process.health.is_ready = True
-    election = Election(process.pool, "dispatcher", process.instance)
+    election = Election(process.pool, DISPATCHER, process.instance)
     # A bug in one of the tasks ends the process, which is then restarted.
     async with asyncio.TaskGroup() as group:
         tasks = [

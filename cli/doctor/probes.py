@@ -18,6 +18,7 @@ from cli.doctor.load import Load, Stay, measure
 from cli.doctor.servers import CollectionSeen, IngestSeen, PostgresSeen, QdrantSeen, RedisSeen
 from cli.doctor.work import BacklogSeen
 from embedder.compatibility import ChunkShape, check_compatible, handshake
+from ingest.dispatch.election import DISPATCHER
 from ingest.inspection.operations import OperationFilter, OperationReports
 from ingest.inspection.streams import redis_errors
 from shared.jobs.migrate import check_schema
@@ -55,7 +56,8 @@ _BACKLOG = """
 SELECT count(*) AS due,
        coalesce(extract(epoch FROM now() - min(due_at)), 0)::float8 AS longest_due_s,
        (SELECT count(*) FROM webhook.job_items
-        WHERE state = 'released' AND progress_at < now() - make_interval(secs => $1)) AS stalled
+        WHERE state = 'released' AND progress_at < now() - make_interval(secs => $1)) AS stalled,
+       (SELECT holder FROM webhook.leases WHERE name = $2 AND expires_at > now()) AS dispatcher
 FROM (SELECT due_at FROM webhook.job_items
       WHERE state = 'queued' AND due_at < now() LIMIT 10000) queued
 """
@@ -114,7 +116,7 @@ async def see_filled(pool: PostgresPool) -> frozenset[str]:
 
 async def see_work(pool: PostgresPool, runtime: RuntimeSettings) -> WorkSeen:
     """The backlog, and the outcomes and times of the last hour's documents."""
-    backlog = await pool.fetchrow(_BACKLOG, runtime.indexing_job_timeout)
+    backlog = await pool.fetchrow(_BACKLOG, runtime.indexing_job_timeout, DISPATCHER)
     reports = await OperationReports(pool).report(_ENDED)
     totals = reports.operations_by_type.get("document_indexing")
     documents = [

@@ -21,6 +21,7 @@ class BacklogSeen(msgspec.Struct, frozen=True, kw_only=True):
     due: int  # queued documents whose time has come
     longest_due_s: float
     stalled: int  # released ones without progress for WEBHOOK_INDEXING_JOB_TIMEOUT
+    dispatcher: str | None  # the elected process, host:pid:bootid; None: none is elected
 
 
 def live_consumers(stage: StageState, lease: float) -> set[str]:
@@ -71,17 +72,9 @@ def judge_backlog(seen: BacklogSeen, first: StageState) -> Findings:
     """Whether what waits in Postgres is released to the streams of the `first` stage."""
     is_empty = not any(lane.depth for lane in first.lanes)
     findings: Findings = []
-    if seen.due and is_empty and seen.longest_due_s > _DISPATCHED_WITHIN_S:
-        findings.append(
-            fail(
-                "work.dispatch",
-                f"{seen.due} documents wait in Postgres, one for {seen.longest_due_s:.0f} s, and "
-                "none is released",
-                "start ingest (`millstream serve ingest`): one of its processes dispatches, and "
-                "its log says why it does not",
-                "stuck-entries",
-            )
-        )
+    is_late = seen.due > 0 and seen.longest_due_s > _DISPATCHED_WITHIN_S
+    if is_late and (is_empty or seen.dispatcher is None):
+        findings.append(_not_dispatched(seen))
     if seen.stalled:
         findings.append(
             warn(
@@ -96,6 +89,24 @@ def judge_backlog(seen: BacklogSeen, first: StageState) -> Findings:
     return findings or [
         ok("work.dispatch", f"{seen.due} documents wait in Postgres, none is stuck")
     ]
+
+
+def _not_dispatched(seen: BacklogSeen) -> Finding:
+    waits = f"{seen.due} documents wait in Postgres, one for {seen.longest_due_s:.0f} s"
+    if seen.dispatcher is None:
+        return fail(
+            "work.dispatch",
+            f"{waits}, and no ingest process is elected to release them",
+            "start ingest (`millstream serve ingest`): one of its processes dispatches, and its "
+            "log says why it does not",
+            "stuck-entries",
+        )
+    return fail(
+        "work.dispatch",
+        f"{waits}, and the elected process, {seen.dispatcher}, releases none",
+        "its log says why; another ingest process takes over when you stop it",
+        "stuck-entries",
+    )
 
 
 def _workers(stage: StageState, workers: int) -> Finding:

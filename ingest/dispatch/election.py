@@ -10,6 +10,7 @@ import contextlib
 from shared.service.clients import PostgresPool
 from shared.service.errors import DependencyError
 
+DISPATCHER = "dispatcher"  # name of the lease
 LEASE_S = 6.0  # dispatch continues at most ten seconds after the last renewal
 RENEWAL_S = 1.0
 

@@ -26,10 +26,11 @@ INTERVAL = 2.0  # seconds; one reading takes 37 small commands of Redis and two 
 COUNTED = 100_000  # rows; counting a million each time would cost too much
 
 _BACKLOG = f"""
-SELECT lane, (SELECT count(*) FROM (
-  SELECT 1 FROM webhook.job_items WHERE state = 'queued' AND lane = l.lane
-  LIMIT {COUNTED}) queued) AS documents
-FROM unnest($1::text[]) AS l(lane)
+SELECT l.lane, queued.documents, queued.due
+FROM unnest($1::text[]) AS l(lane), LATERAL (
+  SELECT count(*) AS documents, count(*) FILTER (WHERE due_at <= now()) AS due
+  FROM (SELECT due_at FROM webhook.job_items WHERE state = 'queued' AND lane = l.lane
+        LIMIT {COUNTED}) counted) queued
 """
 
 _DEAD_LETTERS = f"""
@@ -83,9 +84,11 @@ class PipelineWatch:
         except DependencyError as error:
             log.debug("Streams not seen", error=str(error))
         try:
-            backlog = await self._backlog()
+            rows = await self._pool.fetch(_BACKLOG, list(Lane))
             dead_letters = int(await self._pool.fetchval(_DEAD_LETTERS))
-            self._show_backlog(backlog, dead_letters)
+            backlog = {Lane(row["lane"]): row["documents"] for row in rows}
+            due = {Lane(row["lane"]): row["due"] for row in rows}
+            self._show_backlog(backlog, due, dead_letters)
         except DependencyError as error:
             log.debug("Backlog not seen", error=str(error))
         return Overview(streams=streams, stages=stages, backlog=backlog, dead_letters=dead_letters)
@@ -93,10 +96,6 @@ class PipelineWatch:
     def complete(self, report: HealthReport) -> HealthReport:
         """The health report of ingest, with the latest state of the stages."""
         return with_stages(report, self.latest.stages)
-
-    async def _backlog(self) -> dict[Lane, int]:
-        rows = await self._pool.fetch(_BACKLOG, list(Lane))
-        return {Lane(row["lane"]): row["documents"] for row in rows}
 
     def _show_streams(self, states: StreamStates) -> None:
         for state in states.stages:
@@ -110,9 +109,12 @@ class PipelineWatch:
         self._gauges.stream_oldest_pending.labels(*labels).set((lane.oldest_idle_ms or 0) / 1000)
         self._gauges.stream_consumers.labels(*labels).set(len(lane.consumers))
 
-    def _show_backlog(self, backlog: Mapping[Lane, int], dead_letters: int) -> None:
+    def _show_backlog(
+        self, backlog: Mapping[Lane, int], due: Mapping[Lane, int], dead_letters: int
+    ) -> None:
         for lane, documents in backlog.items():
             self._gauges.backlog.labels(lane).set(documents)
+            self._gauges.due.labels(lane).set(due[lane])
         self._gauges.dead_letters.set(dead_letters)
 
 

@@ -236,6 +236,12 @@ class PipelineGauges:
             "Documents that wait in Postgres, counted up to 100,000 a lane.",
             "lane",
         )
+        self.due = _gauge(
+            registry,
+            "due_documents",
+            "Documents of the backlog that may be released now: they wait for no retry.",
+            "lane",
+        )
         self.dead_letters = _gauge(
             registry,
             "dead_letters",

@@ -73,14 +73,29 @@ def test_an_entry_that_was_delivered_again_is_reported() -> None:
 def test_what_is_due_and_not_released_while_the_streams_are_empty_is_stuck(
     due: int, longest_due_s: float, depth: int, is_stuck: bool
 ) -> None:
-    seen = BacklogSeen(due=due, longest_due_s=longest_due_s, stalled=0)
+    seen = BacklogSeen(due=due, longest_due_s=longest_due_s, stalled=0, dispatcher="host:7:b")
     found = troubles(judge_backlog(seen, stage(depth=depth)))
     assert found.keys() == ({"work.dispatch"} if is_stuck else set())
+    assert all("host:7:b, releases none" in finding.found for finding in found.values())
+
+
+@pytest.mark.parametrize("depth", [0, 64])
+def test_what_is_due_while_no_process_is_elected_is_stuck_even_if_the_streams_are_not_empty(
+    depth: int,
+) -> None:
+    seen = BacklogSeen(due=5, longest_due_s=31.0, stalled=0, dispatcher=None)
+    found = troubles(judge_backlog(seen, stage(depth=depth)))
+    assert found.keys() == {"work.dispatch"}
+    assert "no ingest process is elected" in found["work.dispatch"].found
+    soon = BacklogSeen(due=5, longest_due_s=2.0, stalled=0, dispatcher=None)  # at an election
+    assert not troubles(judge_backlog(soon, stage(depth=depth)))
 
 
 def test_documents_without_progress_in_the_streams_are_reported() -> None:
     found = troubles(
-        judge_backlog(BacklogSeen(due=0, longest_due_s=0.0, stalled=3), stage(depth=1))
+        judge_backlog(
+            BacklogSeen(due=0, longest_due_s=0.0, stalled=3, dispatcher=None), stage(depth=1)
+        )
     )
     assert found.keys() == {"work.progress"}
     assert found["work.progress"].found.startswith("3 documents")
