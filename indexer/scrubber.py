@@ -87,7 +87,11 @@ class Scrubber:
 
 
 class Scrubs:
-    """Has each target scrubbed once an interval, by whichever indexer comes first."""
+    """Has each target scrubbed once an interval, by whichever indexer comes first.
+
+    However many targets there are: one that is not due is not waited for, and one that is due waits
+    only for the others.
+    """
 
     def __init__(
         self,
@@ -110,10 +114,20 @@ class Scrubs:
         while True:
             await asyncio.sleep(self._interval * self._random.uniform(0.5, 1.0))
             try:
-                if target := await self._targets.claim_scrub(self._interval):
-                    await self._scrub(target)
+                await self.scrub_due()
             except (MillstreamError, asyncpg.PostgresError) as error:
                 log.warning("Scrubbing interrupted", error=str(error))
+
+    async def scrub_due(self) -> None:
+        """Scrub the targets that are due, one after the other; an error ends the pass of one only.
+
+        Raises DependencyError if Postgres is unavailable.
+        """
+        while target := await self._targets.claim_scrub(self._interval):
+            try:
+                await self._scrub(target)
+            except (MillstreamError, asyncpg.PostgresError) as error:
+                log.warning("Scrubbing interrupted", target=target, error=str(error))
 
     async def _scrub(self, target: str) -> None:
         started = time.monotonic()

@@ -9,20 +9,21 @@ import asyncio
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import asyncpg
 import msgspec
 
-from indexer.qdrant.store import PointStore
 from indexer.recovery import REQUEUED
 
-SLICE = 500  # documents of one request to Qdrant
+SLICE = 500  # documents of one statement and of one request to Qdrant
 _REST = 4.0  # times the seconds that a slice took: searches and upserts get the rest of Qdrant
 
-_VISIBLE = """
-SELECT document_id::text, live_version, chunks FROM webhook.documents
-WHERE target = $1 AND document_id > $2 AND live_version IS NOT NULL AND content_hash IS NOT NULL
-ORDER BY document_id LIMIT $3
+# Deleted documents count, too: a slice of those that are visible could read the whole registry.
+_SLICE = """
+SELECT document_id::text, live_version, chunks,
+       live_version IS NOT NULL AND content_hash IS NOT NULL AS is_visible
+FROM webhook.documents WHERE target = $1 AND document_id > $2 ORDER BY document_id LIMIT $3
 """
 
 # Only those that are still visible in this version. $4 documents, $5 their versions.
@@ -42,6 +43,14 @@ SELECT live_version FROM webhook.documents WHERE target = $1 AND document_id = A
 """
 
 _NO_DOCUMENT = str(uuid.UUID(int=0))
+
+
+class VersionCounts(Protocol):
+    """The part of the point store that the verifier needs."""
+
+    async def count_versions(
+        self, collection: str, versions: Sequence[int]
+    ) -> Mapping[int, int]: ...
 
 
 class Visible(msgspec.Struct, frozen=True):
@@ -64,25 +73,32 @@ class Verifier:
     """Any number may run at once. Raises DependencyError if Qdrant or Postgres is unavailable."""
 
     def __init__(
-        self, pool: asyncpg.Pool, store: PointStore, timeout: float, *, rest: float = _REST
+        self,
+        pool: asyncpg.Pool,
+        store: VersionCounts,
+        timeout: float,
+        *,
+        rest: float = _REST,
+        rows: int = SLICE,
     ) -> None:
-        """`timeout` of a batch message in one stage, in seconds; `rest` in durations of a slice."""
+        """`timeout` of a batch message in one stage, in seconds; `rest` in durations of a slice;
+        `rows` of a slice.
+        """
         self._pool = pool
         self._store = store
         self._timeout = timeout
         self._rest = rest
+        self._rows = rows
 
     async def verify(self, target: str, *, repair: bool) -> Verified:
         """Count the points of each visible document; with `repair`, queue the short ones again."""
         documents, short, requeued, after = 0, 0, 0, _NO_DOCUMENT
-        while slice_ := await self._visible(target, after):
+        while rows := await self._pool.fetch(_SLICE, target, after, self._rows):
             started = time.monotonic()
-            lacking = await self._short(target, slice_)
-            documents, short, after = (
-                documents + len(slice_),
-                short + len(lacking),
-                slice_[-1].document_id,
-            )
+            visible = [_visible(row) for row in rows if row["is_visible"]]
+            lacking = await self._short(target, visible) if visible else []
+            documents, short = documents + len(visible), short + len(lacking)
+            after = rows[-1]["document_id"]
             if repair and lacking:
                 requeued += await self._requeue(target, lacking)
             await asyncio.sleep(self._rest * (time.monotonic() - started))
@@ -101,10 +117,6 @@ class Verifier:
         visible = {row["live_version"] for row in rows}
         return [document for document in lacking if document.live_version in visible]
 
-    async def _visible(self, target: str, after: str) -> list[Visible]:
-        rows = await self._pool.fetch(_VISIBLE, target, after, SLICE)
-        return [Visible(**row) for row in rows]
-
     async def _requeue(self, target: str, documents: Sequence[Visible]) -> int:
         return int(
             await self._pool.fetchval(
@@ -113,6 +125,12 @@ class Verifier:
                 [document.live_version for document in documents],
             )
         )  # fmt: skip
+
+
+def _visible(row: asyncpg.Record) -> Visible:
+    return Visible(
+        document_id=row["document_id"], live_version=row["live_version"], chunks=row["chunks"]
+    )
 
 
 def lacking_points(documents: Sequence[Visible], points: Mapping[int, int]) -> list[Visible]:
