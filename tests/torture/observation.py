@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 
 from indexer.qdrant.client import make_client
 from shared.pipeline.stages import StageName
+from shared.service.clients import redis_command
 from shared.service.settings import QdrantSettings, Secret
 from tests.torture.checker import Item, Job, Observed, Point
 from tests.torture.rig import LEASE, Rig
@@ -85,7 +86,7 @@ class Observer:
 
     async def backlog(self) -> dict[str, tuple[int, int]]:
         """Entries and pending entries of each stream; a stream without a group has none pending."""
-        async with Redis.from_url(self._environment["WEBHOOK_REDIS_URL"]) as redis:
+        async with redis_command(self._environment["WEBHOOK_REDIS_URL"]) as redis:
             return {
                 stream: (int(await redis.xlen(stream)), await _pending(redis, stream, stage))
                 for stage in StageName
@@ -95,7 +96,7 @@ class Observer:
     async def consumers(self, stage: StageName) -> dict[str, float]:
         """The consumers of a stage's groups, with the seconds since each was last heard of."""
         found: dict[str, float] = {}
-        async with Redis.from_url(self._environment["WEBHOOK_REDIS_URL"]) as redis:
+        async with redis_command(self._environment["WEBHOOK_REDIS_URL"]) as redis:
             for stream in stage.streams:
                 rows: Any = await redis.xinfo_consumers(stream, stage)
                 for row in rows:

@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from shared.pipeline.entries import Consumer
@@ -42,7 +41,7 @@ async def holders(run: Run) -> set[int]:
     """The processes that have pending entries; none while Redis is unavailable."""
     found: set[int] = set()
     with contextlib.suppress(RedisError, OSError):
-        async with Redis.from_url(run.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
+        async with redis_command(run.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
             for stage in StageName:
                 for stream in stage.streams:
                     consumers: Any = await redis.xinfo_consumers(stream, stage)

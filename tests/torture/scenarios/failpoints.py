@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 import httpx
-from redis.asyncio import Redis
 
 from shared.pipeline.failpoints import POINTS
 from shared.pipeline.lanes import Lane
 from shared.pipeline.stages import StageName
+from shared.service.clients import redis_command
 from tests.support.waiting import wait_until
 from tests.torture.driver import Run, Scenario, Size, settle
 from tests.torture.service import REFUSED_TEXT, tripping_text
@@ -139,7 +139,7 @@ class _Case:
     async def add_unreadable(self) -> None:
         """Unreadable entries; their raw dead letters are counted and dropped."""
         stream = StageName(self._part).stream(Lane.NORMAL)
-        async with Redis.from_url(self._run.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
+        async with redis_command(self._run.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
             for number in range(_UNREADABLE):
                 await redis.xadd(stream, {"h": f"unreadable {number}", "b": ""})
         await self._was_hit()

@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from shared.pipeline.stages import StageName
 from shared.runtime.streams.gate import mark_of
+from shared.service.clients import redis_command
 from tests.torture.driver import Result, Run, Scenario, Size
 
 _STREAM_BYTES = 64 * 1024
@@ -34,7 +35,7 @@ async def freeze_indexers(run: Run) -> None:
     peak, shut = 0, False
     planned = time.monotonic() + run.size.seconds + 4.0
     try:
-        async with Redis.from_url(run.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
+        async with redis_command(run.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
             while time.monotonic() < planned + (0 if shut else _PATIENCE):
                 sizes = [await _size(redis, stage) for stage in StageName]
                 peak = max(peak, sum(sizes))

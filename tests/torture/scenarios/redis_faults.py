@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from shared.pipeline.stages import StageName
+from shared.service.clients import redis_command
 from shared.service.errors import is_refusing_writes
 from tests.torture.clock import OWN_CLOCK
 from tests.torture.counters import STAGES, Counts
@@ -156,7 +157,7 @@ async def with_few_errors(run: Run, result: Result) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def _redis(run: Run) -> AsyncIterator[Redis]:
-    async with Redis.from_url(run.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
+    async with redis_command(run.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
         yield redis
 
 

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from cli.sample.webhooks import Event, events
 from shared.pipeline.messages import SCHEMA_VERSION
 from shared.pipeline.stages import StageName
+from shared.service.clients import redis_command
 from tests.torture.checker import Point
 from tests.torture.driver import Run, Scenario, Size
 from tests.torture.traffic import Page, Request, page
@@ -79,7 +80,7 @@ async def send_nonsense(run: Run) -> None:
     processes = set(run.rig.stage_urls)
     async with (
         run.client() as client,
-        Redis.from_url(run.rig.environment["WEBHOOK_REDIS_URL"]) as redis,
+        redis_command(run.rig.environment["WEBHOOK_REDIS_URL"]) as redis,
     ):
         newer = [await _add_newer(redis, stage) for stage in StageName]
         for number in range(run.size.faults):

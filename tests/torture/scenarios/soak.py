@@ -4,9 +4,8 @@ import asyncio
 import statistics
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from redis.asyncio import Redis
-
 from bench.processes import usage
+from shared.service.clients import redis_command
 from tests.support.local_stack import is_alive
 from tests.support.tei_stand_in import Fault
 from tests.torture.counters import STAGES
@@ -49,7 +48,7 @@ class _Soak:
         await self.rig.kill(self.rig.pids(self.run.random.choice(["redis", "postgres"]))[0])
 
     async def empty_redis(self) -> None:
-        async with Redis.from_url(self.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
+        async with redis_command(self.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
             await redis.flushall()
 
     async def disturb_a_link(self) -> None:

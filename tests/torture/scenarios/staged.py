@@ -3,9 +3,8 @@
 import asyncio
 import time
 
-from redis.asyncio import Redis
-
 from shared.pipeline.stages import StageName
+from shared.service.clients import redis_command
 from tests.torture.counters import Counts
 from tests.torture.driver import Run, Scenario, Size
 
@@ -18,7 +17,7 @@ async def refuse_messages(run: Run) -> None:
     streams = [
         stream for stage in (StageName.EMBEDDER, StageName.INDEXER) for stream in stage.streams
     ]
-    async with Redis.from_url(run.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
+    async with redis_command(run.rig.environment["WEBHOOK_REDIS_URL"]) as redis:
         set_id = redis.register_script("return redis.call('XSETID', KEYS[1], ARGV[1])")
         for _ in range(run.size.faults):
             await asyncio.sleep(run.size.seconds / run.size.faults - _REFUSAL)
