@@ -1,5 +1,6 @@
 """Nothing is left running by a stack or a test run that is killed, whatever its processes do."""
 
+import functools
 import os
 import shlex
 import signal
@@ -204,7 +205,13 @@ def test_a_torture_run_leaves_no_process_after(
 ) -> None:
     directory = Path(environ["TMPDIR"])
     run_options = ["-m", "tests.torture", "--scenario", "3", "--short"]
-    with subprocess.Popen([sys.executable, *run_options], env=environ, cwd=ROOT) as run:
+    ignoring = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)  # as shells do for &
+    with subprocess.Popen(
+        [sys.executable, *run_options],
+        env=environ,
+        cwd=ROOT,
+        preexec_fn=ignoring,  # noqa: PLW1509 - one thread
+    ) as run:
         block_until(
             lambda: list(directory.glob("*/data/services.json")),
             timeout=100,

@@ -67,7 +67,10 @@ def _can_run(number: int) -> bool:
 
 
 async def _run_side_by_side(plan: Plan, jobs: int) -> None:
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # it cancels this task
+    task = asyncio.current_task()
+    assert task is not None
+    # Not by the handler of SIGINT, which a shell ignores for its background jobs.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with asyncio.TaskGroup() as group:
         for _ in range(jobs):
             group.create_task(_run(plan))
