@@ -177,7 +177,7 @@ def _dispatcher(process: Process, settings: Settings) -> Dispatcher:
     entries, size = settings.runtime.stream_entries, settings.runtime.stream_bytes
     return Dispatcher(
         process.pool,
-        process.redis,
+        process.deployment,
         {
             action: Gate(process.redis, stage, mark_of(stage, entries=entries, size=size))
             for action, stage in FIRST_STAGE.items()

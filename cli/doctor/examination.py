@@ -101,7 +101,7 @@ class Examiner:
         """All findings about servers and work, and the load of the stages."""
         registry = await self._examine_postgres()
         (redis, stages), qdrant, (tei, is_on_gpu) = await asyncio.gather(
-            self._examine_redis(ingest),
+            self._examine_redis(ingest, registry.pool),
             self._examine_qdrant(registry),
             self._examine_tei(registry.targets),
         )
@@ -124,7 +124,9 @@ class Examiner:
             reason = str(error) or type(error).__name__
             return Registry(findings=[self._vantage.unreachable("postgres", where, reason)])
 
-    async def _examine_redis(self, ingest: IngestSeen | None) -> tuple[Findings, list[StageState]]:
+    async def _examine_redis(
+        self, ingest: IngestSeen | None, pool: PostgresPool | None
+    ) -> tuple[Findings, list[StageState]]:
         """Redis and the stages; the latter are empty if their streams cannot be read."""
         url = self._settings.redis.redis_url
         findings: Findings
@@ -134,6 +136,8 @@ class Examiner:
             self._stack.push_async_callback(redis.aclose)
             findings = judge_redis(await probes.see_redis(redis))
             findings.insert(0, reachable("redis", without_credentials(url)))
+            if pool and (reason := await probes.see_owner(redis, pool)):
+                findings.append(refusal("redis.owner", reason, "lost-redis"))
             streams = StreamInspector(redis, Throughput(redis))
         except (DependencyError, ValueError) as error:  # ValueError: not a URL of Redis
             findings = [self._redis_finding(error)]

@@ -21,11 +21,11 @@ from embedder.compatibility import ChunkShape, check_compatible, handshake
 from ingest.dispatch.election import DISPATCHER
 from ingest.inspection.operations import OperationFilter, OperationReports
 from ingest.inspection.streams import redis_errors
-from shared.jobs.migrate import check_schema
+from shared.jobs.migrate import check_schema, deployment_of
 from shared.jobs.targets import Target
-from shared.pipeline.stages import StageName
+from shared.pipeline.stages import OWNER, StageName
 from shared.service.clients import PostgresPool, check_redis
-from shared.service.errors import ConfigurationError, DependencyError
+from shared.service.errors import ConfigurationError, DependencyError, ForeignRedisError
 from shared.service.health import HealthReport
 from shared.service.http import UNCOMPRESSED
 from shared.service.settings import QdrantSettings, RuntimeSettings
@@ -99,6 +99,16 @@ async def see_redis(redis: Redis) -> RedisSeen:
         trip = await round_trip_ms(redis.ping)
         refusal = await refusal_of(check_redis(redis))
     return msgspec.convert({**info, "round_trip_ms": trip, "refusal": refusal}, RedisSeen)
+
+
+async def see_owner(redis: Redis, pool: PostgresPool) -> str | None:
+    """Why services would not start with both: the keys belong to the deployment of another
+    database.
+    """
+    with redis_errors():
+        stored: Any = await redis.get(OWNER)
+    owner, own = (stored or b"").decode(), await deployment_of(pool)
+    return str(ForeignRedisError(owner, own)) if owner not in {"", own} else None
 
 
 async def see_postgres(pool: PostgresPool) -> PostgresSeen:

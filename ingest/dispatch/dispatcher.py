@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 import structlog
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ingest.dispatch.batching import Room, may_overtake, messages_of, room_for
@@ -25,12 +24,14 @@ from ingest.dispatch.sizing import COUNTED_DEPTH, BatchSizes, Samples
 from ingest.jobs.reindexes import Pause, Reindexes
 from shared.pipeline.failpoints import failpoint
 from shared.pipeline.lanes import SMALL_SOURCE, FairLanes, Lane
-from shared.pipeline.messages import Action, encode_header
-from shared.pipeline.stages import RELEASED, StageName
+from shared.pipeline.messages import Action, Header, encode_header
+from shared.pipeline.stages import OWNER, RELEASED, StageName
+from shared.runtime.streams.deployment import Deployment
 from shared.runtime.streams.gate import Gate
 from shared.runtime.streams.groups import create_groups
 from shared.runtime.streams.lua import script
 from shared.service.clients import PostgresPool, is_postgres_unavailable
+from shared.service.errors import ForeignRedisError
 from shared.service.metrics import Metrics
 
 log = structlog.get_logger()
@@ -45,21 +46,36 @@ _ITEMS_OF_SOURCE = 8
 
 
 class RefusedReleaseError(Exception):
-    """The marker is not the expected one: Redis lost data, or another dispatcher has released."""
+    """The marker is not the expected one: Redis lost data, or another dispatcher has released.
+
+    Or another deployment has claimed Redis.
+    """
+
+    def __init__(self, answer: bytes, expected: int) -> None:
+        """`answer`: of publish.lua."""
+        super().__init__(
+            "the keys in Redis belong to another deployment"
+            if answer == b"foreign"
+            else f"the marker is {answer.decode()}, expected {expected}"
+        )
+
+
+_INTERRUPTIONS = (RefusedReleaseError, LostElectionError, ForeignRedisError)
 
 
 class Dispatcher:
     """Releases items as long as it is elected."""
 
     def __init__(
-        self, pool: PostgresPool, redis: Redis, gates: Mapping[Action, Gate], metrics: Metrics, *,
-        size: str, stage_timeout: float,
+        self, pool: PostgresPool, deployment: Deployment, gates: Mapping[Action, Gate],
+        metrics: Metrics, *, size: str, stage_timeout: float,
     ) -> None:  # fmt: skip
         """`gates`: of the streams that documents and deletes are released to."""
-        self._redis = redis
+        self._redis = redis = deployment.redis
+        self._deployment = deployment
         self._gates = gates
         self._releases = Releases(pool)
-        self._publish = redis.register_script(script("publish"))
+        self._script = redis.register_script(script("publish"))
         self._released = metrics.released
         self._sizes = BatchSizes(size)
         self._samples = Samples(self._sizes, self._releases.stage_seconds)
@@ -81,7 +97,7 @@ class Dispatcher:
         while True:
             try:
                 await self._dispatch_if_elected(election)
-            except (RedisError, OSError, RefusedReleaseError, LostElectionError) as error:
+            except (RedisError, OSError, *_INTERRUPTIONS) as error:
                 log.warning("Dispatch interrupted", error=str(error))
             except Exception as error:
                 if not is_postgres_unavailable(error):
@@ -96,6 +112,7 @@ class Dispatcher:
         self._pauses = frozenset()  # another process may have released since
         renewal = asyncio.create_task(election.keep(), name="election")
         try:
+            await self._deployment.claim()
             # Before the first entry: a stage takes a missing group for a loss of Redis.
             for stage in StageName:
                 await create_groups(self._redis, stage)
@@ -213,13 +230,11 @@ class Dispatcher:
         depth = len(items) + await self._releases.depth(lane) if self._sizes.is_automatic else 0
         messages = list(messages_of(items, lane, number, self._sizes.size(depth)))
         failpoint("dispatch", "released")
-        answer = await self._publish(
-            keys=[RELEASED, *(stream for stream, _ in messages)],
-            args=[self._marker, number, *(encode_header(header) for _, header in messages)],
-        )
-        if answer != b"done":
+        try:
+            await self._publish(number, messages)
+        except RefusedReleaseError:
             await self._releases.requeue(number)
-            raise RefusedReleaseError(f"the marker is {answer.decode()}, expected {self._marker}")
+            raise
         failpoint("dispatch", "published")
         self._marker = number
         self._samples.add([header for _, header in messages])
@@ -243,13 +258,24 @@ class Dispatcher:
     async def _shut_others_out(self) -> None:
         """Publish an empty release, after which releases of a former dispatcher are refused."""
         number = await self._releases.next_number(self._marker)
-        answer = await self._publish(keys=[RELEASED], args=[self._marker, number])
-        if answer != b"done":
-            raise RefusedReleaseError(f"the marker is {answer.decode()}, expected {self._marker}")
+        await self._publish(number, [])
         self._marker, self._number = number, None
+
+    async def _publish(self, number: int, messages: Sequence[tuple[str, Header]]) -> None:
+        """Add the messages to their streams and set the marker; raises RefusedReleaseError."""
+        answer = await self._script(
+            keys=[RELEASED, OWNER, *(stream for stream, _ in messages)],
+            args=[
+                self._marker, number, self._deployment.id,
+                *(encode_header(header) for _, header in messages),
+            ],
+        )  # fmt: skip
+        if answer != b"done":
+            raise RefusedReleaseError(answer, self._marker)
 
     async def check_marker(self) -> None:
         """Queue the items that the streams never had or have lost, and those without progress."""
+        await self._deployment.claim()  # the marker of another deployment says nothing
         self._marker = int(await self._redis.get(RELEASED) or 0)
         if self._number is not None and self._number <= self._marker:
             self._number = None  # another dispatcher has released since it was drawn

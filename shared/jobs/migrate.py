@@ -24,6 +24,11 @@ CREATE TABLE IF NOT EXISTS webhook.schema_migrations (
 );
 """
 
+_DEPLOYMENT = """
+SELECT to_char(applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+FROM webhook.schema_migrations ORDER BY version LIMIT 1
+"""
+
 
 class Migration(msgspec.Struct, frozen=True):
     version: int
@@ -82,6 +87,15 @@ async def check_schema(pool: asyncpg.Pool) -> None:
             f"the database has schema {found}, but this release knows only {wanted}: "
             "upgrade millstream"
         )
+
+
+async def deployment_of(pool: asyncpg.Pool) -> str:
+    """The id of the deployment: the time of the first migration of its database, in microseconds.
+
+    It is in every backup, so that a restored database is the same deployment, and needs no schema
+    of its own. The database must have the schema.
+    """
+    return str(await pool.fetchval(_DEPLOYMENT))
 
 
 async def _check_release(connection: asyncpg.Connection | asyncpg.Pool) -> None:

@@ -104,3 +104,5 @@ OPERATOR = "operator:"
 
 # The number of the last release whose messages are in the streams; the dispatcher's fence.
 RELEASED = "{webhook}:released"
+# The id of the deployment that all these keys belong to.
+OWNER = "{webhook}:owner"

@@ -62,7 +62,13 @@ def _worker(
     return Worker(
         stage=name,
         runner=StageRunner(stage, Targets(pool), failures, breakers, settings),
-        intake=Intake(process.reader, redis, consumer, leases, _gate(process, name.next, settings)),
+        intake=Intake(
+            process.reader,
+            process.deployment,
+            consumer,
+            leases,
+            _gate(process, name.next, settings),
+        ),
         leases=leases,
         recorder=Recorder(Progress(pool, name, consumer.name), process.operations, metrics, name),
         handover=HandOver(redis, consumer, metrics),

@@ -22,11 +22,12 @@ from aiohttp import web
 from prometheus_client import Histogram
 from redis.asyncio import Redis
 
-from shared.jobs.migrate import check_schema
+from shared.jobs.migrate import check_schema, deployment_of
 from shared.jobs.operations import OperationLog
 from shared.pipeline.failpoints import arm
 from shared.pipeline.stages import StageName
 from shared.pipeline.tracing import OFF, Tracing, is_on
+from shared.runtime.streams.deployment import Deployment
 from shared.runtime.waits import StartWaits, WaitReporter
 from shared.service.clients import (
     PostgresPool,
@@ -101,6 +102,7 @@ class Process(msgspec.Struct, kw_only=True):
     pool: PostgresPool
     redis: Redis
     reader: Redis
+    deployment: Deployment
     operations: OperationLog
     metrics: Metrics
     health: Health
@@ -197,6 +199,8 @@ async def _main(
         redis = redis_command(settings.redis.redis_url)
         stack.push_async_callback(redis.aclose)
         await check_redis(redis, _PATIENCE)
+        deployment = Deployment(redis, await deployment_of(pool))
+        await deployment.claim()
         reader = redis_reader(settings.redis.redis_url)
         stack.push_async_callback(reader.aclose)
         tracing = open_tracing(service, instance, os.environ)
@@ -208,7 +212,8 @@ async def _main(
         )
         process = Process(
             service=service, instance=instance, stack=stack, stop=stop, pool=pool, redis=redis,
-            reader=reader, operations=operations, metrics=Metrics(), health=health, tracing=tracing,
+            reader=reader, deployment=deployment, operations=operations, metrics=Metrics(),
+            health=health, tracing=tracing,
         )  # fmt: skip
         flusher = asyncio.create_task(operations.run(), name="operations")
         stack.push_async_callback(operations.flush)

@@ -26,6 +26,23 @@ class ConfigurationError(MillstreamError):
     """
 
 
+class ForeignRedisError(ConfigurationError):
+    """The keys in Redis belong to another deployment.
+
+    `owner` and `own` are the ids of both: the times at which their databases got the first schema.
+    """
+
+    def __init__(self, owner: str, own: str) -> None:
+        super().__init__(
+            "the keys in Redis belong to another deployment, whose database was created at "
+            f"{owner} (this one: {own}): point WEBHOOK_REDIS_URL to another Redis or to another "
+            "database number (redis://HOST:6379/1), or if the other database no longer exists run "
+            "`redis-cli -u \"$WEBHOOK_REDIS_URL\" DEL '{webhook}:owner'`"
+        )
+        self.owner = owner
+        self.own = own
+
+
 class DependencyError(MillstreamError):
     """A dependency failed.
 

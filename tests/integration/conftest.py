@@ -12,6 +12,8 @@ from indexer.keyword import KeywordParameters
 from indexer.qdrant.client import make_client
 from indexer.qdrant.collection import ensure_collection
 from local.stack import Stack
+from shared.jobs.migrate import deployment_of
+from shared.runtime.streams.deployment import Deployment
 from shared.service.clients import postgres_pool, redis_command
 from tests.support.documents import DIMENSION
 from tests.support.local_stack import bare_environ, enterable_directory
@@ -29,7 +31,8 @@ async def redis_and_postgres() -> AsyncIterator[Servers]:
             await apply_migrations(url)
             pool = await postgres_pool(url, name="test")
             redis = redis_command(stack.environment["WEBHOOK_REDIS_URL"])
-            yield Servers(stack.environment["WEBHOOK_REDIS_URL"], redis, url, pool)
+            deployment = Deployment(redis, await deployment_of(pool))
+            yield Servers(stack.environment["WEBHOOK_REDIS_URL"], redis, url, pool, deployment)
             await redis.aclose()
             await pool.close()
 

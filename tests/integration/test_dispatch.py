@@ -13,7 +13,7 @@ from ingest.dispatch.release import Pick, Releases
 from ingest.dispatch.sizing import MEASURED
 from shared.pipeline.lanes import SMALL_SOURCE, Lane
 from shared.pipeline.messages import Action, decode_header
-from shared.pipeline.stages import RELEASED, StageName
+from shared.pipeline.stages import OWNER, RELEASED, StageName
 from shared.runtime.streams.lua import script
 from shared.service.clients import postgres_pool
 from tests.support.stage_harness import (
@@ -229,15 +229,15 @@ async def test_a_publication_whose_reply_was_lost_is_done_once(servers: Servers)
     publish = servers.redis.register_script(script("publish"))
     stream = CHUNKER.stream(Lane.NORMAL)
     for _ in range(2):
-        assert await publish(keys=[RELEASED, stream], args=[0, 5, b"{}"]) == b"done"
+        assert await publish(keys=[RELEASED, OWNER, stream], args=[0, 5, "only", b"{}"]) == b"done"
     assert await servers.redis.xlen(stream) == 1
 
 
 async def test_a_dispatcher_that_was_replaced_is_refused(servers: Servers) -> None:
     publish = servers.redis.register_script(script("publish"))
     stream = CHUNKER.stream(Lane.NORMAL)
-    assert await publish(keys=[RELEASED, stream], args=[0, 9, b"{}"]) == b"done"
-    assert await publish(keys=[RELEASED, stream], args=[0, 8, b"{}"]) == b"9"
+    assert await publish(keys=[RELEASED, OWNER, stream], args=[0, 9, "only", b"{}"]) == b"done"
+    assert await publish(keys=[RELEASED, OWNER, stream], args=[0, 8, "only", b"{}"]) == b"9"
     assert await servers.redis.xlen(stream) == 1
 
 

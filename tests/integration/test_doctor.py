@@ -12,7 +12,7 @@ import pytest
 
 from cli.doctor.examination import examine
 from cli.doctor.finding import Finding, Verdict, worst
-from shared.pipeline.stages import StageName
+from shared.pipeline.stages import OWNER, StageName
 from shared.service.settings import QdrantSettings, Secret
 from tests.support.documented import DOCS
 from tests.support.examined import (
@@ -82,6 +82,15 @@ def redis_setting(name: str, wrong: str, right: str) -> Fault:
             await world.servers.redis.config_set(name, right)
 
     return fault
+
+
+@contextlib.asynccontextmanager
+async def foreign_redis(world: Examined) -> AsyncIterator[None]:
+    await world.servers.redis.set(OWNER, "2026-01-01T00:00:00.000000Z")
+    try:
+        yield
+    finally:
+        await world.servers.redis.delete(OWNER)
 
 
 @contextlib.asynccontextmanager
@@ -217,6 +226,7 @@ FAULTS: list[tuple[str, Fault, str, Verdict, str]] = [
     ("eviction", redis_setting("maxmemory-policy", "allkeys-lru", "noeviction"), "redis.policy", Verdict.FAIL,
      "`redis-cli CONFIG SET maxmemory-policy noeviction`"),
     ("no log", redis_setting("appendonly", "no", "yes"), "redis.persistence", Verdict.WARN, "SET appendonly yes"),
+    ("a Redis of others", foreign_redis, "redis.owner", Verdict.FAIL, "point WEBHOOK_REDIS_URL to another Redis"),
     ("little memory", redis_setting("maxmemory", "1", "0"), "redis.memory", Verdict.FAIL, "raise maxmemory"),
     ("Postgres down", setting("WEBHOOK_DATABASE_URL", "postgresql://127.0.0.1:9/x"), "postgres.reachable",
      Verdict.FAIL, "WEBHOOK_DATABASE_URL"),

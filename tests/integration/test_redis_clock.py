@@ -12,6 +12,7 @@ from local.stack import Stack
 from shared.pipeline.entries import Consumer, Entry
 from shared.pipeline.lanes import Lane
 from shared.pipeline.stages import StageName
+from shared.runtime.streams.deployment import Deployment
 from shared.runtime.streams.groups import create_groups
 from shared.runtime.streams.intake import Intake
 from shared.runtime.streams.leases import Leases
@@ -68,5 +69,6 @@ async def test_what_was_left_while_the_clock_was_ahead_is_taken_over(
     await redis.xadd(STREAM, {"h": "{}", "b": ""})
     await redis.xreadgroup(STAGE, "dead", {STREAM: ">"})
     await set_clock(redis, clock, 0)
-    entries = await take(Intake(redis, redis, consumer, Leases(redis, consumer, LEASE), gate=None))
+    deployment, leases = Deployment(redis, "only"), Leases(redis, consumer, LEASE)
+    entries = await take(Intake(redis, deployment, consumer, leases, gate=None))
     assert [(entry.stream, entry.deliveries) for entry in entries] == [(STREAM, 2)]

@@ -4,8 +4,6 @@ errors.
 
 import asyncio
 import contextlib
-import json
-import sys
 import uuid
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
@@ -14,37 +12,11 @@ import pytest
 
 from shared.jobs.targets import Targets
 from tests.support.documents import COLLECTION
-from tests.support.local_stack import bare_environ
+from tests.support.refusal import refusal
 from tests.support.stage_harness import Servers
 from tests.support.tei_stand_in import StandInSettings, TeiStandIn
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
-
-
-async def refusal(servers: Servers, module: str = "chunker", **settings: str) -> str:
-    """Start a service that must not start; why it did not."""
-    environ = bare_environ(
-        **{
-            "WEBHOOK_REDIS_URL": servers.redis_url,
-            "WEBHOOK_DATABASE_URL": servers.database_url,
-            **settings,
-        }
-    )
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        module,
-        env=environ,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await process.communicate()
-    assert process.returncode == 78, output + errors
-    if errors:
-        return errors.decode()
-    last = json.loads(output.splitlines()[-1])
-    assert last["event"] == "Cannot start"
-    return str(last["error"])
 
 
 @contextlib.asynccontextmanager
@@ -81,12 +53,12 @@ async def test_a_redis_that_is_too_old(servers: Servers) -> None:
 
 async def test_a_database_without_the_schema(servers: Servers) -> None:
     name = f"empty_{uuid.uuid4().hex}"
-    await servers.pool.execute(f"CREATE DATABASE {name}")
+    await servers.pool.execute(f"CREATE DATABASE {name}", timeout=60)
     try:
         url = urlsplit(servers.database_url)._replace(path=f"/{name}").geturl()
         assert "run `millstream migrate`" in await refusal(servers, WEBHOOK_DATABASE_URL=url)
     finally:
-        await servers.pool.execute(f"DROP DATABASE {name}")
+        await servers.pool.execute(f"DROP DATABASE {name}", timeout=60)
 
 
 async def test_a_database_with_a_newer_schema(servers: Servers) -> None:

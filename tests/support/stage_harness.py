@@ -27,6 +27,7 @@ from shared.runtime.recorder import Recorder
 from shared.runtime.runner import StageRunner
 from shared.runtime.slots import Slots
 from shared.runtime.stage import Batch, Document, Stage
+from shared.runtime.streams.deployment import Deployment
 from shared.runtime.streams.gate import Gate, Mark
 from shared.runtime.streams.groups import create_groups
 from shared.runtime.streams.handover import HandOver
@@ -58,6 +59,7 @@ class Servers(msgspec.Struct, frozen=True):
     redis: Redis
     database_url: str
     pool: PostgresPool
+    deployment: Deployment
 
 
 class FakeStage(Stage[Batch, Never]):
@@ -94,7 +96,7 @@ def make_worker(
     return Worker(
         stage=stage.name,
         runner=StageRunner(stage, Targets(servers.pool), failures, breakers, settings),
-        intake=Intake(reader, servers.redis, consumer, leases, None),
+        intake=Intake(reader, servers.deployment, consumer, leases, None),
         leases=leases,
         recorder=Recorder(progress, OperationLog(servers.pool), metrics, stage.name),
         handover=HandOver(servers.redis, consumer, metrics),
@@ -137,7 +139,9 @@ def make_dispatcher(servers: Servers, *, entries: int = 1000, size: str = "4") -
         action: Gate(servers.redis, stage, Mark(entries, 10**9))
         for action, stage in FIRST_STAGE.items()
     }
-    return Dispatcher(servers.pool, servers.redis, gates, Metrics(), size=size, stage_timeout=600)
+    return Dispatcher(
+        servers.pool, servers.deployment, gates, Metrics(), size=size, stage_timeout=600
+    )  # fmt: skip
 
 
 async def accept_documents(

@@ -19,6 +19,7 @@ _PACKAGES = ("ingest", "chunker", "embedder", "indexer", "shared", "local", "cli
 # Meetings of a few milliseconds, which these tests stage instead of waiting for them.
 _FENCE_MODEL = "tests/unit/indexer/test_fence_model.py::"
 _REPLACED = "tests/integration/test_dispatch.py::test_a_dispatcher_that_was_replaced"
+_DEPLOYMENTS = "tests/integration/test_deployments.py::"
 _COPY = "tests/integration/test_worker.py::test_a_copy_of_an_item_that_was_released_again"
 
 
@@ -62,6 +63,16 @@ MUTANTS = (
         "the marker check of a release", "shared/runtime/streams/lua/publish.lua",
         "if marker ~= ARGV[1] or tonumber(ARGV[2]) <= tonumber(marker) then", "if false then",
         _REPLACED,
+    ),
+    Mutant(
+        "the owner check of a release", "shared/runtime/streams/lua/publish.lua",
+        "if owner and owner ~= ARGV[3] then", "if false then",
+        _DEPLOYMENTS + "test_a_dispatcher_publishes_nothing",
+    ),
+    Mutant(
+        "the owner check of a worker", "shared/runtime/streams/deployment.py",
+        "if owner != self.id:", "if False:",
+        _DEPLOYMENTS + "test_a_stage_that_runs",
     ),
     Mutant(
         "the check that a copy is of the current release", "shared/jobs/progress.py",

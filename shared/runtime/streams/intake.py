@@ -15,12 +15,13 @@ from shared.pipeline.failpoints import failpoint
 from shared.pipeline.lanes import FairLanes, Lane
 from shared.pipeline.stages import RELEASED
 from shared.runtime.streams.clock_skew import ClockSkew
+from shared.runtime.streams.deployment import Deployment
 from shared.runtime.streams.gate import Gate
 from shared.runtime.streams.groups import create_groups
 from shared.runtime.streams.leases import Leases
 from shared.runtime.streams.lua import script
 from shared.service.clients import READ_BLOCK
-from shared.service.errors import is_missing_group
+from shared.service.errors import ForeignRedisError, is_missing_group
 
 log = structlog.get_logger()
 
@@ -41,18 +42,20 @@ class Intake:
     """One consumer's reading. `take` waits after an error of Redis, and does not raise it."""
 
     def __init__(
-        self, reader: Redis, command: Redis, consumer: Consumer, leases: Leases, gate: Gate | None,
+        self, reader: Redis, deployment: Deployment, consumer: Consumer, leases: Leases,
+        gate: Gate | None,
         timing: Timing = Timing(),  # noqa: B008 - frozen
     ) -> None:  # fmt: skip
         self._reader = reader
-        self._command = command
+        self._command = deployment.redis
+        self._deployment = deployment
         self._stage = consumer.stage
         self._consumer = consumer.name
         self._lease = consumer.lease
         self._leases = leases
         self._gate = gate
         self._timing = timing
-        self._leave = command.register_script(script("leave"))
+        self._leave = deployment.redis.register_script(script("leave"))
         self._fair = FairLanes()
         self._cursors = dict.fromkeys(Lane, "0-0")
         self._skew = {lane: ClockSkew(consumer.lease) for lane in Lane}
@@ -68,7 +71,7 @@ class Intake:
             if self._timing.clock() >= self._next_reclaim and (reclaimed := await self._reclaim()):
                 return reclaimed
             return await self._read(free)
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, ForeignRedisError) as error:
             await self._disturbed(error)
             return []
 
@@ -184,9 +187,12 @@ class Intake:
     async def _recover(self) -> list[Entry]:
         """After an error of Redis, renew what is held, and start what was in a lost reply.
 
+        Nothing is touched if another deployment has claimed Redis meanwhile.
+
         Own entries are listed by XPENDING and fetched by XRANGE: reading the own PEL would count as
         deliveries.
         """
+        await self._deployment.claim()
         await create_groups(self._command, self._stage)
         await self._leases.renew()
         entries = []

@@ -13,7 +13,7 @@ from shared.runtime.streams.lua import script
 
 STAGE = StageName.CHUNKER
 CONSUMER = Consumer(stage=STAGE, name="me", lease=30.0)
-SCRIPTS = ("renew", "recount", "handover", "leave", "join")
+SCRIPTS = ("renew", "recount", "handover", "leave", "join", "claim")
 
 Answer = Callable[[Sequence[str], Sequence[Any]], Any]
 

@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 from shared.pipeline.lanes import Lane
 from shared.pipeline.messages import encode_header
 from shared.pipeline.stages import RELEASED
+from shared.runtime.streams.deployment import Deployment
 from shared.runtime.streams.intake import Intake, Timing
 from shared.service.clients import READ_BLOCK
 from tests.unit.shared.runtime.fakes import CONSUMER, STAGE, FakeScripts, header_of
@@ -32,8 +33,10 @@ class FakeStreams(FakeScripts):
 
     def __init__(self) -> None:
         super().__init__(
-            join=lambda _keys, _args: 0, renew=lambda _keys, _args: [], leave=lambda _keys, _args: 3
-        )
+            join=lambda _keys, _args: 0, renew=lambda _keys, _args: [],
+            leave=lambda _keys, _args: 3, claim=lambda _keys, _args: self.owner.encode(),
+        )  # fmt: skip
+        self.owner = "own"
         self.waiting: dict[str, list[Row]] = {}
         self.abandoned: dict[str, list[Row]] = {}
         self.own: dict[str, list[Row]] = {}
@@ -124,7 +127,7 @@ class Rig:
         redis: Any = self.redis
         self.intake = Intake(
             redis,
-            redis,
+            Deployment(redis, "own"),
             CONSUMER,
             fake.leases,
             fake if room is not None else None,
@@ -262,6 +265,19 @@ async def test_after_an_error_own_entries_are_started_that_nobody_here_knows_of(
     assert [keys[0] for keys, _ in rig.redis.called("join")] == STAGE.streams, (
         "groups may be gone, too"
     )
+
+
+async def test_a_redis_that_another_deployment_has_claimed_is_left_alone() -> None:
+    rig = Rig()
+    rig.redis.error = ResponseError("NOGROUP No such key")
+    await rig.take()
+    rig.redis.error, rig.redis.owner = None, "other"
+    rig.redis.waiting = {"normal": [row()]}
+    for _ in range(3):
+        assert await rig.take() == []
+    assert rig.redis.called("join") == []
+    rig.redis.owner = "own"
+    assert [await rig.take() for _ in range(2)] == [[], ["1-0"]]
 
 
 @pytest.mark.parametrize(
