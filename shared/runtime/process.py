@@ -198,9 +198,7 @@ async def _main(
         await check_schema(pool)
         redis = redis_command(settings.redis.redis_url)
         stack.push_async_callback(redis.aclose)
-        await check_redis(redis, _PATIENCE)
-        deployment = Deployment(redis, await deployment_of(pool))
-        await deployment.claim()
+        deployment = await _claim(redis, pool)
         reader = redis_reader(settings.redis.redis_url)
         stack.push_async_callback(reader.aclose)
         tracing = open_tracing(service, instance, os.environ)
@@ -232,6 +230,14 @@ async def _main(
             await serve(process, settings)
         log.info("Stopped", status=process.status)
     return process.status
+
+
+async def _claim(redis: Redis, pool: PostgresPool) -> Deployment:
+    """Check Redis, and claim its keys for the deployment of this database."""
+    await check_redis(redis, _PATIENCE)
+    deployment = Deployment(redis, await deployment_of(pool))
+    await deployment.claim()
+    return deployment
 
 
 def _report_waits(process: Process, stage: StageName) -> None:
