@@ -13,6 +13,7 @@ from indexer.search.keyword_index import KeywordIndex, QdrantKeywordIndex
 from indexer.search.point_reader import PointReader
 from indexer.search.query_cache import QueryCache
 from indexer.search.query_embedding import QueryEmbedder
+from indexer.search.query_servers import check_query_servers
 from indexer.search.rank_bm25_index import RankBm25Index
 from indexer.search.routes import add_search_routes
 from indexer.search.service import SearchEngine, SearchOptions
@@ -58,6 +59,7 @@ async def _make_app(
     process: Process, client: AsyncQdrantClient, settings: Settings
 ) -> web.Application:
     session = await process.stack.enter_async_context(aiohttp.ClientSession(headers=UNCOMPRESSED))
+    await check_query_servers(session, settings.tei)
     process.health.checks["tei"] = check_any(tei_clients(session, settings.tei.of_queries))
     visibility = RegistryVisibility(process.pool)
     observe = process.metrics.request_seconds.labels("tei", "query").observe

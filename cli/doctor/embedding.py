@@ -9,6 +9,8 @@ from cli.doctor.servers import round_trip
 from embedder.compatibility import Served, check_targets
 from shared.jobs.targets import Target
 from shared.service.errors import ConfigurationError
+from shared.tei.client import TeiInfo
+from shared.tei.servers import check_query_model
 
 # Tokens a second that no CPU reaches. Measured: 7,700 on one core (22 million parameters), 390,000
 # on an L4 GPU (33 million parameters).
@@ -45,6 +47,19 @@ def judge_tei(seen: TeiSeen, targets: Sequence[Target]) -> Findings:
         )
         findings.append(warn("tei.limits", found, "upgrade TEI to 1.9 or later"))
     return findings
+
+
+def judge_query_server(name: str, info: TeiInfo, of_documents: TeiInfo | None) -> Finding:
+    """Whether a server of WEBHOOK_SEARCH_TEI_URL serves the model of the documents.
+
+    `of_documents` is None if no server of WEBHOOK_TEI_URL answers: then nothing is compared.
+    """
+    try:
+        if of_documents is not None:
+            check_query_model(name, info, of_documents)
+    except ConfigurationError as error:
+        return refusal("tei.query_model", str(error))
+    return ok("tei.query_model", f"{name}: embeds queries with {info.model_id}")
 
 
 def elsewhere(targets: Sequence[Target]) -> str | None:

@@ -1,6 +1,7 @@
 """One examination: reads the settings, probes ingest and every server, has the results judged."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
@@ -11,7 +12,7 @@ from msgspec.structs import replace
 
 from cli.client import DEFAULT_URL
 from cli.doctor import advice, probes
-from cli.doctor.embedding import elsewhere, judge_tei, runs_on_gpu
+from cli.doctor.embedding import elsewhere, judge_query_server, judge_tei, runs_on_gpu
 from cli.doctor.finding import Examination, Finding, Findings, refusal, worst
 from cli.doctor.load import StageLoad
 from cli.doctor.servers import (
@@ -38,7 +39,7 @@ from shared.service.http import UNCOMPRESSED
 from shared.service.redis_refusal import RefusedConnectionError
 from shared.service.settings import ChunkerSettings
 from shared.tei.client import TeiClient
-from shared.tei.servers import tei_clients
+from shared.tei.servers import first_success, tei_clients
 from shared.tei.tokenizer import load_tokenizer
 
 _POSTGRES_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -199,7 +200,27 @@ class Examiner:
             )
         ]
         findings = [finding for found, _ in looks for finding in found]
+        findings += await self._examine_query_servers()
         return findings, all(is_on_gpu for _, is_on_gpu in looks)
+
+    async def _examine_query_servers(self) -> Findings:
+        """The servers of WEBHOOK_SEARCH_TEI_URL, which must serve the model of WEBHOOK_TEI_URL."""
+        tei = self._settings.tei
+        if tei.search_tei_url is None:
+            return []
+        of_documents = None
+        with contextlib.suppress(DependencyError):  # which has a finding
+            calls = [client.info for client in tei_clients(self._session, tei)]
+            of_documents = await first_success(calls)
+        findings: Findings = []
+        for client in tei_clients(self._session, tei.of_queries):
+            try:
+                findings.append(judge_query_server(client.name, await client.info(), of_documents))
+            except DependencyError as error:
+                if not self._vantage.hides("tei"):  # else these cannot be reached from here either
+                    instead = "correct WEBHOOK_SEARCH_TEI_URL"
+                    findings.append(unreachable("tei", client.name, error.reason, instead))
+        return findings
 
     async def _examine_servers(
         self, clients: Sequence[TeiClient], chunker: ChunkerSettings, targets: Sequence[Target]

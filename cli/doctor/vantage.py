@@ -36,6 +36,10 @@ class Vantage:
             )
         return unreachable(service, where, reason)
 
+    def hides(self, service: str) -> bool:
+        """Whether only ingest can reach a server that was judged before."""
+        return service in self._hidden
+
     def findings(self) -> Findings:
         """A warning that names the servers which were not examined."""
         if not self._hidden:

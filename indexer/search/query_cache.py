@@ -17,13 +17,14 @@ class QueryCache:
     def __init__(self, embed_query: EmbedText, size: int = QUERIES) -> None:
         self._embed_query = embed_query
         self._size = size
-        self._embeddings: OrderedDict[str, Embedding] = OrderedDict()
+        self._embeddings: OrderedDict[tuple[str, str | None], Embedding] = OrderedDict()
 
-    async def __call__(self, text: str) -> Embedding:
-        """The embedding of `text`. Raises what the embed function raises."""
-        if text not in self._embeddings:
-            self._embeddings[text] = await self._embed_query(text)
+    async def __call__(self, text: str, model: str | None) -> Embedding:
+        """The embedding of `text` by a model. Raises what the embed function raises."""
+        key = text, model
+        if key not in self._embeddings:
+            self._embeddings[key] = await self._embed_query(text, model)
             while len(self._embeddings) > self._size:
                 self._embeddings.popitem(last=False)
-        self._embeddings.move_to_end(text)
-        return self._embeddings[text]
+        self._embeddings.move_to_end(key)
+        return self._embeddings[key]

@@ -28,8 +28,13 @@ class QueryEmbedder:
         clients: Sequence[TeiClient],
         observe: Callable[[float], None],
         clock: Callable[[], float] = time.monotonic,
+        try_s: float | None = None,
     ) -> None:
-        """`observe` is given the seconds of each request."""
+        """`observe` is given the seconds of each request.
+
+        `try_s` is what a server has to answer a query; by default as long as a search waits, or
+        half of that where there are several servers.
+        """
         self._clients = clients
         self._observe = observe
         self._clock = clock
@@ -37,19 +42,20 @@ class QueryEmbedder:
         self._avoided_until = dict.fromkeys(clients, 0.0)
         self._silent_until = dict.fromkeys(clients, 0.0)
         self._asked: dict[TeiClient, asyncio.Task[None]] = {}
-        self._try_s = TRY_S if len(clients) > 1 else ONLY_TRY_S
+        self._models: dict[TeiClient, str] = {}  # asked for before the first query
+        self._try_s = try_s or (TRY_S if len(clients) > 1 else ONLY_TRY_S)
 
-    async def __call__(self, text: str) -> Vectors:
-        """Return the vector of a query, `float32[dimension]`.
+    async def __call__(self, text: str, model: str | None) -> Vectors:
+        """Return the vector of a query by this model, None for any: `float32[dimension]`.
 
-        Raises DependencyError if every server failed, and RejectedError.
+        Raises DependencyError if every server failed or serves another model, and RejectedError.
         """
         failure = DependencyError("tei", "no server is known")
         if self._clock() < min(self._silent_until.values(), default=0.0):
             raise DependencyError("tei", "no server answered a moment ago")
         for client in sorted(self._clients, key=self._rank):
             try:
-                return await self._embed(client, text)
+                return await self._embed(client, text, model)
             except DependencyError as error:
                 failure = error
         raise failure
@@ -57,11 +63,12 @@ class QueryEmbedder:
     def _rank(self, client: TeiClient) -> tuple[bool, int]:
         return self._clock() < self._avoided_until[client], self._in_flight[client]
 
-    async def _embed(self, client: TeiClient, text: str) -> Vectors:
+    async def _embed(self, client: TeiClient, text: str, model: str | None) -> Vectors:
         self._in_flight[client] += 1
         started = self._clock()
         try:
             async with asyncio.timeout(self._try_s):
+                await self._check_model(client, model)
                 return await client.embed_query(text)
         except TimeoutError as error:
             self._avoid(client)
@@ -75,8 +82,21 @@ class QueryEmbedder:
             self._in_flight[client] -= 1
             self._observe(self._clock() - started)
 
+    async def _check_model(self, client: TeiClient, model: str | None) -> None:
+        """Raise DependencyError for a server of another model. A server that failed may have
+        another one since, and is asked again.
+        """
+        if client not in self._models:
+            self._models[client] = (await client.info()).model_id
+        if model not in {None, self._models[client]}:
+            served = self._models[client]
+            raise DependencyError(
+                "tei", f"{client.name} serves {served}, but the collection has vectors of {model}"
+            )
+
     def _avoid(self, client: TeiClient) -> None:
         self._avoided_until[client] = self._clock() + AVOIDED_S
+        self._models.pop(client, None)
 
     def _ask(self, client: TeiClient) -> None:
         """Find out whether a server is silent or only busy. Until it has said so, it counts as

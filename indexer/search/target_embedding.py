@@ -37,7 +37,7 @@ class TargetEmbedder:
         url = searched.tei_url or self._tei.tei_url
         if url not in self._embedders:
             self._embedders[url] = self._make(msgspec.structs.replace(self._tei, tei_url=url))
-        vector = await self._embedders[url](text)
+        vector = await self._embedders[url](text, searched.model)
         if searched.dimension not in {None, len(vector)}:
             raise DependencyError(
                 "tei",

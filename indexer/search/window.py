@@ -19,7 +19,7 @@ from shared.service.errors import DependencyError, RejectedError
 from shared.service.search_contract import Mode, SearchFilters
 
 Embedding = Sequence[float] | NDArray[np.float32]
-EmbedText = Callable[[str], Awaitable[Embedding]]
+EmbedText = Callable[[str, str | None], Awaitable[Embedding]]  # of a text, and by which model
 EmbedQuery = Callable[[str, str], Awaitable[Embedding]]  # of a target's name and a text
 
 

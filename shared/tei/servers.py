@@ -1,5 +1,5 @@
-"""The TEI servers that `WEBHOOK_TEI_URL` names: a client for each, and whether any of them is
-available.
+"""The TEI servers that a setting names: a client for each, whether any of them is available, and
+whether those of queries serve the model of the documents.
 """
 
 import asyncio
@@ -8,9 +8,9 @@ from typing import TypeVar
 
 import aiohttp
 
-from shared.service.errors import DependencyError
+from shared.service.errors import ConfigurationError, DependencyError
 from shared.service.settings import TeiSettings
-from shared.tei.client import TeiClient
+from shared.tei.client import TeiClient, TeiInfo
 
 T = TypeVar("T")
 
@@ -40,6 +40,24 @@ def check_any(clients: Sequence[TeiClient]) -> Callable[[], Awaitable[None]]:
     return check
 
 
+def check_query_model(name: str, of_queries: TeiInfo, of_documents: TeiInfo) -> None:
+    """Raise ConfigurationError if the server `name` embeds queries with another model than that of
+    the documents.
+
+    A revision is compared where both servers know theirs.
+    """
+    is_same = of_queries.model_id == of_documents.model_id and (
+        of_queries.model_sha == of_documents.model_sha
+        or None in {of_queries.model_sha, of_documents.model_sha}
+    )
+    if not is_same:
+        wanted = _model(of_documents)
+        raise ConfigurationError(
+            f"{name} is to embed queries and serves {_model(of_queries)}, but WEBHOOK_TEI_URL "
+            f"serves {wanted}: point WEBHOOK_SEARCH_TEI_URL to servers of {wanted}"
+        )
+
+
 async def first_success(calls: Sequence[Callable[[], Awaitable[T]]]) -> T:
     """Make all calls at once; return the first success, or raise the last DependencyError."""
     tasks = [asyncio.ensure_future(call()) for call in calls]
@@ -55,3 +73,7 @@ async def first_success(calls: Sequence[Callable[[], Awaitable[T]]]) -> T:
             started.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     raise failure
+
+
+def _model(info: TeiInfo) -> str:
+    return f"{info.model_id} (revision {info.model_sha})" if info.model_sha else info.model_id

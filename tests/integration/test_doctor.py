@@ -108,6 +108,13 @@ async def tei_of_another_model(world: Examined) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
+async def query_tei_of_another_model(world: Examined) -> AsyncIterator[None]:
+    async with TeiStandIn(StandInSettings(model_id="another")) as tei:
+        world.environ["WEBHOOK_SEARCH_TEI_URL"] = tei.url
+        yield
+
+
+@contextlib.asynccontextmanager
 async def tei_far_away(world: Examined) -> AsyncIterator[None]:
     address = urlsplit(world.environ["WEBHOOK_TEI_URL"])
     assert address.port
@@ -233,6 +240,10 @@ FAULTS: list[tuple[str, Fault, str, Verdict, str]] = [
     ("newer schema", newer_schema, "postgres.schema", Verdict.FAIL, "upgrade millstream"),
     ("TEI down", setting("WEBHOOK_TEI_URL", NOBODY), "tei.reachable", Verdict.FAIL, "WEBHOOK_TEI_URL"),
     ("another model", tei_of_another_model, "tei.model", Verdict.FAIL, "point WEBHOOK_TEI_URL to that model"),
+    ("another model for queries", query_tei_of_another_model, "tei.query_model", Verdict.FAIL,
+     "point WEBHOOK_SEARCH_TEI_URL to servers of stand-in"),
+    ("TEI of queries down", setting("WEBHOOK_SEARCH_TEI_URL", NOBODY), "tei.reachable", Verdict.FAIL,
+     "WEBHOOK_SEARCH_TEI_URL"),
     ("a collection's TEI down", own_tei_down, "tei.reachable", Verdict.FAIL, "millstream reindex"),
     ("a collection's other model", own_tei_of_another_model, "tei.model", Verdict.FAIL, "serve that model again at"),
     ("long chunks", setting("WEBHOOK_MAX_CHUNK_TOKENS", "1000"), "tei.model", Verdict.FAIL, "to 512 or less"),

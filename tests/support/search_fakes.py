@@ -54,9 +54,9 @@ class FakeTei:
         self.asked: list[str] = []
 
     async def embed_for(self, _target: str, text: str) -> list[float]:
-        return await self.embed_query(text)
+        return await self.embed_query(text, None)
 
-    async def embed_query(self, text: str) -> list[float]:
+    async def embed_query(self, text: str, _model: str | None) -> list[float]:
         self.asked.append(text)
         if self.error is not None:
             raise self.error

@@ -48,6 +48,7 @@ class StandInSettings(msgspec.Struct, frozen=True, kw_only=True):
     """TEI's command line, with its defaults. A word is a token here, and each text has two more."""
 
     version: str = "1.9.3"
+    model_id: str = "stand-in"
     dimension: int = 384
     max_input_length: int = 512
     max_batch_tokens: int = 16_384
@@ -252,7 +253,7 @@ class TeiStandIn:
             name: getattr(self.settings, name) for name in (*limits, "max_concurrent_requests")
         }
         model = {
-            "model_id": "stand-in",
+            "model_id": self.settings.model_id,
             "model_sha": None,
             "model_type": {"embedding": {"pooling": "mean"}},
         }

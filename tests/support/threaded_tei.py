@@ -45,12 +45,12 @@ class ThreadedTei:
 
 
 @contextlib.contextmanager
-def threaded_tei(dimension: int) -> Iterator[ThreadedTei]:
+def threaded_tei(dimension: int, model_id: str = "stand-in") -> Iterator[ThreadedTei]:
     """Serve a model of this dimension on a free port until the block ends."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="tei stand-in", daemon=True)
     thread.start()
-    stand_in = TeiStandIn(StandInSettings(dimension=dimension))
+    stand_in = TeiStandIn(StandInSettings(dimension=dimension, model_id=model_id))
     asyncio.run_coroutine_threadsafe(stand_in.start(), loop).result(10)
     try:
         yield ThreadedTei(stand_in, loop)

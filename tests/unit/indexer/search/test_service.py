@@ -192,7 +192,7 @@ async def test_a_document_that_only_one_side_saw_change_is_asked_for_again(
         await keyword.read.wait()
         await put(client, A, ["a new fox"], version=2)
         await client.delete(TARGET, [ids.point_id(ids.document_id(COLLECTION, A), 1, 0)])
-        return await tei.embed_query(text)
+        return await tei.embed_query(text, None)
 
     keyword = Noticing(client)
     sources = Sources(points=PointReader(client), keyword=keyword, embed_query=embed_late)

@@ -30,7 +30,7 @@ class Servers:
     def embedder(self, tei: TeiSettings) -> EmbedText:
         self.made.append(tei.tei_url)
 
-        async def embed(text: str) -> list[float]:
+        async def embed(text: str, _model: str | None) -> list[float]:
             self.asked.append((tei.tei_url, text))
             return [1.0, 0.0]
 
