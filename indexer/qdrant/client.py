@@ -136,6 +136,21 @@ def qdrant_errors() -> Iterator[None]:
         raise DependencyError("qdrant", str(error)) from error
 
 
+@contextlib.contextmanager
+def search_errors() -> Iterator[None]:
+    """As `qdrant_errors`, for what a search reads: a refused request is a DependencyError as well.
+
+    A read has no parts of which one may pass, and a search that is sent later may.
+    """
+    try:
+        with qdrant_errors():
+            yield
+    except RefusedError as error:
+        raise DependencyError(
+            "qdrant", f"it refuses a request of the search with {error.status}: {error.reason}"
+        ) from error
+
+
 async def read_release(client: AsyncQdrantClient) -> Release | None:
     """The server's release, None if its version cannot be read.
 

@@ -6,7 +6,7 @@ from typing import Any
 from qdrant_client import AsyncQdrantClient
 from qdrant_client.models import ScoredPoint, SparseVector
 
-from indexer.qdrant.client import RefusedError, qdrant_errors, read_release
+from indexer.qdrant.client import RefusedError, qdrant_errors, read_release, search_errors
 from indexer.qdrant.release import PREFIX, Release
 from indexer.search.filters import qdrant_filter
 from indexer.search.ranking import WINDOW, Hit
@@ -16,6 +16,8 @@ from shared.service.search_contract import SearchFilters
 RANKED_BY = ["document_id", "version", "chunk_index"]  # texts are read for one page only
 
 Payload = Mapping[str, Any]
+
+_NO_FILTERS = SearchFilters()
 
 
 class PointReader:
@@ -31,13 +33,12 @@ class PointReader:
         """The 200 points nearest to `query` by the vector named `using`, of any version of their
         document.
 
-        Raises MissingCollectionError, and RejectedError for a filter that this release of Qdrant
-        does not serve.
+        Raises MissingCollectionError, and RejectedError for filters that Qdrant refuses.
         """
         prefix = filters.url_prefix or ""
         is_scanned = bool(prefix) and not await self._serves_prefixes()
         try:
-            with qdrant_errors():
+            with search_errors() if filters == _NO_FILTERS else qdrant_errors():
                 found = await self._client.query_points(
                     target,
                     query=query if isinstance(query, SparseVector) else list(query),
@@ -52,10 +53,7 @@ class PointReader:
                 return await self.hits(
                     target, using, query, filters
                 )  # an older release runs there since
-            if is_scanned:
-                reason = f"`url_prefix` needs Qdrant {PREFIX} or later, refused: {error.reason}"
-                raise RejectedError("unsupported_filter", reason, "qdrant") from error
-            raise
+            raise _refusal(filters, error, is_scanned=is_scanned) from error
         # A scan finds the prefix anywhere in a URL.
         return [
             _hit(point)
@@ -67,13 +65,23 @@ class PointReader:
         """Payload by point id; a point that is not stored any more is missing."""
         if not ids:
             return {}
-        with qdrant_errors():
+        with search_errors():
             records = await self._client.retrieve(target, list(ids), with_payload=True)
         return {str(record.id): record.payload or {} for record in records}
 
     async def _serves_prefixes(self) -> bool:
         self._release = self._release or await read_release(self._client)
         return self._release is None or self._release >= PREFIX
+
+
+def _refusal(filters: SearchFilters, error: RefusedError, *, is_scanned: bool) -> RejectedError:
+    if is_scanned:
+        reason = f"`url_prefix` needs Qdrant {PREFIX} or later, refused: {error.reason}"
+    else:
+        given = [name for name in filters.__struct_fields__ if getattr(filters, name) is not None]
+        names = ", ".join(f"`{name}`" for name in given)
+        reason = f"Qdrant refuses a search with the filters {names}: {error.reason}"
+    return RejectedError("unsupported_filter", reason, "qdrant")
 
 
 def _hit(point: ScoredPoint) -> Hit:

@@ -17,7 +17,7 @@ from qdrant_client import AsyncQdrantClient
 from qdrant_client.models import FieldCondition, Filter, MatchAny, SparseVector
 
 from indexer.keyword import KeywordEncoder, KeywordParameters
-from indexer.qdrant.client import qdrant_errors
+from indexer.qdrant.client import search_errors
 from indexer.search.filters import Filtered, matches
 from indexer.search.keyword_index import KeywordQuestion
 from indexer.search.okapi import ChangingBm25
@@ -146,7 +146,7 @@ class RankBm25Index:
         found: list[tuple[dict[str, Any], str]] = []
         offset: Any = None
         while document_ids:
-            with qdrant_errors():
+            with search_errors():
                 points, offset = await self._client.scroll(
                     target, condition, limit=_PAGE, offset=offset, with_payload=_PAYLOAD
                 )

@@ -2,9 +2,11 @@
 brings.
 """
 
-from collections.abc import AsyncIterator, Iterator
+import datetime as dt
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
@@ -15,6 +17,7 @@ from indexer.keyword import KeywordParameters
 from indexer.qdrant.client import check_qdrant, handshake, make_client
 from indexer.qdrant.collection import Collection, ensure_collection
 from indexer.qdrant.store import PointStore
+from indexer.search.rank_bm25_index import RankBm25Index
 from indexer.search.routes import add_search_routes
 from indexer.search.service import SearchEngine, SearchOptions
 from shared.service.errors import ConfigurationError, DependencyError
@@ -83,6 +86,32 @@ def engine_of(client: AsyncQdrantClient) -> SearchEngine:
     )
 
 
+class Changes(FakeRegistry):
+    """A registry that also tells rank-bm25 what changed: everything."""
+
+    async def changes(
+        self, target: str, since: dt.datetime
+    ) -> tuple[dt.datetime, Mapping[str, int | None]]:
+        return dt.datetime.now(dt.UTC), self.readings[0]
+
+    async def targets_in_use(self) -> Sequence[str]:
+        return [TARGET]
+
+
+def rank_bm25_engine(client: AsyncQdrantClient) -> SearchEngine:
+    registry = Changes(TARGET, dict.fromkeys(URLS, 1))
+    sources = msgspec.structs.replace(
+        sources_of(client, FakeTei()), keyword=RankBm25Index(client, registry)
+    )
+    return SearchEngine(sources, registry, SearchOptions(default_collection=COLLECTION))
+
+
+def search_api(engine: SearchEngine) -> TestClient[web.Request, web.Application]:
+    app = web.Application(middlewares=[problem_middleware])
+    add_search_routes(app, engine, lambda _: True, lambda *_: None)
+    return TestClient(TestServer(app))
+
+
 async def found_urls(engine: SearchEngine, prefix: str, mode: Mode) -> list[str]:
     request = SearchRequest(query="heron", mode=mode, filters=SearchFilters(url_prefix=prefix))
     return sorted(result.url for result in (await engine.search(request)).results)
@@ -139,15 +168,49 @@ async def test_a_filter_that_the_server_refuses_is_answered_with_422_and_the_rel
 ) -> None:
     await fill(client)
     recorder.refuses_scans = True
-    app = web.Application(middlewares=[problem_middleware])
-    add_search_routes(app, engine_of(client), lambda _: True, lambda *_: None)
-    async with TestClient(TestServer(app)) as http:
+    async with search_api(engine_of(client)) as http:
         for mode in Mode:
             body = {"query": "heron", "mode": mode, "filters": {"url_prefix": "https://b.example/"}}
             answer = await http.post("/api/search", json=body)
             assert answer.status == 422
             assert "`url_prefix` needs Qdrant 1.19 or later" in (await answer.json())["detail"]
         assert (await http.post("/api/search", json={"query": "heron"})).status == 200
+
+
+async def test_any_other_filter_that_the_server_refuses_is_named_with_qdrants_reason(
+    client: AsyncQdrantClient, recorder: QdrantRecorder
+) -> None:
+    await fill(client)
+    recorder.refuses = '"key":"indexed_at"'
+    async with search_api(engine_of(client)) as http:
+        for mode in Mode:
+            filters = {"domain": "b.example", "indexed_after": "2026-01-01T00:00:00Z"}
+            body = {"query": "heron", "mode": mode, "filters": filters}
+            answer = await http.post("/api/search", json=body)
+            assert answer.status == 422
+            detail = (await answer.json())["detail"]
+            assert detail.startswith("Qdrant refuses a search with the filters `domain`, `indexed")
+            assert "Format error in JSON body: data did not match any variant" in detail
+        assert (await http.post("/api/search", json={"query": "heron"})).status == 200
+
+
+@pytest.mark.parametrize("refused", ["/points/query", '"ids":[', "/points/scroll"])
+async def test_a_search_without_filters_that_the_server_refuses_is_answered_with_503_and_why(
+    client: AsyncQdrantClient, recorder: QdrantRecorder, refused: str
+) -> None:
+    await fill(client)
+    engine = rank_bm25_engine(client) if "scroll" in refused else engine_of(client)
+    recorder.refuses = refused
+    async with search_api(engine) as http:
+        for mode in Mode:
+            answer = await http.post("/api/search", json={"query": "heron", "mode": mode})
+            if "scroll" in refused and mode is Mode.SEMANTIC:
+                assert answer.status == 200
+                continue
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+            assert (await answer.json())["detail"].startswith(
+                "qdrant: it refuses a request of the search with 400: "
+            )
 
 
 async def test_a_release_that_is_too_old_is_refused_at_the_start_and_later(

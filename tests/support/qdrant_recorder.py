@@ -30,7 +30,8 @@ class QdrantRecorder:
     `delays` has the seconds that a request is held back before it is forwarded, by the last part
     of its path. With `release`, a version before 1.19, the server answers as that release does
     (seen on 1.16.3). With `refuses_scans` it also refuses filters on a field without a fitting
-    index, as a server in strict mode does.
+    index, as a server in strict mode does. With `refuses` it refuses every request whose path or
+    body has this text.
     """
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
@@ -40,10 +41,13 @@ class QdrantRecorder:
         self.delays: dict[str, float] = {}
         self.release: str | None = None
         self.refuses_scans = False
+        self.refuses: str | None = None
 
     async def forward(self, request: web.Request) -> web.Response:
         await asyncio.sleep(self.delays.get(request.path.rpartition("/")[2], 0.0))
         body = await request.read()
+        if self.refuses and self.refuses in request.path + body.decode():
+            return _refused("Format error in JSON body: data did not match any variant")
         if self.release:
             if request.path == "/":
                 return web.json_response({"title": "qdrant", "version": self.release, "commit": ""})
