@@ -1,4 +1,4 @@
-"""TEI servers of their own for queries: who is asked what, and what another model is told."""
+"""TEI servers of their own for queries: which server gets what, and the refusal of another model."""
 
 import subprocess
 import sys
