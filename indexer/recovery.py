@@ -13,12 +13,15 @@ from shared.pipeline.lanes import Lane
 SLICE = 2000  # documents that one statement looks at: about .2 s, and one job
 
 # A collection that was there again during the recovery, and is missing now, was lost a second time:
-# begin anew.
+# begin anew. While a recovery is open, the documents are not read: those that are queued come first.
 _BEGIN = """
 INSERT INTO webhook.recoveries AS r (target)
-SELECT $1 WHERE EXISTS (
-  SELECT FROM webhook.documents
-  WHERE target = $1 AND live_version IS NOT NULL AND content_hash IS NOT NULL)
+SELECT $1 WHERE CASE
+  WHEN EXISTS (SELECT FROM webhook.recoveries WHERE target = $1 AND NOT is_collection_back)
+  THEN false
+  ELSE EXISTS (
+    SELECT FROM webhook.documents
+    WHERE target = $1 AND live_version IS NOT NULL AND content_hash IS NOT NULL) END
 ON CONFLICT (target) DO UPDATE SET cursor = NULL, is_collection_back = false
 WHERE r.is_collection_back
 RETURNING true

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 import pytest
 import pytest_asyncio
 
-from bench.rows_read import Reading, Statements
+from bench.rows_read import Reading, Statements, rows_read
 from indexer.recovery import Recovery
 from indexer.verifier import Verifier
 from ingest.jobs.retention import Retention
@@ -232,3 +232,18 @@ async def test_a_part_that_fails_does_not_end_the_round(servers: Servers) -> Non
         await servers.pool.execute("DROP FUNCTION public.refuse CASCADE")
     assert await servers.pool.fetchval("SELECT count(*) FROM webhook.jobs") == 1
     assert await servers.pool.fetchval("SELECT count(*) FROM webhook.idempotency_keys") == 0
+
+
+async def test_looking_at_an_open_recovery_does_not_read_what_is_queued(
+    servers: Servers, pool: PostgresPool
+) -> None:
+    """Before, each look, every ten seconds, read all documents that the recovery had passed."""
+    await accept_documents(servers, 1)
+    await documents(servers, 60, is_live=True)
+    await pool.execute("SET enable_seqscan = off")  # as with a large table
+    recovery = Recovery(pool, 600, rows=50)
+    assert await recovery.begin("docs_1")
+    await recovery.queue_slice("docs_1")
+    before = await rows_read(pool)
+    assert not await recovery.begin("docs_1")
+    assert await rows_read(pool) - before < 10
