@@ -49,7 +49,10 @@ SELECT current_setting('server_version') AS server_version,
        pg_is_in_recovery() AS is_standby,
        (SELECT count(*) FROM pg_stat_activity
         WHERE backend_type = 'client backend') AS connections,
-       current_setting('max_connections')::int AS max_connections
+       current_setting('max_connections')::int AS max_connections,
+       (SELECT coalesce(extract(epoch FROM now() - min(xact_start)), 0)::float8
+        FROM pg_stat_activity
+        WHERE backend_type = 'client backend' AND backend_xmin IS NOT NULL) AS oldest_snapshot_s
 """
 
 _BACKLOG = """

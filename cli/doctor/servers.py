@@ -14,6 +14,7 @@ from shared.service.health import HealthReport
 # once for each batch message, and the others more often.
 SLOW_ROUND_TRIP_MS = {"redis": 5.0, "postgres": 5.0, "tei": 5.0, "qdrant": 20.0}
 _FULL = 0.8  # share of a limit that is worth a warning
+_OLD_SNAPSHOT_S = 900.0  # no statement of millstream takes longer than 15 s
 
 
 class RedisSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +41,7 @@ class PostgresSeen(msgspec.Struct, frozen=True, kw_only=True):
     connections: int
     max_connections: int
     round_trip_ms: float
+    oldest_snapshot_s: float = 0.0  # age of the oldest transaction that this user may see
     refusal: str | None = None  # why services would not start with it
 
 
@@ -114,6 +116,17 @@ def judge_postgres(seen: PostgresSeen) -> Findings:
     )
     trip = round_trip("postgres", seen.round_trip_ms)
     findings = [schema, _durability(seen), _connections(seen), trip]
+    if seen.oldest_snapshot_s > _OLD_SNAPSHOT_S:
+        findings.append(
+            warn(
+                "postgres.snapshot",
+                f"a transaction is open for {seen.oldest_snapshot_s:.0f} s: Postgres keeps all rows "
+                "that were changed since, and each release of documents reads past them",
+                "end it (`SELECT pid, xact_start, query FROM pg_stat_activity ORDER BY "
+                "xact_start`); take backups with pg_basebackup or from a standby, not with pg_dump",
+                "slowness",
+            )
+        )
     if seen.is_standby:
         found = "Postgres is a standby, which accepts no writes"
         findings.append(fail("postgres.role", found, "point WEBHOOK_DATABASE_URL to the primary"))

@@ -113,6 +113,7 @@ def test_what_is_wrong_with_redis(
         ({"connections": 190}, "postgres.connections", Verdict.WARN, "max_connections"),
         ({"round_trip_ms": 40.0}, "postgres.round_trip", Verdict.WARN, "WEBHOOK_DATABASE_URL"),
         ({"is_standby": True}, "postgres.role", Verdict.FAIL, "the primary"),
+        ({"oldest_snapshot_s": 3600.0}, "postgres.snapshot", Verdict.WARN, "pg_basebackup"),
     ],
 )
 def test_what_is_wrong_with_postgres(
