@@ -13,7 +13,7 @@ from shared.pipeline.lanes import Lane
 SLICE = 2000  # documents that one statement looks at: about .2 s, and one job
 
 # A collection that was there again during the recovery, and is missing now, was lost a second time:
-# begin anew. While a recovery is open, the documents are not read: those that are queued come first.
+# begin anew. While a recovery is open, the documents are not read: many are queued already.
 _BEGIN = """
 INSERT INTO webhook.recoveries AS r (target)
 SELECT $1 WHERE CASE
