@@ -120,8 +120,8 @@ def judge_postgres(seen: PostgresSeen) -> Findings:
         findings.append(
             warn(
                 "postgres.snapshot",
-                f"a transaction is open for {seen.oldest_snapshot_s:.0f} s: Postgres keeps all rows "
-                "that were changed since, and each release of documents reads past them",
+                f"a transaction is open for {seen.oldest_snapshot_s:.0f} s: Postgres keeps all "
+                "rows that were changed since, and each release of documents reads past them",
                 "end it (`SELECT pid, xact_start, query FROM pg_stat_activity ORDER BY "
                 "xact_start`); take backups with pg_basebackup or from a standby, not with pg_dump",
                 "slowness",
