@@ -136,14 +136,14 @@ class Pipeline:
         """Send the webhooks of one crawl, signed, one page each; returns its id."""
         deliveries = list(events(pages, lambda: str(uuid.uuid4())))
         waiting = iter([self.signed(event) for event in deliveries])
-        url = f"{self.url}/api/webhook/firecrawl?lane={lane}"
+        url = f"/api/webhook/firecrawl?lane={lane}"
 
         async def sender() -> None:
             for body, headers in waiting:
                 async with session.post(url, data=body, headers=headers) as answer:
                     answer.raise_for_status()
 
-        async with aiohttp.ClientSession(headers={"Content-Type": "application/json"}) as session:
+        async with self.session() as session:  # the lane is in the query, which is not signed
             await asyncio.gather(*(sender() for _ in range(_SENDERS)))
         return str(deliveries[0]["id"])
 

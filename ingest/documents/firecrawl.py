@@ -102,7 +102,8 @@ class DeliveryKind(enum.StrEnum):
 
     WEBHOOK_ID = "webhook_id"
     SCRAPE_ID = "scrape_id"
-    BODY = "body"  # its hash; weak: a page that returned to an old text looks like a repeat
+    # Its hash; weak without a crawl id: a page that returned to an old text looks like a repeat.
+    BODY = "body"
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):

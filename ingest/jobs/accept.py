@@ -22,7 +22,7 @@ from shared.service.errors import MillstreamError
 _ACCEPT = """
 WITH claimed AS (
   INSERT INTO webhook.idempotency_keys AS k (scope, key, request_hash, job_id, expires_at)
-  SELECT $1, $2, $3, $5, now() + $4::interval WHERE $2::text IS NOT NULL
+  SELECT $1, $2, $3, $5, coalesce(now() + $4::interval, 'infinity') WHERE $2::text IS NOT NULL
   ON CONFLICT (scope, key) DO UPDATE SET
     job_id       = CASE WHEN k.expires_at < now() THEN excluded.job_id ELSE k.job_id END,
     request_hash = CASE WHEN k.expires_at < now() THEN excluded.request_hash
@@ -84,7 +84,7 @@ class DeliveryKey(msgspec.Struct, frozen=True, kw_only=True):
     scope: str
     key: str
     request_hash: bytes
-    window: float  # seconds
+    window: float | None  # seconds; None: for ever
     is_explicit: bool = False
 
 
@@ -160,7 +160,8 @@ def _claim(
 ) -> tuple[str | None, str | None, bytes | None, datetime.timedelta | None]:
     if key is None:
         return None, None, None, None
-    return key.scope, key.key, key.request_hash, datetime.timedelta(seconds=key.window)
+    window = None if key.window is None else datetime.timedelta(seconds=key.window)
+    return key.scope, key.key, key.request_hash, window
 
 
 async def _write_texts(

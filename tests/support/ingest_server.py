@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,12 @@ async def serving(app: web.Application) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-def page_event(name: str, markdown: str = "Text.") -> bytes:
+def page_event(
+    name: str, markdown: str = "Text.", metadata: Mapping[str, str] | None = None
+) -> bytes:
     """A webhook with one page; the same name is the same delivery."""
-    page = {
-        "markdown": markdown,
-        "metadata": {"url": f"https://example.com/{name}", "scrapeId": name},
-    }
+    of_name = {"url": f"https://example.com/{name}", "scrapeId": name}
+    page = {"markdown": markdown, "metadata": {**of_name, **(metadata or {})}}
     return json.dumps(
         {"success": True, "type": "crawl.page", "id": "c", "webhookId": name, "data": [page]}
     ).encode()

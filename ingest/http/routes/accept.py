@@ -26,7 +26,7 @@ from ingest.jobs.accept import DeliveryKey
 from ingest.upkeep.public_address import ForbiddenAddressError, may_be_public
 from shared.jobs.model import JobKind
 from shared.pipeline.lanes import Lane
-from shared.service.auth import Authenticator
+from shared.service.auth import Authenticator, Verdict
 from shared.service.errors import RejectedError
 from shared.service.http import REQUEST_ID, json_response
 from shared.service.parameters import unprocessable
@@ -37,7 +37,8 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 MAX_DOCUMENT_REQUEST_BYTES = 16 * 1024 * 1024
-_BODY_HASH_WINDOW_S = 30 * 60.0  # short: a page that returned to an old text looks like a repeat
+# Of a body without any id. Short: a page that returned to an old text looks like a repeat.
+_BODY_HASH_WINDOW_S = 30 * 60.0
 _MAX_KEY_CHARACTERS = 256
 _THREAD_BYTES = 256 * 1024  # larger bodies are parsed off the event loop
 _BODIES = 2  # in memory at once, of the largest size; of usual webhooks, thousands
@@ -49,7 +50,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
     limits: Limits
     max_body_bytes: int
-    deduplication_window: float  # seconds
+    deduplication_window: float  # seconds; of an Idempotency-Key
     may_call_private: bool = False  # callbacks may go to private addresses
 
 
@@ -128,12 +129,19 @@ class AcceptApi:
             if signature is not None:
                 require(self._authenticator.check_signature(signature, body))
             event = await _parse(request, body, lambda: parse_webhook(body, self._limits))
-            answer = await self._answer_event(
-                request, event, query, self._explicit_key(request, body)
-            )
+            if signature is None or self._has_token(request):
+                key = self._explicit_key(request, body)
+            else:  # a captured webhook can be sent again with another head
+                _note_unsigned(request, event)
+                query, key = PlacementQuery(), None
+            answer = await self._answer_event(request, event, query, key)
             if event.ending is not None and event.crawl_id is not None:
                 await self._acceptance.end_crawl(event.crawl_id, event.ending)
             return answer
+
+    def _has_token(self, request: web.Request) -> bool:
+        authorization = request.headers.get("Authorization")
+        return self._authenticator.check_bearer(authorization) is Verdict.ALLOWED
 
     async def _answer_event(
         self,
@@ -246,15 +254,15 @@ class AcceptApi:
             scope="key", key=key, request_hash=digest, window=window, is_explicit=True
         )
 
-    def _implicit_key(self, event: WebhookEvent) -> DeliveryKey:
+    @staticmethod
+    def _implicit_key(event: WebhookEvent) -> DeliveryKey:
         delivery = event.delivery
-        window = (
-            _BODY_HASH_WINDOW_S
-            if delivery.kind is DeliveryKind.BODY
-            else self._rules.deduplication_window
-        )
+        is_weak = delivery.kind is DeliveryKind.BODY and event.crawl_id is None
         return DeliveryKey(
-            scope=f"webhook:{delivery.kind}", key=delivery.key, request_hash=b"", window=window
+            scope=f"webhook:{delivery.kind}",
+            key=delivery.key,
+            request_hash=b"",
+            window=_BODY_HASH_WINDOW_S if is_weak else None,
         )
 
 
@@ -270,6 +278,16 @@ async def _parse(request: web.Request, body: bytes, parse: Callable[[], T]) -> T
         raise unprocessable(f"{error.code}: {error.reason}") from error
     deadline.start()
     return parsed
+
+
+def _note_unsigned(request: web.Request, event: WebhookEvent) -> None:
+    """Log what a webhook with only a signature asks for outside its body."""
+    unsigned = {"lane", "collection"} & request.query.keys()
+    if "Idempotency-Key" in request.headers:
+        unsigned.add("Idempotency-Key")
+    for name in sorted(unsigned):
+        reason = f"`{name}` is not signed: send the API secret, too"
+        log.warning("Webhook override ignored", reason=reason, crawl_id=event.crawl_id)
 
 
 def _accepted(accepted: Accepted) -> web.Response:
