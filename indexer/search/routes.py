@@ -10,7 +10,7 @@ from indexer.search.contract import InvalidSearchError, decode_request
 from indexer.search.service import SearchEngine
 from indexer.search.timing import SearchTiming
 from shared.service.errors import DependencyError, RejectedError
-from shared.service.http import ProblemError, json_response
+from shared.service.http import ProblemError, json_response, read_all
 
 Authenticator = Callable[[web.Request], bool]
 Observer = Callable[[str, float], None]  # given a part of a search, or `total`, and its seconds
@@ -28,7 +28,7 @@ def add_search_routes(
             detail = "send `Authorization: Bearer <WEBHOOK_API_SECRET>`"
             raise ProblemError(401, "Unauthorized", detail, {"WWW-Authenticate": "Bearer"})
         try:
-            wanted = decode_request(await request.read())
+            wanted = decode_request(await read_all(request))
             timing = SearchTiming()
             answer = await engine.search(wanted, timing)
         except (InvalidSearchError, RejectedError) as error:

@@ -37,6 +37,7 @@ from shared.service.clients import (
     redis_command,
     redis_reader,
 )
+from shared.service.connections import Listener, limits_of_this_process
 from shared.service.errors import ConfigurationError
 from shared.service.health import Check, Health, add_health_routes
 from shared.service.http import problem_middleware
@@ -139,10 +140,9 @@ class Process(msgspec.Struct, kw_only=True):
         """Serve the app, with the health routes, until the process ends; returns its URL."""
         app.middlewares[:0] = [*self.tracing.middlewares, problem_middleware]
         add_health_routes(app, self.health, self.metrics)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=5.0)
-        await runner.setup()
-        self.stack.push_async_callback(runner.cleanup)
-        url = await _bind(runner, host, port)
+        listener = Listener(app, self.metrics, limits_of_this_process())
+        self.stack.push_async_callback(listener.close)
+        url = await _bind(listener, host, port)
         log.info("Listening", url=url)
         return url
 
@@ -313,16 +313,13 @@ def _check_postgres(pool: PostgresPool) -> Check:
     return check
 
 
-async def _bind(runner: web.AppRunner, host: str, port: Port) -> str:
+async def _bind(listener: Listener, host: str, port: Port) -> str:
     wanted = port.default if port.setting is None else port.setting
     try:
-        site = web.TCPSite(runner, host, wanted)
-        await site.start()
+        bound = await listener.start(host, wanted)
     except OSError:
         if port.setting is not None:
             raise
         log.warning("Default port is taken, using a free one", port=wanted)
-        site = web.TCPSite(runner, host, 0)
-        await site.start()
-    bound = runner.addresses[0][1]
+        bound = await listener.start(host, 0)
     return f"http://{host}:{bound}"

@@ -1,5 +1,6 @@
 """Problem+json errors and request ids, which every service's HTTP port has."""
 
+import asyncio
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,8 @@ from aiohttp import web
 log = structlog.get_logger()
 
 REQUEST_ID = web.RequestKey("request_id", str)
+
+_BODY_S = 10.0  # to receive a small body
 
 # For requests between servers. Qdrant sends compressed responses in chunks, and the last segment
 # waits for the delayed ACK: 44 ms for each read over a kept connection. A proxy may do the same.
@@ -49,6 +52,22 @@ def json_response(
         content_type="application/json",
         headers=headers,
     )
+
+
+async def read_all(request: web.Request, seconds: float = _BODY_S) -> bytes:
+    """The body of a small request, as it was sent.
+
+    Raises ProblemError: 408, 413, 415 if it is compressed.
+    """
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise ProblemError(415, "Unsupported Media Type", "send the body as it is, uncompressed")
+    try:
+        async with asyncio.timeout(seconds):
+            return await request.read()
+    except TimeoutError as error:
+        raise ProblemError(
+            408, "Request Timeout", f"the body was not received within {seconds:g} s"
+        ) from error
 
 
 def problem_response(error: ProblemError, request_id: str) -> web.Response:

@@ -101,6 +101,13 @@ class Metrics:
             "outcome",
         )
 
+        self.closed_connections = _counter(
+            registry,
+            "closed_connections_total",
+            "Connections that the HTTP port closed or refused.",
+            "reason",
+        )
+
     # A process exposes only what it measures: a group is registered at its first use.
 
     @functools.cached_property

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
+from shared.service.http import read_all
 from shared.service.parameters import read_body, read_path, read_query
 
 _ROUTE = "_route"  # the attribute of a handler that holds its declaration
@@ -124,7 +125,7 @@ def _parsing(
         if declared.query is not None:
             arguments["query"] = query
         if declared.body is not None and not declared.is_body_read_by_handler:
-            arguments["body"] = read_body(await request.read(), declared.body)
+            arguments["body"] = read_body(await read_all(request), declared.body)
         return await handler(request, **arguments)
 
     return handle

@@ -4,6 +4,7 @@ Event texts are fixed and values are fields; docs/logging.md lists every event.
 """
 
 import logging
+import re
 import sys
 from typing import Any, TextIO
 
@@ -15,6 +16,8 @@ from structlog.typing import EventDict, WrappedLogger
 log = structlog.get_logger()
 
 _RETRIES_PER_LINE = 15
+# A value that a sender chose must neither look like another line nor control the terminal.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _UNSHOWN = frozenset({"service", "instance"})  # a terminal shows one process
 
 
@@ -84,8 +87,14 @@ def _console(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     fields = " ".join(
         f"{k}={_plain(v)}" for k, v in event.items() if v is not None and k not in _UNSHOWN
     )
-    line = " | ".join([*parts, fields] if fields else parts)
-    return f"{line}\n{exception}" if exception else line
+    line = _visible(" | ".join([*parts, fields] if fields else parts))
+    if exception:
+        line = "\n".join([line, *map(_visible, exception.split("\n"))])
+    return line
+
+
+def _visible(text: str) -> str:
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def _plain(value: Any) -> str:

@@ -20,6 +20,7 @@ from ingest.http.routes.accept import AcceptApi, Rules
 from ingest.http.sessions import Sessions
 from shared.service.auth import Authenticator
 from shared.service.clients import PostgresPool
+from shared.service.connections import ConnectionLimits, Listener
 from shared.service.http import problem_middleware
 from shared.service.metrics import Metrics
 from shared.service.routes import add_routes
@@ -53,14 +54,11 @@ async def ingest_server(
 
 @contextlib.asynccontextmanager
 async def serving(app: web.Application) -> AsyncIterator[str]:
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
+    listener = Listener(app, Metrics(), ConnectionLimits(), shutdown_timeout=1.0)
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield f"http://127.0.0.1:{await listener.start('127.0.0.1', 0)}"
     finally:
-        await runner.cleanup()
+        await listener.close()
 
 
 def page_event(

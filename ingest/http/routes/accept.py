@@ -111,8 +111,9 @@ class AcceptApi:
         self._rules = rules
         self._limits = rules.limits
         # Two budgets: requests with forged signatures can exhaust only the second.
-        self._bodies_by_token = Bodies(_BODIES * rules.max_body_bytes)
-        self._bodies_by_signature = Bodies(_BODIES * rules.max_body_bytes)
+        budget = _BODIES * rules.max_body_bytes
+        self._bodies_by_token = Bodies(budget, may_be_compressed=True)
+        self._bodies_by_signature = Bodies(budget, share=rules.max_body_bytes)
 
     @route(
         "POST /api/webhook/firecrawl",

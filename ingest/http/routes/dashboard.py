@@ -3,13 +3,14 @@
 import html
 import mimetypes
 from importlib.resources import files
+from urllib.parse import parse_qs
 
 from aiohttp import web
 
 from ingest.http.sessions import COOKIE, LIFETIME, Sessions, comes_from_here
 from ingest.http.stage_table import MODULE_NAME, tables_module
 from shared.service.auth import Authenticator, Verdict
-from shared.service.http import ProblemError
+from shared.service.http import ProblemError, read_all
 from shared.service.routes import route
 
 _MAX_FORM_BYTES = 4096
@@ -32,7 +33,11 @@ _HEADERS = {
 class Dashboard:
     """Handlers of the page. Its files are read once, at the start."""
 
-    def __init__(self, authenticator: Authenticator, sessions: Sessions) -> None:
+    def __init__(
+        self, authenticator: Authenticator, sessions: Sessions, *, form_seconds: float = 10.0
+    ) -> None:
+        """`form_seconds` bounds the time to receive the form of a sign-in."""
+        self._form_seconds = form_seconds
         self._authenticator = authenticator
         self._sessions = sessions
         folder = files("ingest.http") / "static"
@@ -70,7 +75,8 @@ class Dashboard:
         size = request.content_length
         if size is None or size > _MAX_FORM_BYTES:  # read before the credentials are checked
             raise web.HTTPRequestEntityTooLarge(_MAX_FORM_BYTES, size or 0)
-        secret = str((await request.post()).get("secret", ""))
+        form = parse_qs((await read_all(request, self._form_seconds)).decode(errors="replace"))
+        secret = form.get("secret", [""])[0]
         if self._authenticator.check_bearer(f"Bearer {secret}") is not Verdict.ALLOWED:
             return self._sign_in_form("That is not the API secret.", status=401)
         response = web.Response(status=303, headers={**_HEADERS, "Location": "/"})

@@ -6,7 +6,7 @@ from aiohttp import web
 from ingest.http.deadline import DEADLINE
 from shared.pipeline.tracing import OFF, Tracing
 from shared.service.errors import DependencyError
-from shared.service.http import REQUEST_ID
+from shared.service.http import REQUEST_ID, read_all
 from shared.service.routes import route
 from shared.service.search_contract import SearchRequest, SearchResponse
 from shared.service.settings import Secret
@@ -36,7 +36,7 @@ class SearchApi:
             headers["Content-Type"] = request.headers["Content-Type"]
         try:
             async with self._session.post(
-                self._url, data=await request.read(), headers=headers
+                self._url, data=await read_all(request), headers=headers
             ) as answer:
                 forwarded = {
                     name: answer.headers[name] for name in _FORWARDED if name in answer.headers

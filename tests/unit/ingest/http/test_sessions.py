@@ -1,5 +1,6 @@
 """Sessions of the page: sign-in, authorisation, and requests that another site makes."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -191,3 +192,35 @@ async def test_scripts_and_styles_have_their_types(client: Client) -> None:
         ("icon.svg", "image/svg+xml"),
     ):
         assert (await client.get(f"/static/{name}")).content_type == content_type
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/x-www-form-urlencoded; charset=no-such",
+        "application/x-www-form-urlencoded; charset=utf-16",
+        "multipart/form-data",
+        "multipart/form-data; boundary=x",
+        "nonsense",
+    ],
+)
+async def test_a_form_that_cannot_be_read_is_a_wrong_secret(
+    client: Client, content_type: str
+) -> None:
+    headers = {"Content-Type": content_type}
+    async with client.post("/session", data=b"secret=\xff\xfe", headers=headers) as answer:
+        assert answer.status == 401
+
+
+async def test_a_form_that_is_sent_too_slowly_is_408() -> None:
+    sessions, authenticator = Sessions(SECRET), Authenticator(SECRET, Secret())
+    app = make_app(authenticator, sessions, 1024)
+    app.middlewares.insert(0, problem_middleware)
+    add_routes(app, Dashboard(authenticator, sessions, form_seconds=0.05))
+    async with TestClient(TestServer(app)) as client:
+        reader, writer = await asyncio.open_connection(client.host, client.port)
+        writer.write(b"POST /session HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nsecret=")
+        async with asyncio.timeout(30):
+            assert b"408" in await reader.readline()
+        writer.close()
+        await writer.wait_closed()
