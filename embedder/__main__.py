@@ -58,29 +58,36 @@ async def serve(process: Process, settings: Settings) -> None:
     process.health.checks["tei"] = check_any(tei_clients(session, settings.tei))
     opened = _Opened(process, session)
     models = Models(opened.open_model, settings.tei, settings.chunker)
-    served = (await process.unless_stopped(_first_model(models))).served
     targets = Targets(process.pool)
-    check_targets(await targets.settled(), served)
+    await process.unless_stopped(_first_answer(models, targets))
+    if models.default is None:
+        log.warning("Started without the servers of WEBHOOK_TEI_URL")
+    else:
+        served = models.default.served
+        check_targets(await targets.settled(), served)
+        log.info(
+            "Service pool initialized", model=served.info.model_id, dimension=served.dimension,
+            servers=len(settings.tei.tei_urls),
+        )  # fmt: skip
     stage = EmbedStage(models, targets)
-    log.info(
-        "Service pool initialized", model=served.info.model_id, dimension=served.dimension,
-        servers=len(settings.tei.tei_urls),
-    )  # fmt: skip
     draining = asyncio.create_task(opened.drain(), name="tei-drain")
     process.stack.callback(draining.cancel)
     # A batch may take as long as TEI needs: the time limit of each document counts while nothing is
     # answered.
     runtime = msgspec.structs.replace(settings.runtime, indexing_job_timeout=_UNLIMITED)
-    await run_stage(process, stage, runtime, {"tei": opened.first.probe})
+    await run_stage(process, stage, runtime, {"tei": partial(models.probe, targets.in_use)})
 
 
 @stamina.retry(on=DependencyError, attempts=None, timeout=None, wait_initial=0.2, wait_max=2.0)
-async def _first_model(models: Models) -> Model:
-    """The model of WEBHOOK_TEI_URL, as soon as one of its servers answers.
+async def _first_answer(models: Models, targets: Targets) -> None:
+    """Wait until the servers of WEBHOOK_TEI_URL answer, or those of another target in use.
 
     A port opens only after warm-up, so the first tries may be refused.
     """
-    return await models.open_default()
+    try:
+        await models.open_default()
+    except DependencyError:
+        await models.probe(targets.in_use)
 
 
 class _Opened:
@@ -90,13 +97,7 @@ class _Opened:
         self._process = process
         self._session = session
         self._observe = observer(process)
-        self._servers: list[Servers] = []
         self._batchers: list[EmbeddingBatcher] = []
-
-    @property
-    def first(self) -> Servers:
-        """Those of WEBHOOK_TEI_URL, which are opened first."""
-        return self._servers[0]
 
     async def drain(self) -> None:
         """Once the process is told to stop, give up what waits: another process takes it over."""
@@ -143,9 +144,9 @@ class _Opened:
             )
             batcher = await stack.enter_async_context(EmbeddingBatcher(servers, keep=cache.put))
             process.stack.push_async_exit(stack.pop_all())
-        self._servers.append(servers)
         self._batchers.append(batcher)
-        return Model(served=served, vectors=VectorSource(batcher, cache), shapes=shapes)
+        vectors = VectorSource(batcher, cache)
+        return Model(served=served, servers=servers, vectors=vectors, shapes=shapes)
 
 
 async def _first_served(clients: Sequence[TeiClient]) -> Served:

@@ -51,6 +51,9 @@ class EmbedStage(Stage[Prepared, Never]):
         )
         return Emit(embedded, len(document.body.chunks), cached)
 
+    async def is_unavailable(self, service: str, target: Target) -> bool | None:
+        return await self._models.is_unavailable(target) if service == "tei" else None
+
     async def _settle(self, target: Target, model: Model) -> None:
         """Ensure that all vectors of a target are of one model. Raises DependencyError if they
         would not be.

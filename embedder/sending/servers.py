@@ -258,6 +258,11 @@ class Servers:
 
         await first_success([partial(ask, server) for server in self._by_permits.values()])
 
+    async def is_unavailable(self) -> bool:
+        """Ask all servers after a request failed; whether none of them is available."""
+        answers = (server.breaker.is_unavailable() for server in self._by_permits.values())
+        return all(await asyncio.gather(*answers))
+
     async def _may_go_elsewhere(self, permits: Permits, error: DependencyError) -> bool:
         is_unavailable = await self._by_permits[permits].breaker.is_unavailable()
         # A text of this request may have brought the server down: it must not go through all of

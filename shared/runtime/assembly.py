@@ -57,7 +57,7 @@ def _worker(
     consumer = Consumer(stage=name, name=process.consumer, lease=settings.lease)
     breakers = Breakers(canaries, metrics)
     rng = random.Random()  # noqa: S311 - spreads retries, guards nothing
-    failures = Failures(name, settings.max_attempts, breakers, rng)
+    failures = Failures(name, settings.max_attempts, breakers, rng, stage.is_unavailable)
     leases = Leases(redis, consumer, settings.lease_renewal)
     return Worker(
         stage=name,

@@ -50,6 +50,7 @@ class StageRunner:
         """Return one outcome per document, in order."""
         if not documents:
             return []
+        target: Target | None = None
         try:
             async with self._breakers.time_limit(self._settings.indexing_job_timeout):
                 target = await self._targets.get(header.target)
@@ -60,7 +61,7 @@ class StageRunner:
             raise
         except Exception as error:
             outcomes = [self._failures.outcome_of(document, error) for document in documents]
-        return await self._failures.attribute(documents, outcomes)
+        return await self._failures.attribute(documents, outcomes, target)
 
     async def _run(self, batch: Batch) -> list[Outcome]:
         """Decode the bodies, then run the steps on those documents that could be read."""

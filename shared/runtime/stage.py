@@ -64,6 +64,13 @@ class Stage(abc.ABC, Generic[Prepared, Unfinished]):
         Returns its outcome, or what `finish` needs to find it.
         """
 
+    async def is_unavailable(self, service: str, target: Target) -> bool | None:
+        """Ask the servers of a dependency that a target has for itself, after a document failed.
+
+        None, the default: its servers are those of all targets, and their breaker is asked.
+        """
+        return None
+
     async def finish(
         self, prepared: Prepared, unfinished: Sequence[Unfinished]
     ) -> Sequence[Outcome]:

@@ -3,6 +3,7 @@ whether those of queries serve the model of the documents.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -59,20 +60,22 @@ def check_query_model(name: str, of_queries: TeiInfo, of_documents: TeiInfo) -> 
 
 
 async def first_success(calls: Sequence[Callable[[], Awaitable[T]]]) -> T:
-    """Make all calls at once; return the first success, or raise the last DependencyError."""
+    """Make all calls at once; return the first success.
+
+    Raises the DependencyError of the first call if all of them fail.
+    """
     tasks = [asyncio.ensure_future(call()) for call in calls]
-    failure = DependencyError("tei", "no server is known")
     try:
         for task in asyncio.as_completed(tasks):
-            try:
+            with contextlib.suppress(DependencyError):
                 return await task
-            except DependencyError as error:
-                failure = error
     finally:
         for started in tasks:
             started.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    raise failure
+    for task in tasks:
+        task.result()
+    raise DependencyError("tei", "no server is known")
 
 
 def _model(info: TeiInfo) -> str:

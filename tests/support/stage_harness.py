@@ -148,14 +148,15 @@ async def accept_documents(
     servers: Servers, count: int, *,
     source: str = "crawl", lane: Lane = Lane.NORMAL, action: Action = Action.INDEX,
     callback_url: str | None = None, traceparent: str | None = None,
+    collection: str = COLLECTION,
 ) -> str:  # fmt: skip
     """Accept a job of `count` documents; its id."""
-    await Targets(servers.pool).ensure(COLLECTION)
+    await Targets(servers.pool).ensure(collection)
     job = NewJob(
         job_id=str(uuid.uuid4()),
         kind=JobKind.INDEX_BATCH,
         lane=lane,
-        collection=COLLECTION,
+        collection=collection,
         timeout=600,
         crawl_id=source,
         callback_url=callback_url,
@@ -164,7 +165,7 @@ async def accept_documents(
     items = [
         NewItem(
             url=f"https://example.com/{n}", domain="example.com", source=source, lane=lane,
-            collection=COLLECTION, document_id=str(uuid.uuid4()), action=action,
+            collection=collection, document_id=str(uuid.uuid4()), action=action,
             body=None if action is Action.DELETE else b"{}",
         )
         for n in range(count)

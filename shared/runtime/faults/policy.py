@@ -79,15 +79,21 @@ def retry_delay(attempts: int, jitter: float) -> float:
     return ceiling * max(jitter, 0.1)
 
 
+def outage_delay(age: float, jitter: float) -> float:
+    """Return the seconds until the next try of a document whose servers have failed for `age`.
+
+    About as long as the outage, at most 72: tries of many documents cost the healthy ones time.
+    """
+    return min(_MAX_DELAY, max(_DEPENDENCY_DELAY, age)) * (0.2 + jitter)
+
+
 def storable(text: str) -> str:
     """Return the text for Postgres: its last 4,000 characters, no NUL, no lone surrogate."""
     return text[-_MAX_ERROR_CHARACTERS:].replace("\0", "").encode(errors="replace").decode()
 
 
 def _no_fault(dependency: str, reason: str, jitter: float) -> Retry:
-    return Retry(
-        storable(reason), _DEPENDENCY_DELAY * (0.2 + jitter), attempts=0, dependency=dependency
-    )
+    return Retry(storable(reason), outage_delay(0.0, jitter), attempts=0, dependency=dependency)
 
 
 def _text(error: BaseException) -> str:

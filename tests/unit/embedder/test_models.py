@@ -7,12 +7,14 @@ import pytest
 
 from embedder.compatibility import PROBE, ChunkShape, Served
 from embedder.models import Model, Models
+from embedder.sending.servers import Servers
 from embedder.vectors import VectorSource
 from shared.jobs.targets import Target
 from shared.service.errors import DependencyError
 from shared.service.settings import ChunkerSettings, TeiSettings
 from shared.tei.client import TeiInfo
 from shared.tei.tokenizer import load_tokenizer
+from tests.support.virtual_time import in_virtual_time
 
 PROBE_IDS = tuple(load_tokenizer(None).encode(PROBE).ids)
 
@@ -23,12 +25,21 @@ class Rig:
     def __init__(self) -> None:
         self.opened: list[str] = []
         self.unavailable: set[str] = set()
+        self.tried: list[str] = []
+        self.hanging: dict[str, asyncio.Event] = {}
+        self.now = 0.0
         self.models = Models(
-            self._open, TeiSettings(tei_url="http://default:80"), ChunkerSettings()
+            self._open,
+            TeiSettings(tei_url="http://default:80"),
+            ChunkerSettings(),
+            clock=lambda: self.now,
         )
 
     async def _open(self, tei: TeiSettings, shape: ChunkShape) -> Model:
+        self.tried.append(tei.tei_url)
         await asyncio.sleep(0)  # so that two may come at once
+        if tei.tei_url in self.hanging:
+            await self.hanging[tei.tei_url].wait()
         if tei.tei_url in self.unavailable:
             raise DependencyError("tei", "unavailable")
         self.opened.append(tei.tei_url)
@@ -41,7 +52,22 @@ class Rig:
             max_concurrent_requests=1,
         )
         served = Served(info=info, dimension=8, probe_ids=PROBE_IDS)
-        return Model(served=served, vectors=cast("VectorSource", None), shapes={shape})
+        return Model(
+            served=served,
+            servers=cast("Servers", self),
+            vectors=cast("VectorSource", None),
+            shapes={shape},
+        )
+
+    # servers
+    async def probe(self) -> None:
+        """All that were opened are available."""
+
+    async def is_unavailable(self) -> bool:
+        return False
+
+    async def in_use(self) -> list[Target]:
+        return [target(), target("http://own:80"), target("http://away:80")]
 
 
 def target(tei_url: str | None = None, max_chunk_tokens: int | None = None) -> Target:
@@ -82,4 +108,58 @@ async def test_servers_that_were_unavailable_are_opened_when_they_are_available_
     with pytest.raises(DependencyError):
         await rig.models.of(target("http://own:80"))
     rig.unavailable.clear()
+    with pytest.raises(DependencyError, match="unavailable"):
+        await rig.models.of(target("http://own:80"))
+    rig.now = 1.0
     assert (await rig.models.of(target("http://own:80"))).served.info.model_id == "http://own:80"
+
+
+async def test_a_failure_is_remembered_for_a_time_that_grows_up_to_five_seconds() -> None:
+    rig = Rig()
+    rig.unavailable.add("http://own:80")
+    for second in range(60):
+        rig.now = float(second)
+        for _ in range(10):
+            assert await failure_of(rig, "http://own:80") == "tei: unavailable"
+    assert 12 <= len(rig.tried) <= 16
+    assert await rig.models.open_default(), "the failure of others is not that of these servers"
+
+
+async def failure_of(rig: Rig, url: str) -> str:
+    with pytest.raises(DependencyError) as caught:
+        await rig.models.of(target(url))
+    return str(caught.value)
+
+
+@in_virtual_time
+async def test_while_servers_hang_one_caller_waits_for_them_and_the_others_go() -> None:
+    rig = Rig()
+    rig.hanging["http://own:80"] = asyncio.Event()
+    first = asyncio.create_task(rig.models.of(target("http://own:80")))
+    await asyncio.sleep(0)
+    failures = await asyncio.gather(*(failure_of(rig, "http://own:80") for _ in range(9)))
+    assert set(failures) == {"tei: its servers do not answer yet"}
+    assert rig.tried == ["http://own:80"]
+    rig.hanging["http://own:80"].set()
+    assert await first is await rig.models.of(target("http://own:80"))
+
+
+async def test_the_canary_succeeds_while_the_servers_of_any_target_answer() -> None:
+    rig = Rig()
+    rig.unavailable |= {"http://default:80", "http://away:80"}
+    await rig.models.probe(rig.in_use)
+    assert rig.models.default is None
+    rig = Rig()
+    rig.hanging["http://default:80"] = asyncio.Event()
+    await rig.models.probe(rig.in_use)
+    rig = Rig()
+    rig.unavailable |= {"http://default:80", "http://own:80", "http://away:80"}
+    with pytest.raises(DependencyError, match="unavailable"):
+        await rig.models.probe(rig.in_use)
+
+
+async def test_a_target_whose_servers_were_never_opened_counts_as_unavailable() -> None:
+    rig = Rig()
+    assert await rig.models.is_unavailable(target("http://own:80"))
+    await rig.models.of(target("http://own:80"))
+    assert not await rig.models.is_unavailable(target("http://own:80"))

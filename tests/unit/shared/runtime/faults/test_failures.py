@@ -2,6 +2,7 @@
 
 import random
 
+from shared.jobs.targets import Target
 from shared.pipeline.outcomes import Dead, Done, ItemState, Outcome, Retry
 from shared.pipeline.stages import StageName
 from shared.runtime.faults.breaker import Breakers
@@ -66,3 +67,66 @@ async def test_if_nearly_all_documents_fail_alike_none_pays_and_the_stage_backs_
     }
     assert (own, done) == (ours, INDEXED)
     assert rig.breakers.is_any_open
+
+
+class OwnServers:
+    """A stage where each target has servers of its own; those in `down` are unavailable."""
+
+    def __init__(self, *down: str) -> None:
+        self.down = set(down)
+        self.now = 0.0
+        self.breakers = Breakers({"tei": self._canary}, Metrics())
+        self.failures = Failures(
+            StageName.EMBEDDER,
+            3,
+            self.breakers,
+            random.Random(1),
+            self._is_unavailable,
+            lambda: self.now,
+        )
+
+    async def _is_unavailable(self, service: str, target: Target) -> bool | None:
+        return target.target in self.down if service == "tei" else None
+
+    async def _canary(self) -> None:
+        if self.down == {"a", "b"}:
+            raise DependencyError("tei", "refused")
+
+    async def outcome(self, target: str, outcome: Outcome = REFUSED) -> Outcome:
+        of = Target(target=target, collection=target, generation="g")
+        return (await self.failures.attribute([Document(ref=ref(0))], [outcome], of))[0]
+
+
+async def test_servers_of_one_target_cost_its_documents_nothing_and_leave_the_stage_open() -> None:
+    rig = OwnServers("a")
+    for target, attempts in (("a", 0), ("b", 1)):
+        outcome = await rig.outcome(target, BROKEN)
+        assert isinstance(outcome, Retry)
+        assert outcome.attempts == attempts
+    assert not rig.breakers.is_any_open
+
+
+async def test_if_the_servers_of_all_targets_are_unavailable_the_stage_stops() -> None:
+    rig = OwnServers("a")
+    await rig.outcome("a")
+    rig.down.add("b")
+    rig.now = 2.0
+    await rig.outcome("b")
+    assert rig.breakers.is_any_open
+
+
+async def test_the_longer_an_outage_the_later_the_next_try_up_to_72_seconds() -> None:
+    rig = OwnServers("a")
+    delays = []
+    for now in (0.0, 30.0, 3000.0):
+        rig.now = now
+        outcome = await rig.outcome("a")
+        assert isinstance(outcome, Retry)
+        delays.append(outcome.delay)
+    assert [low <= d <= 6 * low for low, d in zip((1, 6, 12), delays, strict=True)] == [True] * 3
+    rig.down.clear()
+    await rig.outcome("a")
+    rig.down.add("a")
+    outcome = await rig.outcome("a")
+    assert isinstance(outcome, Retry)
+    assert outcome.delay <= 6
