@@ -20,10 +20,11 @@ SLICE = 500  # documents of one statement and of one request to Qdrant
 _REST = 4.0  # times the seconds that a slice took: searches and upserts get the rest of Qdrant
 
 # Deleted documents count, too: a slice of those that are visible could read the whole registry.
+# `ORDER BY document_id` alone would sort the texts of the result, of the whole target.
 _SLICE = """
 SELECT document_id::text, live_version, chunks,
        live_version IS NOT NULL AND content_hash IS NOT NULL AS is_visible
-FROM webhook.documents WHERE target = $1 AND document_id > $2 ORDER BY document_id LIMIT $3
+FROM webhook.documents d WHERE target = $1 AND document_id > $2 ORDER BY d.document_id LIMIT $3
 """
 
 # Only those that are still visible in this version. $4 documents, $5 their versions.

@@ -65,11 +65,16 @@ FROM (SELECT due_at FROM webhook.job_items
       WHERE state = 'queued' AND due_at < now() LIMIT 10000) queued
 """
 
-# Documents of jobs that are open or ended lately: both conditions have an index.
+# Documents of the oldest open jobs and of those that ended last: however many jobs wait.
 _STAYS = f"""
-SELECT i.stages FROM webhook.jobs j JOIN webhook.job_items i USING (job_id)
-WHERE (j.finished_at IS NULL OR j.finished_at > now() - interval '1 hour')
-  AND i.finished_at > now() - interval '1 hour' AND i.stages <> '{{}}'
+WITH recent AS MATERIALIZED (
+  (SELECT job_id FROM webhook.jobs WHERE finished_at IS NULL
+   ORDER BY created_at LIMIT {_MAX_DOCUMENTS})
+  UNION ALL
+  (SELECT job_id FROM webhook.jobs WHERE finished_at > now() - interval '1 hour'
+   ORDER BY finished_at DESC LIMIT {_MAX_DOCUMENTS}))
+SELECT i.stages FROM recent JOIN webhook.job_items i USING (job_id)
+WHERE i.finished_at > now() - interval '1 hour' AND i.stages <> '{{}}'
 ORDER BY i.finished_at DESC LIMIT {_MAX_DOCUMENTS}
 """
 

@@ -20,7 +20,8 @@ _LONG_AGO = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _NO_ID = "00000000-0000-0000-0000-000000000000"
 
 # The numbers of rows are written into the statements. With parameters the plan for any value
-# expects a tenth of the table, and reads all of the tables that it joins.
+# expects a tenth of the table, and reads all of the tables that it joins. Rows are deleted by their
+# place in the file (ctid) where nothing has to be joined.
 
 # $2 and $3 are the last job that was looked at. A job with a dead letter that was not replayed is
 # kept, with its texts. The items of a large job are deleted by several statements, the job itself
@@ -84,9 +85,9 @@ SELECT count(*) AS looked, max(version) AS last FROM looked
 _LAST_TEXT = "SELECT coalesce(max(version), 0) FROM webhook.payloads"
 
 _OLD_KEYS = """
-DELETE FROM webhook.idempotency_keys WHERE (scope, key) IN (
-  SELECT scope, key FROM webhook.idempotency_keys WHERE expires_at < now()
-  LIMIT {rows} FOR UPDATE SKIP LOCKED)
+DELETE FROM webhook.idempotency_keys WHERE ctid = ANY (ARRAY(
+  SELECT ctid FROM webhook.idempotency_keys WHERE expires_at < now()
+  LIMIT {rows} FOR UPDATE SKIP LOCKED))
 """
 
 # Those that are kept lie between the others: $2 is the last one that was looked at.
@@ -104,17 +105,17 @@ SELECT count(*) AS looked, max(id) AS last FROM looked
 
 # One row for each crawl: few enough to read all.
 _OLD_CRAWL_ENDS = """
-DELETE FROM webhook.crawl_ends WHERE crawl_id IN (
-  SELECT crawl_id FROM webhook.crawl_ends WHERE ended_at < now() - make_interval(secs => $1)
-  LIMIT {rows} FOR UPDATE SKIP LOCKED)
+DELETE FROM webhook.crawl_ends WHERE ctid = ANY (ARRAY(
+  SELECT ctid FROM webhook.crawl_ends WHERE ended_at < now() - make_interval(secs => $1)
+  LIMIT {rows} FOR UPDATE SKIP LOCKED))
 """
 
 # Use is recorded once a week: a shorter retention would delete entries in use.
 _OLD_EMBEDDINGS = """
-DELETE FROM webhook.embedding_cache WHERE key IN (
-  SELECT key FROM webhook.embedding_cache
+DELETE FROM webhook.embedding_cache WHERE ctid = ANY (ARRAY(
+  SELECT ctid FROM webhook.embedding_cache
   WHERE last_used < (now() - greatest(make_interval(secs => $1), interval '8 days'))::date
-  LIMIT {rows} FOR UPDATE SKIP LOCKED)
+  LIMIT {rows} FOR UPDATE SKIP LOCKED))
 """
 
 _PARTITIONS = """

@@ -29,14 +29,11 @@ SELECT position, url, state, stage, chunks, error, attempts,
 FROM webhook.job_items WHERE job_id = $1 AND position >= $2 ORDER BY position LIMIT $3
 """
 
-# The newest first, ties by id. $4 and $5 are the cursor: the last job of the previous page.
+# The newest first, ties by id. Conditions that are not set are left out: with `$1 IS NULL OR ...`
+# no plan can use an index for them. `job_id` alone would be the text of the result.
 _LIST = f"""
-SELECT {JOB_COLUMNS} FROM webhook.jobs
-WHERE ($1::text IS NULL OR status = $1)
-  AND ($2::float8 IS NULL OR created_at < now() - make_interval(secs => $2))
-  AND ($3::text IS NULL OR crawl_id = $3)
-  AND ($4::timestamptz IS NULL OR (created_at, job_id) < ($4, $5::uuid))
-ORDER BY created_at DESC, job_id DESC LIMIT $6
+SELECT {JOB_COLUMNS} FROM webhook.jobs WHERE {{where}}
+ORDER BY jobs.created_at DESC, jobs.job_id DESC LIMIT {{limit}}
 """
 
 
@@ -147,18 +144,35 @@ class JobStore:
 
     async def list(self, wanted: JobFilter) -> JobList:
         """Jobs, newest first."""
-        created_at, job_id = wanted.after.key if wanted.after is not None else (None, None)
+        where, arguments = conditions(wanted)
         rows = await self._pool.fetch(
-            _LIST,
-            wanted.status,
-            wanted.older_than,
-            wanted.crawl_id,
-            created_at,
-            job_id,
-            wanted.limit,
+            _LIST.format(where=where, limit=int(wanted.limit)), *arguments
         )
         jobs = [msgspec.convert(dict(row), Job) for row in rows]
         return JobList(jobs=jobs, next=_cursor(jobs[-1]) if len(jobs) == wanted.limit else None)
+
+
+def conditions(wanted: JobFilter) -> tuple[str, list[Any]]:
+    """The SQL condition on `webhook.jobs` and its arguments, from $1 on."""
+    texts: list[str] = []
+    arguments: list[Any] = []
+
+    def add(text: str, *values: Any) -> None:
+        first = len(arguments) + 1
+        arguments.extend(values)
+        texts.append(text.format(*(f"${first + n}" for n in range(len(values)))))
+
+    if wanted.status is not None:
+        add("status = {}", wanted.status)
+        # Open jobs have an index of their own.
+        add(f"finished_at IS {'NOT ' if wanted.status.is_terminal else ''}NULL")
+    if wanted.older_than is not None:
+        add("created_at < now() - make_interval(secs => {})", wanted.older_than)
+    if wanted.crawl_id is not None:
+        add("crawl_id = {}", wanted.crawl_id)
+    if wanted.after is not None:
+        add("(created_at, job_id) < ({}::timestamptz, {}::uuid)", *wanted.after.key)
+    return " AND ".join(texts) or "true", arguments
 
 
 def _cursor(job: Job) -> str:

@@ -9,12 +9,16 @@ import pytest
 import pytest_asyncio
 
 from bench.rows_read import Reading, Statements, rows_read
+from cli.doctor.probes import see_work
 from indexer.recovery import Recovery
 from indexer.verifier import Verifier
 from ingest.jobs.retention import Retention
+from ingest.jobs.store import JobCursor, JobFilter, JobStore
 from ingest.upkeep.housekeeping import Housekeeper
+from shared.jobs.model import JobStatus
+from shared.jobs.targets import Targets
 from shared.service.clients import PostgresPool, postgres_pool
-from tests.support.stage_harness import Servers, accept_documents, end, release
+from tests.support.stage_harness import Servers, accept_documents, end, release, runtime_settings
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -66,20 +70,27 @@ async def read(pool: PostgresPool, work: Work) -> Reading:
     return found
 
 
-async def scanned(pool: PostgresPool, reading: Reading) -> set[str]:
-    """The tables that these statements would read as a whole, if all tables had a million rows."""
-    found: set[str] = set()
+async def plans(pool: PostgresPool, reading: Reading) -> list[str]:
+    """The plans of these statements, if all tables had a million rows."""
     async with pool.acquire() as connection:
         transaction = connection.transaction()
         await transaction.start()
         try:
             await connection.execute(_GROW)
-            for query in reading.queries:
-                rows = await connection.fetch(f"EXPLAIN {query.query}", *query.args)
-                found.update(SCAN.findall("\n".join(row[0] for row in rows)))
+            explained = [
+                await connection.fetch(f"EXPLAIN {each.query}", *each.args)
+                for each in reading.queries
+            ]
         finally:
             await transaction.rollback()
-    return found & set(LARGE)
+    return ["\n".join(row[0] for row in rows) for rows in explained]
+
+
+async def scanned(pool: PostgresPool, reading: Reading) -> set[str]:
+    """The large tables that these statements would read as a whole."""
+    return set(LARGE) & {
+        table for plan in await plans(pool, reading) for table in SCAN.findall(plan)
+    }
 
 
 async def finished_job(servers: Servers, documents: int, *, days: int = 40) -> str:
@@ -247,3 +258,45 @@ async def test_looking_at_an_open_recovery_does_not_read_what_is_queued(
     before = await rows_read(pool)
     assert not await recovery.begin("docs_1")
     assert await rows_read(pool) - before < 10
+
+
+async def test_the_doctor_reads_no_whole_table(servers: Servers, pool: PostgresPool) -> None:
+    """Before, it read the items of all open jobs, and reached its time limit with a large backlog."""
+    await fill(servers)
+    reading = await read(pool, lambda only: see_work(only, runtime_settings()))
+    assert not await scanned(pool, reading)
+
+
+async def test_a_pass_sorts_no_documents(servers: Servers, pool: PostgresPool) -> None:
+    """Before, each slice sorted all documents that were left, as texts."""
+    await fill(servers)
+    verifier = Verifier(pool, AllThere(), 600, rest=0)
+    reading = await read(pool, lambda _: verifier.verify("docs_1", repair=False))
+    assert all("Index Scan using documents_pkey" in plan for plan in await plans(pool, reading))
+    assert not any("Sort" in plan for plan in await plans(pool, reading))
+
+
+async def test_a_dropped_target_is_forgotten_without_a_join(
+    servers: Servers, pool: PostgresPool
+) -> None:
+    """Before, each statement read all documents of the target that were left."""
+    await fill(servers)
+    reading = await read(pool, lambda only: Targets(only).forget_documents("docs_1"))
+    [plan] = await plans(pool, reading)
+    assert "Tid Scan on documents" in plan
+    assert await servers.pool.fetchval("SELECT count(*) FROM webhook.documents") == 0
+
+
+@pytest.mark.parametrize("status", [None, JobStatus.RUNNING])
+async def test_a_list_of_jobs_comes_in_the_order_of_an_index(
+    servers: Servers, pool: PostgresPool, status: JobStatus | None
+) -> None:
+    """Before, it was sorted by the text of the ids, and a list of the open jobs read all others."""
+    await fill(servers)
+    cursor = JobCursor.parse(f"2026-01-01T00:00:00Z_{uuid.uuid4()}")
+    wanted = JobFilter(status=status, after=cursor)
+    reading = await read(pool, lambda only: JobStore(only).list(wanted))
+    [plan] = await plans(pool, reading)
+    assert ("using jobs_open" if status else "using jobs_by_age") in plan
+    assert "Presorted Key: created_at" in plan
+    assert "::text" not in plan.partition("Presorted")[0]
