@@ -40,6 +40,7 @@ from ingest.settings import Settings
 from ingest.upkeep.callbacks import CallbackSender, callback_session
 from ingest.upkeep.housekeeping import Housekeeper
 from ingest.upkeep.public_address import public_connector
+from ingest.upkeep.signature import check_callback_secret
 from shared.jobs.progress import Progress
 from shared.pipeline.entries import Consumer
 from shared.pipeline.stages import FIRST_STAGE, OPERATOR, StageName
@@ -61,6 +62,7 @@ async def serve(process: Process, settings: Settings) -> None:
     ingest = settings.ingest
     check_secret("WEBHOOK_API_SECRET", ingest.api_secret, test_mode=settings.process.test_mode)
     check_secret("WEBHOOK_SECRET", ingest.secret, test_mode=settings.process.test_mode)
+    check_callback_secret(ingest, test_mode=settings.process.test_mode)
     session = await process.stack.enter_async_context(
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30), headers=UNCOMPRESSED)
     )
@@ -154,7 +156,9 @@ def _collection_apis(
 async def _callback_sender(process: Process, settings: IngestSettings) -> CallbackSender:
     session = callback_session(public_connector(allow_private=settings.callback_allow_private))
     await process.stack.enter_async_context(session)
-    return CallbackSender(Callbacks(process.pool), session, settings.secret, process.metrics)
+    return CallbackSender(
+        Callbacks(process.pool), session, settings.callback_secret, process.metrics
+    )
 
 
 def _rules(ingest: IngestSettings) -> Rules:

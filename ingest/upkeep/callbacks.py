@@ -5,8 +5,8 @@ receiver may get a completion twice (if a sender crashes after the POST), with t
 """
 
 import asyncio
-import hmac
 import random
+import time
 from typing import Literal
 
 import aiohttp
@@ -16,6 +16,7 @@ import structlog
 from ingest.jobs.callbacks import Callback, Callbacks
 from ingest.jobs.store import Job
 from ingest.upkeep.public_address import ForbiddenAddressError
+from ingest.upkeep.signature import signature_headers, signing_key
 from shared.runtime.faults.policy import storable
 from shared.service.errors import DependencyError
 from shared.service.http import UNCOMPRESSED
@@ -80,7 +81,7 @@ class CallbackSender:
         """`session` decides which addresses can be reached."""
         self._callbacks = callbacks
         self._session = session
-        self._secret = secret
+        self._key = signing_key(secret)
         self._outcomes = metrics.callbacks
         self._schedule = schedule
         self._random = random.Random()  # noqa: S311 - spreads retries, guards nothing
@@ -129,11 +130,8 @@ class CallbackSender:
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "millstream",
-            "X-Millstream-Delivery": callback.delivery_id,
+            **signature_headers(self._key, callback.delivery_id, int(time.time()), body),
         }
-        if self._secret:
-            signature = hmac.digest(self._secret.encode(), body, "sha256").hex()
-            headers["X-Millstream-Signature"] = f"sha256={signature}"
         if callback.traceparent is not None:
             headers["traceparent"] = callback.traceparent
         timeout = aiohttp.ClientTimeout(total=_REQUEST_S)

@@ -132,6 +132,7 @@ class IngestSettings(_Block, frozen=True, kw_only=True):
     ingest_port: int | None = None  # default 50108
     api_secret: Secret = Secret()  # Bearer
     secret: Secret = Secret()  # HMAC key of webhook signatures
+    callback_secret: Secret = Secret()  # key that signs completion webhooks
     max_body_bytes: int = 64 * 1024 * 1024
     max_document_bytes: int = 8 * 1024 * 1024
     deduplication_window: Seconds = Seconds(86400)

@@ -87,3 +87,11 @@ async def test_a_setting_that_does_not_exist(servers: Servers) -> None:
     assert "did you mean WEBHOOK_CHUNK_OVERLAP_TOKENS" in await refusal(
         servers, WEBHOOK_CHUNK_OVERLAP_TOKEN="1"
     )
+
+
+async def test_a_key_that_receivers_of_callbacks_share_with_senders_of_webhooks(
+    servers: Servers,
+) -> None:
+    keys = {"WEBHOOK_SECRET": "s" * 32, "WEBHOOK_CALLBACK_SECRET": "s" * 32}
+    reason = await refusal(servers, "ingest", WEBHOOK_API_SECRET="a" * 32, **keys)
+    assert "WEBHOOK_CALLBACK_SECRET is equal to WEBHOOK_SECRET: set another value" in reason

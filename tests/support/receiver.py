@@ -1,5 +1,6 @@
 """A receiver of callbacks about finished jobs: an HTTP server that keeps each POST."""
 
+import base64
 import contextlib
 import hmac
 from collections.abc import AsyncIterator
@@ -24,12 +25,14 @@ class Told(msgspec.Struct, frozen=True):
 
     @property
     def delivery_id(self) -> str:
-        return self.headers["X-Millstream-Delivery"]
+        return self.headers["webhook-id"]
 
     def is_signed(self, secret: str) -> bool:
         """As docs/api.md tells receivers to check."""
-        expected = "sha256=" + hmac.digest(secret.encode(), self.body, "sha256").hex()
-        return hmac.compare_digest(expected, self.headers["X-Millstream-Signature"])
+        signed = f"{self.delivery_id}.{self.headers['webhook-timestamp']}.".encode() + self.body
+        digest = hmac.digest(secret.encode(), signed, "sha256")
+        expected = f"v1,{base64.b64encode(digest).decode()}"
+        return hmac.compare_digest(expected, self.headers["webhook-signature"])
 
 
 class Receiver:
