@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 INGEST_PORT = 50108  # as in documentation and examples; another one if it is taken
 
-_COLOURS = {"ingest": "cyan", "chunker": "green", "embedder": "magenta", "indexer": "yellow"}
+_COLOURS = ("cyan", "green", "magenta", "yellow")  # of the services, in order and again
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -165,9 +165,16 @@ def _notify(line: str) -> None:
 def _show_line(name: str, line: str) -> None:
     from rich.text import Text
 
-    colour = _COLOURS.get(name.partition("-")[0], "white")
+    colour = colour_of(name.partition("-")[0])
     text = Text.assemble((f"{name:<11}", colour), line)
     errors().print(text, highlight=False, soft_wrap=True)
+
+
+def colour_of(part: str) -> str:
+    """The colour of the lines of a service; white for a server."""
+    from local.services import SERVICES
+
+    return _COLOURS[SERVICES.index(part) % len(_COLOURS)] if part in SERVICES else "white"
 
 
 def _show_rows(rows: "Sequence[ProcessRow]") -> None:

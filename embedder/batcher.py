@@ -39,6 +39,7 @@ class EmbeddingBatcher:
         *,
         keep: Callable[[str, Vectors], None] = lambda *_: None,
         linger_s: float = LINGER_S,
+        drain_s: float = DRAIN_S,
     ) -> None:
         """`keep` is given each text and its vector, `float32[dimension]`, as it arrives; it must
         not raise.
@@ -46,6 +47,7 @@ class EmbeddingBatcher:
         self._servers = servers
         self._keep = keep
         self._linger_s = linger_s
+        self._drain_s = drain_s
         self._backlogs = {lane: Backlog() for lane in Lane}
         self._arrived = {lane: asyncio.Event() for lane in Lane}
         self._open: set[Submission] = set()
@@ -134,7 +136,7 @@ class EmbeddingBatcher:
         self._is_draining = True
         for submission in [each for each in self._open if not each.is_sent]:
             submission.fail(DrainingError())
-        asyncio.get_running_loop().call_later(DRAIN_S, self._give_up)
+        asyncio.get_running_loop().call_later(self._drain_s, self._give_up)
 
     def _give_up(self) -> None:
         for submission in self._open:

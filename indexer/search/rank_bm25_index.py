@@ -72,14 +72,22 @@ class RankBm25Index:
     """Keyword indexes by target, each loaded when it is first needed or by `run`."""
 
     def __init__(
-        self, client: AsyncQdrantClient, changes: Changes, *, k1: float = 1.5, b: float = 0.75
+        self,
+        client: AsyncQdrantClient,
+        changes: Changes,
+        *,
+        k1: float = 1.5,
+        b: float = 0.75,
+        large: int = LARGE,
     ) -> None:
+        """From `large` chunks of a target on, its index is warned about."""
         self._client = client
         self._changes = changes
         self._encoder = KeywordEncoder(
             KeywordParameters()
         )  # counts terms, which does not depend on the parameters
         self._bm25 = {"k1": k1, "b": b}
+        self._large = large
         self._targets: dict[str, _TargetIndex] = {}
 
     async def run(self) -> None:
@@ -115,7 +123,7 @@ class RankBm25Index:
                 for id_ in ids:
                     index.replace(id_, stale[id_], found.get(id_, ()))
             index.read_at = read_at - OVERLAP
-            index.warn_if_large(target)
+            index.warn_if_large(target, self._large)
         return index
 
     async def _stored_chunks(
@@ -245,8 +253,8 @@ class _TargetIndex:
         )
         return order(found)[:WINDOW]
 
-    def warn_if_large(self, target: str) -> None:
-        if len(self._chunks) > LARGE and not self._has_warned:
+    def warn_if_large(self, target: str, large: int) -> None:
+        if len(self._chunks) > large and not self._has_warned:
             log.warning("Keyword index is large", target=target, chunks=len(self._chunks))
             self._has_warned = True
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedder import batcher
-from embedder.batcher import SORTED_REQUESTS, EmbeddingBatcher
+from embedder.batcher import DRAIN_S, SORTED_REQUESTS, EmbeddingBatcher
 from embedder.sending.packing import Capacity, RequestLimits, TextInput
 from shared.pipeline.lanes import Lane
 from shared.runtime.time_limit import TimeLimit
@@ -29,13 +28,15 @@ CAPACITY = Capacity(
 class Rig:
     """A running batcher over a fake TEI."""
 
-    def __init__(self, capacity: Capacity = CAPACITY, linger_s: float = 0.003) -> None:
+    def __init__(
+        self, capacity: Capacity = CAPACITY, linger_s: float = 0.003, drain_s: float = DRAIN_S
+    ) -> None:
         self.tei = FakeTei()
         self.servers = one_server(
             self.tei, capacity, shared_of(DIMENSION, backoff=Backoff(initial_s=0.0))
         )
         self.permits = self.servers.permits[0]
-        self.batcher = EmbeddingBatcher(self.servers, linger_s=linger_s)
+        self.batcher = EmbeddingBatcher(self.servers, linger_s=linger_s, drain_s=drain_s)
 
     def start(self, *texts: str, lane: Lane = Lane.NORMAL) -> asyncio.Task[Vectors]:
         """Embed a document in a task of its own."""
@@ -48,9 +49,11 @@ class Rig:
 
 
 @asynccontextmanager
-async def running(capacity: Capacity = CAPACITY, linger_s: float = 0.003) -> AsyncIterator[Rig]:
+async def running(
+    capacity: Capacity = CAPACITY, linger_s: float = 0.003, drain_s: float = DRAIN_S
+) -> AsyncIterator[Rig]:
     """A rig that must end with all permits given back."""
-    rig = Rig(capacity, linger_s)
+    rig = Rig(capacity, linger_s, drain_s)
     async with rig.servers, rig.batcher:
         yield rig
         await wait_until(lambda: not rig.permits.in_use, description="all permits given back")
@@ -278,17 +281,15 @@ async def test_a_drain_gives_up_what_waits_at_once_and_finishes_what_is_in_fligh
     check(await in_flight, *"abcd")
 
 
-async def test_a_drain_waits_for_what_is_in_flight_for_some_seconds_only(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batcher, "DRAIN_S", 0.01)
-    rig.tei.gate.clear()
-    in_flight = rig.start("a")
-    await rig.started(1)
-    rig.batcher.drain()
-    with pytest.raises(DrainingError):
-        await in_flight
-    assert rig.tei.cancelled == 1
+async def test_a_drain_waits_for_what_is_in_flight_for_some_seconds_only() -> None:
+    async with running(drain_s=0.01) as rig:
+        rig.tei.gate.clear()
+        in_flight = rig.start("a")
+        await rig.started(1)
+        rig.batcher.drain()
+        with pytest.raises(DrainingError):
+            await in_flight
+        assert rig.tei.cancelled == 1
 
 
 async def test_a_document_that_gets_answers_is_within_its_time_limit() -> None:

@@ -9,7 +9,6 @@ from structlog.testing import capture_logs
 from indexer.keyword import KeywordEncoder, KeywordParameters
 from indexer.qdrant.collection import ensure_collection
 from indexer.qdrant.store import PointStore, StoredVersion
-from indexer.search import rank_bm25_index
 from indexer.search.keyword_index import KeywordQuestion
 from indexer.search.point_reader import PointReader
 from indexer.search.rank_bm25_index import OVERLAP, RankBm25Index
@@ -231,11 +230,10 @@ async def test_without_postgres_the_last_state_answers_if_there_is_one(
 
 
 async def test_a_large_index_is_warned_about_once(
-    client: MemoryQdrant, monkeypatch: pytest.MonkeyPatch
+    client: MemoryQdrant,
 ) -> None:
-    monkeypatch.setattr(rank_bm25_index, "LARGE", 2)
     registry = Registry()
-    index = RankBm25Index(client, registry)
+    index = RankBm25Index(client, registry, large=2)
     with capture_logs() as logs:
         for version, chunks in ((1, 2), (2, 3), (3, 4)):
             await put(client, ["fox"] * chunks, version)

@@ -1,6 +1,11 @@
 """Filters of dead letters as SQL."""
 
 from ingest.jobs.dead_letters import LetterFilter, LetterStage, conditions
+from shared.pipeline.stages import StageName
+
+
+def test_letters_come_from_every_stage_and_from_callbacks() -> None:
+    assert list(LetterStage) == [*StageName, "callback"]
 
 
 def test_only_set_filters_become_conditions_with_numbered_arguments() -> None:
