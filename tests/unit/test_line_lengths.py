@@ -15,6 +15,8 @@ PRAGMA = re.compile(r"  # (?:type: ignore|noqa)\S*.*$")  # for a tool, not for a
 TABLE_OR_FIGURES = ("|", '{"')  # rows of a table, and the figures that the benchmarks write
 
 BENCH = ("bench/peers", *sorted(f"bench/{path.name}" for path in (ROOT / "bench").glob("*.py")))
+# Styles and HTML are not covered yet.
+PAGE = sorted(f"ingest/http/static/{path.name}" for path in (ROOT / "ingest").rglob("*.js"))
 SUPPORT = tuple(
     sorted(
         f"tests/support/{path.name}"
@@ -69,6 +71,7 @@ COVERED = (
     "tests/unit/shared",
     "tests/unit/torture",
     *BENCH,
+    *PAGE,
     *SUPPORT,
 )
 

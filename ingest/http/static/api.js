@@ -10,7 +10,8 @@ export async function call(method, path, body) {
   const headers = body === undefined ? OWN : { ...OWN, "Content-Type": "application/json" };
   let response;
   try {
-    response = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+    const content = body === undefined ? undefined : JSON.stringify(body);
+    response = await fetch(path, { method, headers, body: content });
   } catch {
     throw new ApiError("Ingest does not answer. Check that it is running.");
   }
@@ -20,7 +21,8 @@ export async function call(method, path, body) {
   }
   const text = await response.text();
   const answer = text ? JSON.parse(text) : null;
-  if (!response.ok) throw new ApiError(answer?.detail || answer?.title || `status ${response.status}`);
+  if (!response.ok)
+    throw new ApiError(answer?.detail || answer?.title || `status ${response.status}`);
   return answer;
 }
 

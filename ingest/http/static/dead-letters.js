@@ -20,8 +20,10 @@ export class DeadLetters {
 
   /** Read the list again. Throws ApiError. */
   async refresh() {
-    const { dead_letters: deadLetters, next } = await call("GET", withQuery("/api/dead-letters", { limit: this.limit }));
-    reconcile(byId("dead-letters-list"), deadLetters, (deadLetter) => deadLetter.id, (deadLetter) => this.row(deadLetter));
+    const path = withQuery("/api/dead-letters", { limit: this.limit });
+    const { dead_letters: deadLetters, next } = await call("GET", path);
+    reconcile(byId("dead-letters-list"), deadLetters, (deadLetter) => deadLetter.id,
+      (deadLetter) => this.row(deadLetter));
     byId("dead-letters-empty").hidden = deadLetters.length > 0;
     byId("dead-letters-more").hidden = next === null;
     this.all.hidden = deadLetters.length < 2;
@@ -35,7 +37,8 @@ export class DeadLetters {
     const row = h("li", { class: "row dead-letter" },
       h("div", { class: "subject" }, h("span", { class: "url" }, name),
         h("span", { class: "reason" }, deadLetter.error)),
-      h("span", { class: "pill failed" }, deadLetter.code), h("span", { class: "where" }, deadLetter.stage),
+      h("span", { class: "pill failed" }, deadLetter.code),
+      h("span", { class: "where" }, deadLetter.stage),
       h("span", { class: "tries" }, `${plural(deadLetter.attempts, "try", "tries")}`), age,
       deadLetter.url === null ? h("span", { class: "hint" }, "nothing to replay") : button);
     row.update = () => setText(age, ago(deadLetter.created_at));
@@ -45,7 +48,8 @@ export class DeadLetters {
   async replay(filter) {
     const counts = await call("POST", "/api/dead-letters/replay", filter);
     const left = counts.superseded + counts.without_text + counts.without_item;
-    say(`${plural(counts.replayed, "document")} queued again${left ? `, ${count(left)} left out` : ""}`);
+    const rest = left ? `, ${count(left)} left out` : "";
+    say(`${plural(counts.replayed, "document")} queued again${rest}`);
     await this.refresh();
   }
 }

@@ -10,7 +10,8 @@ export function startDocument() {
     event.preventDefault();
     const answer = byId("document-answer");
     try {
-      const found = await call("GET", withQuery("/api/documents", { url: new FormData(form).get("url") }));
+      const url = new FormData(form).get("url");
+      const found = await call("GET", withQuery("/api/documents", { url }));
       answer.replaceChildren(documentCard(found));
     } catch (error) {
       answer.replaceChildren(h("p", { class: "empty" }, error.message));
@@ -34,10 +35,12 @@ function documentCard(found) {
 }
 
 function stageStep(step) {
-  const took = step.started_at && step.finished_at ? Date.parse(step.finished_at) - Date.parse(step.started_at) : null;
+  const isOver = step.started_at && step.finished_at;
+  const took = isOver ? Date.parse(step.finished_at) - Date.parse(step.started_at) : null;
+  const present = step.started_at ? "in progress" : "not yet";
   return h("li", { class: step.finished_at ? "past" : step.started_at ? "present" : "future" },
     h("b", {}, h("i", { class: `key ${step.stage}` }), step.stage),
-    h("span", {}, step.finished_at ? `done in ${duration(took)}` : step.started_at ? "in progress" : "not yet"),
+    h("span", {}, step.finished_at ? `done in ${duration(took)}` : present),
     step.started_at ? h("span", { class: "hint" }, moment(step.started_at)) : null,
     step.worker ? h("code", { class: "hint" }, step.worker) : null);
 }

@@ -2,7 +2,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An element with attributes (`on...` are listeners, null and false leave one out) and children. */
+/** An element with attributes (`on...` are listeners, null and false omit one) and children. */
 export function h(name, attributes = {}, ...children) {
   return fill(document.createElement(name), attributes, children);
 }
@@ -20,7 +20,8 @@ function fill(element, attributes, children) {
     else if (value !== null && value !== undefined && value !== false)
       element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
+  const isShown = (child) => child !== null && child !== undefined && child !== "";
+  element.append(...children.flat().filter(isShown));
   return element;
 }
 

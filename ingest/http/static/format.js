@@ -15,7 +15,8 @@ export function duration(ms) {
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
   if (seconds < 60) return `${Math.round(seconds)} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
-  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
+  const hours = Math.floor(seconds / 3600);
+  if (seconds < 86400) return `${hours} h ${Math.round((seconds % 3600) / 60)} min`;
   return `${Math.floor(seconds / 86400)} d ${Math.round((seconds % 86400) / 3600)} h`;
 }
 
@@ -24,14 +25,18 @@ export function ago(time) {
   if (!time) return "–";
   const seconds = (Date.now() - Date.parse(time)) / 1000;
   if (seconds < 2) return "now";
-  const [size, unit] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([least]) => seconds >= least);
+  const units = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+  const [size, unit] = units.find(([least]) => seconds >= least);
   return `${Math.floor(seconds / size)} ${unit} ago`;
 }
 
-export const perSecond = (rate) =>
-  rate === null || rate === undefined ? "–" : `${rate >= 10 ? Math.round(rate) : rate.toFixed(1)}/s`;
+export function perSecond(rate) {
+  if (rate === null || rate === undefined) return "–";
+  return `${rate >= 10 ? Math.round(rate) : rate.toFixed(1)}/s`;
+}
 
-export const clock = (time) => new Date(time).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+export const clock = (time) =>
+  new Date(time).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
 
 export const moment = (time) => (time ? new Date(time).toLocaleString("en-GB") : "–");
 

@@ -7,6 +7,7 @@ import { act, say } from "/static/notice.js";
 
 const PAGE = 25;
 const RESULTS = 50;
+const COLUMNS = ["#", "Page", "Result", "Stage", "Chunks", "Tries", "Time"];
 const OPEN = new Set(["queued", "running"]);
 const KINDS = {
   index_document_job: "document", index_document_batch_job: "batch", delete_document_job: "delete",
@@ -27,8 +28,10 @@ export class Jobs {
   /** Read the list again. Throws ApiError. */
   async refresh() {
     const filter = Object.fromEntries(new FormData(this.filter));
-    const { jobs, next } = await call("GET", withQuery("/api/jobs", { ...filter, limit: this.limit }));
-    reconcile(byId("jobs-list"), jobs, (job) => job.job_id, (job) => jobRow(job, () => this.refresh()));
+    const path = withQuery("/api/jobs", { ...filter, limit: this.limit });
+    const { jobs, next } = await call("GET", path);
+    reconcile(byId("jobs-list"), jobs, (job) => job.job_id,
+      (job) => jobRow(job, () => this.refresh()));
     byId("jobs-empty").hidden = jobs.length > 0;
     byId("jobs-more").hidden = next === null;
   }
@@ -39,11 +42,13 @@ function jobRow(job, refresh) {
   const progress = h("span", { class: "progress" },
     ...["succeeded", "failed", "cancelled"].map((part) => h("span", { class: `part ${part}` })));
   const [figures, age, took] = ["figures", "age", "took"].map((name) => h("span", { class: name }));
-  const source = job.crawl_id ? h("span", { class: "source" }, "crawl ", h("code", {}, job.crawl_id)) : KINDS[job.kind];
+  const source = job.crawl_id
+    ? h("span", { class: "source" }, "crawl ", h("code", {}, job.crawl_id)) : KINDS[job.kind];
   const results = new Results(job, refresh);
   const details = h("details", {},
     h("summary", {}, status, h("code", { class: "id", title: job.job_id }, job.job_id.slice(0, 8)),
-      h("span", { class: "what" }, source), h("span", { class: "lane-name" }, job.lane), progress, figures, age, took),
+      h("span", { class: "what" }, source), h("span", { class: "lane-name" }, job.lane),
+      progress, figures, age, took),
     results.element);
   details.addEventListener("toggle", () => results.open(details.open));
   const row = h("li", { class: "row job" }, details);
@@ -53,10 +58,12 @@ function jobRow(job, refresh) {
     for (const part of progress.children)
       part.style.setProperty("--share", now[part.className.split(" ")[1]] / now.total);
     const ended = now.succeeded + now.failed + now.cancelled;
-    setText(figures, `${count(ended)} / ${count(now.total)}${now.failed ? `, ${count(now.failed)} failed` : ""}`);
+    const failed = now.failed ? `, ${count(now.failed)} failed` : "";
+    setText(figures, `${count(ended)} / ${count(now.total)}${failed}`);
     setText(age, ago(now.created_at));
     age.title = moment(now.created_at);
-    setText(took, now.finished_at ? duration(Date.parse(now.finished_at) - Date.parse(now.created_at)) : "");
+    const ms = now.finished_at && Date.parse(now.finished_at) - Date.parse(now.created_at);
+    setText(took, now.finished_at ? duration(ms) : "");
     results.update(now);
   };
   return row;
@@ -68,16 +75,20 @@ class Results {
     this.job = job;
     this.limit = RESULTS;
     this.body = h("tbody");
-    this.more = h("button", { type: "button", class: "quiet more", hidden: true, onclick: () => this.longer() }, "More");
-    this.retry = h("button", { type: "button", onclick: () => this.run(this.retry, () => this.retryFailed(refresh)) });
-    this.cancel = h("button", { type: "button", onclick: () => this.run(this.cancel, () => this.cancelRest(refresh)) },
+    this.more = h("button", { type: "button", class: "quiet more", hidden: true,
+      onclick: () => this.longer() }, "More");
+    this.retry = h("button", { type: "button",
+      onclick: () => this.run(this.retry, () => this.retryFailed(refresh)) });
+    this.cancel = h("button", { type: "button",
+      onclick: () => this.run(this.cancel, () => this.cancelRest(refresh)) },
       "Cancel what has not started");
     this.element = h("div", { class: "opened" },
-      h("p", { class: "bar" }, h("code", { class: "full-id" }, job.job_id), this.retry, this.cancel),
-      h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Results of job ${job.job_id.slice(0, 8)}` },
+      h("p", { class: "bar" },
+        h("code", { class: "full-id" }, job.job_id), this.retry, this.cancel),
+      h("div", { class: "scroll", tabindex: "0", role: "region",
+        "aria-label": `Results of job ${job.job_id.slice(0, 8)}` },
         h("table", {}, h("thead", {}, h("tr", {},
-          ["#", "Page", "Result", "Stage", "Chunks", "Tries", "Time"].map((title) => h("th", { scope: "col" }, title)))),
-          this.body)),
+          COLUMNS.map((title) => h("th", { scope: "col" }, title)))), this.body)),
       this.more);
   }
 
@@ -99,7 +110,8 @@ class Results {
   }
 
   watch() {
-    this.events = new EventSource(`/api/jobs/${this.job.job_id}/events?last_event_id=${this.job.total}`);
+    const path = `/api/jobs/${this.job.job_id}/events?last_event_id=${this.job.total}`;
+    this.events = new EventSource(path);
     this.events.addEventListener("progress", () => this.read());
     this.events.addEventListener("end", () => {
       this.events?.close();
@@ -139,7 +151,8 @@ class Results {
 
   async retryFailed(refresh) {
     const { retried } = await call("POST", `/api/jobs/${this.job.job_id}/retry`);
-    say(retried ? `${plural(retried, "document")} queued again` : "No document of this job can be retried");
+    const none = "No document of this job can be retried";
+    say(retried ? `${plural(retried, "document")} queued again` : none);
     await refresh();
   }
 
@@ -153,9 +166,11 @@ class Results {
 function resultRow(result) {
   const pill = h("span", { class: "pill" });
   const reason = h("span", { class: "reason" });
-  const cells = Object.fromEntries(["stage", "chunks", "attempts", "duration"].map((name) => [name, h("td")]));
+  const names = ["stage", "chunks", "attempts", "duration"];
+  const cells = Object.fromEntries(names.map((name) => [name, h("td")]));
   const row = h("tr", {}, h("td", { class: "position" }, count(result.position)),
-    h("th", { scope: "row", class: "url" }, result.url ?? "–"), h("td", { class: "outcome" }, pill, reason),
+    h("th", { scope: "row", class: "url" }, result.url ?? "–"),
+    h("td", { class: "outcome" }, pill, reason),
     ...Object.values(cells));
   row.update = (now) => {
     pill.className = `pill ${now.status}`;

@@ -7,7 +7,7 @@ import { LANES, STAGES } from "/static/tables.js";
 const FULL_BAR = 64; // messages; the mark at which a gate closes
 
 class Card {
-  /** `facts` are the names of the small figures, `lanes` says whether there is a bar for each lane. */
+  /** `facts` are the names of the small figures, `lanes` those of the lanes that have a bar. */
   constructor(name, title, unit, facts, lanes) {
     this.number = h("strong", { class: "number" }, "–");
     this.facts = Object.fromEntries(facts.map((fact) => [fact, h("dd", {}, "–")]));
@@ -15,8 +15,10 @@ class Card {
     this.element = h("li", { class: `card stage ${name}`, "data-stage": name },
       h("h3", {}, h("i", { class: `key ${name}` }), title),
       h("p", { class: "depth" }, this.number, " ", h("span", { class: "unit" }, unit)),
-      h("dl", { class: "facts" }, facts.map((fact) => h("div", {}, h("dt", {}, fact), this.facts[fact]))),
-      lanes.length ? h("ul", { class: "lanes" }, lanes.map((lane) => this.lanes[lane].element)) : null,
+      h("dl", { class: "facts" },
+        facts.map((fact) => h("div", {}, h("dt", {}, fact), this.facts[fact]))),
+      lanes.length
+        ? h("ul", { class: "lanes" }, lanes.map((lane) => this.lanes[lane].element)) : null,
       this.waits = h("p", { class: "waits" }));
   }
 
@@ -31,7 +33,8 @@ class LaneBar {
   constructor(lane) {
     this.fill = h("span", { class: "fill" });
     this.number = h("span", { class: "count" }, "–");
-    this.element = h("li", {}, h("span", { class: "lane" }, lane), h("span", { class: "track" }, this.fill), this.number);
+    this.element = h("li", {}, h("span", { class: "lane" }, lane),
+      h("span", { class: "track" }, this.fill), this.number);
   }
 
   show(depth) {
@@ -49,14 +52,16 @@ export class Pipeline {
     this.done = new Card("done", "Searchable", "documents a minute",
       ["last hour", "failed", "failure rate", "dead letters"], []);
     byId("stages").replaceChildren(
-      this.waiting.element, ...Object.values(this.stages).map((card) => card.element), this.done.element);
+      this.waiting.element, ...Object.values(this.stages).map((card) => card.element),
+      this.done.element);
   }
 
   /** Show what the server saw last. */
   show({ streams, stages, backlog, dead_letters: deadLetters }) {
     const depth = streams ? total(streams.stages.flatMap((stage) => stage.lanes), "depth") : null;
     const waiting = backlog && total(LANES.map((lane) => ({ lane: backlog[lane] })), "lane");
-    this.waiting.show(bounded(waiting), { "in stages": depth === null ? "–" : plural(depth, "message") }, backlog ?? {});
+    const inStages = depth === null ? "–" : plural(depth, "message");
+    this.waiting.show(bounded(waiting), { "in stages": inStages }, backlog ?? {});
     for (const stage of streams?.stages ?? []) this.showStage(stage, stages?.[stage.stage]);
     this.done.show(this.done.number.textContent, { "dead letters": bounded(deadLetters) });
     this.done.element.classList.toggle("troubled", deadLetters > 0);
@@ -70,7 +75,8 @@ export class Pipeline {
     const failed = total(minutes, "failed");
     const share = done + failed ? (100 * failed) / (done + failed) : 0;
     this.done.show(count(Math.max(last.succeeded, current.succeeded)), {
-      "last hour": count(done), failed: count(failed), "failure rate": `${share.toFixed(share && share < 10 ? 1 : 0)} %` });
+      "last hour": count(done), failed: count(failed),
+      "failure rate": `${share.toFixed(share && share < 10 ? 1 : 0)} %` });
   }
 
   showStage(stage, health) {
@@ -92,6 +98,7 @@ export class Pipeline {
 }
 
 const describe = ({ dependency, state, since }) => (state === "not_answering"
-  ? `waiting for ${dependency} since ${clock(since)}` : `${dependency} ${state} since ${clock(since)}`);
+  ? `waiting for ${dependency} since ${clock(since)}`
+  : `${dependency} ${state} since ${clock(since)}`);
 
 const total = (rows, name) => rows.reduce((sum, row) => sum + row[name], 0);

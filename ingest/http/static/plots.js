@@ -59,9 +59,10 @@ class Plot {
   redraw() {
     const width = this.place.clientWidth;
     if (!width || !this.minutes.length) return;
-    this.area = { width, left: MARGIN.left, right: width - MARGIN.right, top: MARGIN.top, bottom: HEIGHT - MARGIN.bottom };
-    const image = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, role: "img",
-      "aria-label": this.describe(this.minutes) });
+    this.area = { width, left: MARGIN.left, right: width - MARGIN.right,
+      top: MARGIN.top, bottom: HEIGHT - MARGIN.bottom };
+    const image = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT,
+      role: "img", "aria-label": this.describe(this.minutes) });
     image.append(...timeAxis(this.area, this.minutes), ...this.draw(this.area, this.minutes));
     this.place.replaceChildren(image, this.tip);
   }
@@ -78,9 +79,10 @@ class Plot {
   }
 
   lines(minute) {
-    if (this.draw === drawRates)
-      return [h("span", {}, `${count(minute.succeeded)} done`), h("span", {}, `${count(minute.failed)} failed`)];
-    return STAGES.map(({ name, operation }) => h("span", {}, `${operation} ${duration(minute[`${name}_ms`])}`));
+    const texts = this.draw === drawRates
+      ? [`${count(minute.succeeded)} done`, `${count(minute.failed)} failed`]
+      : STAGES.map(({ name, operation }) => `${operation} ${duration(minute[`${name}_ms`])}`);
+    return texts.map((text) => h("span", {}, text));
   }
 }
 
@@ -90,7 +92,8 @@ function timeAxis({ left, right, bottom }, minutes) {
     if (new Date(minute.minute).getMinutes() % 15) return [];
     const x = left + (n + 0.5) * step;
     return [svg("line", { class: "tick", x1: x, x2: x, y1: bottom, y2: bottom + 4 }),
-      svg("text", { class: "label", x, y: bottom + 16, "text-anchor": "middle" }, clock(minute.minute))];
+      svg("text", { class: "label", x, y: bottom + 16, "text-anchor": "middle" },
+        clock(minute.minute))];
   });
 }
 
@@ -111,10 +114,12 @@ function drawRates(area, minutes) {
     const x = left + n * step + Math.min(1, step * 0.12);
     const width = Math.max(1, step - 2 * Math.min(1, step * 0.12));
     const failed = minute.failed ? Math.max(2, height(minute.failed)) : 0;
+    const done = height(minute.succeeded);
     return [
-      minute.succeeded ? svg("rect", { class: "bar done", x, width, y: bottom - failed - height(minute.succeeded),
-        height: height(minute.succeeded), rx: Math.min(2, width / 3) }) : null,
-      failed ? svg("rect", { class: "bar failed", x, width, y: bottom - failed, height: failed }) : null,
+      minute.succeeded ? svg("rect", { class: "bar done", x, width, y: bottom - failed - done,
+        height: done, rx: Math.min(2, width / 3) }) : null,
+      failed ? svg("rect", { class: "bar failed", x, width, y: bottom - failed,
+        height: failed }) : null,
     ].filter(Boolean);
   });
   return [...valueAxis(area, [[end, 1], [end / 2, 0.5], [0, 0]], count), ...bars];
@@ -122,19 +127,22 @@ function drawRates(area, minutes) {
 
 function drawTimes(area, minutes) {
   const { left, right, top, bottom } = area;
-  const values = minutes.flatMap((minute) => STAGES.map(({ name }) => minute[`${name}_ms`])).filter(Boolean);
-  const end = roundUp(Math.max(10, ...values));
+  const values = minutes.flatMap((minute) => STAGES.map(({ name }) => minute[`${name}_ms`]));
+  const end = roundUp(Math.max(10, ...values.filter(Boolean)));
   const step = (right - left) / MINUTES;
   const lines = STAGES.flatMap(({ name: stage }) => {
     const points = minutes.map((minute, n) => [left + (n + 0.5) * step, minute[`${stage}_ms`]]);
     const y = (value) => bottom - (value / end) * (bottom - top);
-    const dots = points.filter(([, value], n) => value !== null && points[n - 1]?.[1] == null && points[n + 1]?.[1] == null);
+    const isAlone = (n) => points[n - 1]?.[1] == null && points[n + 1]?.[1] == null;
+    const dots = points.filter(([, value], n) => value !== null && isAlone(n));
     return [
       svg("path", { class: `line ${stage}`, d: pathOf(points, y) }),
-      ...dots.map(([x, value]) => svg("circle", { class: `dot ${stage}`, cx: x, cy: y(value), r: 2.5 })),
+      ...dots.map(([x, value]) =>
+        svg("circle", { class: `dot ${stage}`, cx: x, cy: y(value), r: 2.5 })),
     ];
   });
-  return [...valueAxis(area, [[end, 1], [end / 2, 0.5], [0, 0]], (value) => (value ? duration(value) : "0")), ...lines];
+  const write = (value) => (value ? duration(value) : "0");
+  return [...valueAxis(area, [[end, 1], [end / 2, 0.5], [0, 0]], write), ...lines];
 }
 
 /** A line through the points that have a value; it breaks where there is none. */
@@ -154,13 +162,15 @@ function pathOf(points, y) {
 function describeRates(minutes) {
   const sum = (name) => minutes.reduce((all, minute) => all + minute[name], 0);
   const most = Math.max(...minutes.map((minute) => minute.succeeded));
-  return `The last hour: ${count(sum("succeeded"))} documents done, at most ${count(most)} a minute; ${count(sum("failed"))} failed.`;
+  const done = `${count(sum("succeeded"))} documents done, at most ${count(most)} a minute`;
+  return `The last hour: ${done}; ${count(sum("failed"))} failed.`;
 }
 
 function describeTimes(minutes) {
   const parts = STAGES.map(({ name, operation }) => {
     const values = minutes.map((minute) => minute[`${name}_ms`]).filter((value) => value !== null);
-    return values.length ? `${operation} up to ${duration(Math.max(...values))}` : `${operation}: nothing`;
+    if (!values.length) return `${operation}: nothing`;
+    return `${operation} up to ${duration(Math.max(...values))}`;
   });
   return `95 percent of operations take less, by minute of the last hour: ${parts.join("; ")}.`;
 }

@@ -14,7 +14,8 @@ export function startSearch() {
     const answer = byId("search-answer");
     try {
       const { query, mode } = Object.fromEntries(new FormData(form));
-      answer.replaceChildren(...answerOf(await call("POST", "/api/search", { query, mode, limit: LIMIT })));
+      const found = await call("POST", "/api/search", { query, mode, limit: LIMIT });
+      answer.replaceChildren(...answerOf(found));
     } catch (error) {
       answer.replaceChildren(h("p", { class: "empty" }, error.message));
     }
@@ -25,7 +26,8 @@ function answerOf(answer) {
   if (!answer.results.length) return [h("p", { class: "empty" }, "Nothing found.")];
   const degraded = answer.degraded ? " · degraded: a part of the search did not answer" : "";
   return [
-    h("p", { class: "hint" }, `${plural(answer.total, "page")} in ${duration(answer.took_ms)}, ${answer.mode}${degraded}`),
+    h("p", { class: "hint" },
+      `${plural(answer.total, "page")} in ${duration(answer.took_ms)}, ${answer.mode}${degraded}`),
     h("ol", { class: "hits" }, answer.results.map(hit)),
   ];
 }
@@ -34,13 +36,15 @@ function hit(result) {
   const headings = result.headings.join(" › ");
   return h("li", {},
     h("h3", {}, link(result.url, result.title || result.url)),
-    h("p", { class: "url" }, result.url, headings ? h("span", { class: "headings" }, headings) : null),
+    h("p", { class: "url" },
+      result.url, headings ? h("span", { class: "headings" }, headings) : null),
     h("p", { class: "text" }, ...excerpt(result.text, result.highlights)));
 }
 
 /** A link if the scheme is http or https: a crawl may contain any scheme. */
 function link(url, text) {
-  return /^https?:\/\//i.test(url) ? h("a", { href: url, rel: "noreferrer noopener", target: "_blank" }, text) : text;
+  if (!/^https?:\/\//i.test(url)) return text;
+  return h("a", { href: url, rel: "noreferrer noopener", target: "_blank" }, text);
 }
 
 /** The text around the first highlight, its highlights marked. Highlights count characters, while

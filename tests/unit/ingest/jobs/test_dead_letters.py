@@ -4,7 +4,7 @@ from ingest.jobs.dead_letters import LetterFilter, LetterStage, conditions
 from shared.pipeline.stages import StageName
 
 
-def test_letters_come_from_every_stage_and_from_callbacks() -> None:
+def test_a_dead_letter_comes_from_a_stage_or_from_a_callback() -> None:
     assert list(LetterStage) == [*StageName, "callback"]
 
 
