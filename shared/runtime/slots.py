@@ -15,7 +15,7 @@ class Slots:
         self._limit = limit
         self._clock = clock
         self._quiet_since: float | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], int] = {}  # with their `reruns`
         self._changed = asyncio.Event()
         self._is_closed = False
 
@@ -26,6 +26,11 @@ class Slots:
         return {lane: max(0, free + row.reserved_slots) for lane, row in LANES.items()}
 
     @property
+    def has_room_for_reruns(self) -> bool:
+        """Whether entries that were in flight at a crash take less than half of the slots."""
+        return sum(self._tasks.values()) < max(1, self._limit // 2)
+
+    @property
     def quiet_since(self) -> float | None:
         """When the last piece of work ended, or the first one began (seconds of the clock).
 
@@ -33,12 +38,21 @@ class Slots:
         """
         return self._quiet_since if self._tasks else None
 
-    def start(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Start the work on an entry in a slot of its own."""
+    def start(
+        self,
+        group: asyncio.TaskGroup,
+        work: Coroutine[Any, Any, None],
+        name: str,
+        reruns: int = 0,
+    ) -> None:
+        """Start the work on an entry in a slot of its own.
+
+        `reruns` is how much it takes of the half for entries that were in flight at a crash.
+        """
         task = group.create_task(work, name=name)
         if not self._tasks:
             self._quiet_since = self._clock()
-        self._tasks.add(task)
+        self._tasks[task] = reruns
         task.add_done_callback(self._ended)
 
     async def wait_free(self) -> bool:
@@ -82,7 +96,7 @@ class Slots:
             await asyncio.wait(tasks, timeout=timeout)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         self._quiet_since = self._clock()
         self._changed.set()
 

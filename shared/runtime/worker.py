@@ -6,6 +6,7 @@ streams/handover.py has the atomic last step.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -53,6 +54,8 @@ class Worker:
     settings: RuntimeSettings
     metrics: Metrics
     tracing: Tracing = OFF
+    # Seconds that a quarantined entry keeps others from starting: its servers may be silent.
+    longest_quarantine: float = 10.0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then drain: finish what is in flight, give back the rest in
@@ -115,21 +118,34 @@ class Worker:
                 self.breakers.wait_closed()
             ):
                 return
-            entries = await self.intake.take(self.slots.free)
+            entries = await self.intake.take(
+                self.slots.free, may_reclaim=self.slots.has_room_for_reruns
+            )
             self._report_redelivered(entries)
             quarantined = [
                 entry for entry in entries if self._treatment(entry) is Treatment.QUARANTINE
             ]
             for entry in entries:
                 if entry not in quarantined:
-                    self.slots.start(group, self._guard(entry), name=entry.id)
-            # One at a time: an entry that crashes this process must not add a delivery to the
-            # others.
-            for entry in quarantined[1:]:
-                await self.leases.release(entry)
-            for entry in quarantined[:1]:
-                self.slots.start(group, self._work_alone(entry), name=entry.id)
-                await self.slots.wait_idle()
+                    is_rerun = self._treatment(entry) is Treatment.RERUN
+                    self.slots.start(group, self._guard(entry), entry.id, reruns=is_rerun)
+            await self._quarantine(group, quarantined)
+
+    async def _quarantine(self, group: asyncio.TaskGroup, entries: Sequence[Entry]) -> None:
+        """Run one entry alone: if it crashes this process, no other counts a delivery.
+
+        Give back the others. Returns when it has ended, or been alone for long enough.
+        """
+        first = entries[:1] if self.slots.has_room_for_reruns else []
+        for entry in entries[len(first) :]:
+            await self.leases.release(entry)
+        for entry in first:
+            all_of_them = self.settings.stage_concurrency
+            self.slots.start(group, self._work_alone(entry), entry.id, reruns=all_of_them)
+            await self.slots.wait_alone()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.longest_quarantine):
+                    await self.slots.wait_idle()
 
     async def _work_alone(self, entry: Entry) -> None:
         with self.leases.hold(entry):

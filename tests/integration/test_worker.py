@@ -18,9 +18,9 @@ from shared.service.errors import DependencyError, DrainingError, RejectedError
 from shared.tei.client import BreakingTextError, InputRejectedError
 from tests.support.stage_harness import (
     Servers,
-    abandon,
     accept_documents,
     depth,
+    job_status,
     make_dispatcher,
     pending,
     release_all,
@@ -104,84 +104,6 @@ async def test_a_crawl_that_holds_all_slots_keeps_no_urgent_document_waiting(
         )
         goes_on.set()
         await wait_until(lambda: job_status(servers, crawl), description="the crawl's end")
-
-
-async def test_a_dead_consumers_batch_is_split_and_finished_by_another(servers: Servers) -> None:
-    job = await accept_documents(servers, 8)
-    await release_all(servers)
-    await abandon(servers)
-    seen: list[int] = []
-
-    async def handle(document: Document) -> Outcome:
-        seen.append(document.ref.position)
-        return Done(ItemState.INDEXED)
-
-    async with running_worker(servers, handle):
-        await wait_until(lambda: job_status(servers, job), description="the job's end")
-    assert sorted(seen) == list(range(8))
-    assert await states(servers, job) == ["indexed"] * 8
-
-
-async def test_quarantined_entries_run_alone(servers: Servers) -> None:
-    job = await accept_documents(servers, 6)
-    await release_all(servers)
-    await abandon(servers)
-    running = highest = 0
-
-    async def handle(_document: Document) -> Outcome:
-        nonlocal running, highest
-        running += 1
-        highest = max(highest, running)
-        await pending(servers)  # time for another one to be seen beside it
-        running -= 1
-        return Done(ItemState.INDEXED)
-
-    async with running_worker(servers, handle):
-        await wait_until(lambda: job_status(servers, job), description="the job's end")
-    assert highest == 1
-
-
-async def test_a_quarantined_entry_counts_a_delivery_while_it_runs_and_not_while_it_waits(
-    servers: Servers,
-) -> None:
-    quarantined = await accept_documents(servers, 1)
-    await release_all(servers)
-    await abandon(servers, idle=0)
-    other = await accept_documents(servers, 1)
-    await release_all(servers)
-    finish = {job: asyncio.Event() for job in (other, quarantined)}
-
-    async def handle(document: Document) -> Outcome:
-        await finish[document.ref.job_id].wait()
-        return Done(ItemState.INDEXED)
-
-    async def deliveries(count: int) -> bool:
-        rows = {
-            row["consumer"]: row["times_delivered"]
-            for row in await pending(servers)
-            if row["message_id"] == first
-        }
-        return rows == {b"worker": count}
-
-    first = (await pending(servers))[0]["message_id"]
-    async with running_worker(servers, handle, consumer="worker"):
-        await wait_until(
-            lambda: deliveries(1), description="the quarantined entry to wait, uncounted"
-        )
-        finish[other].set()
-        await wait_until(lambda: deliveries(2), description="the quarantined entry to run, counted")
-        finish[quarantined].set()
-        await wait_until(lambda: job_status(servers, quarantined), description="the job's end")
-
-
-async def test_a_document_whose_worker_died_too_often_is_a_dead_letter(servers: Servers) -> None:
-    job = await accept_documents(servers, 1)
-    await release_all(servers)
-    await abandon(servers, deliveries=4)
-    async with running_worker(servers, done):
-        await wait_until(lambda: job_status(servers, job), description="the job's end")
-    dead_letter = await servers.pool.fetchrow("SELECT code, deliveries FROM webhook.dead_letters")
-    assert tuple(dead_letter) == ("too_many_deliveries", 5)
 
 
 async def test_a_lease_is_renewed_as_long_as_the_work_runs(servers: Servers) -> None:
@@ -570,13 +492,6 @@ def count_tries(handover: HandOver) -> list[Any]:
 
 async def truth(value: object) -> object:
     return value
-
-
-async def job_status(servers: Servers, job_id: str) -> object:
-    """The job's final status, or None."""
-    return await servers.pool.fetchval(
-        "SELECT status FROM webhook.jobs WHERE job_id = $1 AND finished_at IS NOT NULL", job_id
-    )
 
 
 async def states_are(servers: Servers, job_id: str, state: str) -> bool:

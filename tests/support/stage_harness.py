@@ -241,6 +241,13 @@ async def states(servers: Servers, job_id: str) -> list[str]:
     return [row["state"] for row in rows]
 
 
+async def job_status(servers: Servers, job_id: str) -> object:
+    """The job's final status, or None."""
+    return await servers.pool.fetchval(
+        "SELECT status FROM webhook.jobs WHERE job_id = $1 AND finished_at IS NOT NULL", job_id
+    )
+
+
 async def entries_of(servers: Servers, stream: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
     """All entries of a stream: id and fields."""
     entries: Any = await servers.redis.xrange(stream)

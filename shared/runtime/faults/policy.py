@@ -18,15 +18,22 @@ class Treatment(enum.Enum):
     """How an entry is worked on."""
 
     RUN = enum.auto()
+    RERUN = enum.auto()  # it was in flight at one crash: run it in one half of the slots
     SPLIT = enum.auto()  # one of its documents may have crashed a worker: deliver each by itself
     QUARANTINE = enum.auto()  # run it alone, so that a crash takes no other entry down
     DEAD_LETTER = enum.auto()
 
 
 def treatment_of(deliveries: int, documents: int, max_deliveries: int) -> Treatment:
-    """Decide by the deliveries: each one but the first means that a worker crashed with it."""
+    """Decide by the deliveries: each one but the first means that a worker crashed with it.
+
+    After one crash nearly all entries are not at fault: they run again, half of them at once.
+    What was in flight at a second crash runs alone, at least once before it is a dead letter.
+    """
     if deliveries < 2:
         return Treatment.RUN
+    if deliveries == 2 and max_deliveries > 3:
+        return Treatment.RERUN
     if documents > 1:
         return Treatment.SPLIT
     return Treatment.DEAD_LETTER if deliveries >= max_deliveries else Treatment.QUARANTINE

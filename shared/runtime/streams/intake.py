@@ -63,12 +63,13 @@ class Intake:
         # A reply was lost, and its entries may be pending, not in flight.
         self._is_disturbed = False
 
-    async def take(self, free: Mapping[Lane, int]) -> list[Entry]:
+    async def take(self, free: Mapping[Lane, int], *, may_reclaim: bool = True) -> list[Entry]:
         """Return up to `free` entries of each lane (two more at most); none after a short wait."""
         try:
             if self._is_disturbed:
                 return await self._recover()
-            if self._timing.clock() >= self._next_reclaim and (reclaimed := await self._reclaim()):
+            is_due = may_reclaim and self._timing.clock() >= self._next_reclaim
+            if is_due and (reclaimed := await self._reclaim()):
                 return reclaimed
             return await self._read(free)
         except (RedisError, OSError, ForeignRedisError) as error:

@@ -29,7 +29,9 @@ MESSAGE = EncodedMessage(header=b"h", body=b"b")
 class Rig:
     """A worker between stand-ins that write down, in one list, what it asks of them."""
 
-    def __init__(self, *batches: Sequence[Entry], slots: int = 4, **settings: Any) -> None:
+    def __init__(
+        self, *batches: Sequence[Entry], slots: int = 4, longest: float = 10.0, **settings: Any
+    ) -> None:
         self.events: list[tuple[Any, ...]] = []
         self.batches = list(batches)
         # Of the runner, one after the other; outcomes for all documents if none is left.
@@ -57,7 +59,9 @@ class Rig:
             slots=Slots(slots),
             settings=RuntimeSettings(**settings),
             metrics=self.metrics,
+            longest_quarantine=longest,
         )
+        self.may_reclaim = True
         self.stop = asyncio.Event()
 
     async def _canary(self) -> None:
@@ -72,8 +76,9 @@ class Rig:
         return self.names.count(name)
 
     # intake
-    async def take(self, free: Mapping[Lane, int]) -> list[Entry]:
+    async def take(self, free: Mapping[Lane, int], *, may_reclaim: bool) -> list[Entry]:
         self.events.append(("take",))
+        self.may_reclaim = may_reclaim
         if self.batches:
             return list(self.batches.pop(0))
         await asyncio.sleep(0.001)  # as a read that finds nothing blocks
@@ -182,8 +187,22 @@ async def test_an_entry_is_begun_run_recorded_and_handed_over() -> None:
 
 async def test_a_batch_that_was_delivered_again_is_split_and_not_run() -> None:
     rig = Rig()
-    await rig.worker.work(entry(documents=3, deliveries=2))
+    await rig.worker.work(entry(documents=3, deliveries=3))
     assert rig.events == [("split", "1-0", 3)]
+
+
+async def test_after_one_crash_entries_run_side_by_side_in_half_of_the_slots() -> None:
+    ends = [asyncio.Event(), asyncio.Event()]
+    rig = Rig(*([entry(documents=3, deliveries=2, entry_id=name)] for name in ("1-0", "2-0")))
+    rig.results = list(ends)
+    async with running(rig):
+        await wait_until(lambda: not rig.may_reclaim, description="a read of new entries only")
+        assert [event for event in rig.events if event[0] in {"run", "split", "uncount"}] == [
+            ("run", "1-0"), ("run", "2-0"),
+        ]  # fmt: skip
+        ends[0].set()
+        await wait_until(lambda: rig.may_reclaim, description="room for another one")
+        ends[1].set()
 
 
 async def test_a_document_whose_worker_crashed_too_often_is_dead_without_being_run() -> None:
@@ -222,7 +241,7 @@ async def test_only_the_owner_of_an_entry_reports_it(is_still_ours: bool, report
 
 
 async def test_of_several_quarantined_entries_one_runs_and_the_others_are_given_back() -> None:
-    batch = [entry(entry_id=name, deliveries=2) for name in ("1-0", "2-0", "3-0")]
+    batch = [entry(entry_id=name, deliveries=3) for name in ("1-0", "2-0", "3-0")]
     async with running(Rig(batch)) as rig:
         await wait_until(lambda: "pass_on" in rig.names, description="the first to be handed over")
     assert [event for event in rig.events if event[0] in {"release", "run"}] == [
@@ -232,7 +251,7 @@ async def test_of_several_quarantined_entries_one_runs_and_the_others_are_given_
 
 async def test_a_quarantined_entry_waits_uncounted_until_nothing_else_is_in_flight() -> None:
     end = asyncio.Event()
-    rig = Rig([entry(entry_id="1-0")], [entry(entry_id="2-0", deliveries=2)])
+    rig = Rig([entry(entry_id="1-0")], [entry(entry_id="2-0", deliveries=3)])
     rig.results = [end]
     async with running(rig):
         await wait_until(
@@ -257,7 +276,7 @@ async def test_a_quarantined_entry_waits_uncounted_until_nothing_else_is_in_flig
 
 
 async def test_a_quarantined_entry_that_was_lost_while_it_waited_is_left_alone() -> None:
-    rig = Rig([entry(deliveries=2)])
+    rig = Rig([entry(deliveries=3)])
     rig.is_still_ours = False
     async with running(rig):
         await wait_until(lambda: rig.count_of("take") > 1, description="the next read")
@@ -266,13 +285,26 @@ async def test_a_quarantined_entry_that_was_lost_while_it_waited_is_left_alone()
 
 async def test_nothing_is_read_while_a_quarantined_entry_runs() -> None:
     end = asyncio.Event()
-    rig = Rig([entry(deliveries=2)], [entry(entry_id="2-0")])
+    rig = Rig([entry(deliveries=3)], [entry(entry_id="2-0")])
     rig.results = [end]
     async with running(rig):
         await wait_until(lambda: ("run", "1-0") in rig.events, description="the quarantined entry")
         assert rig.count_of("take") == 1
         end.set()
         await wait_until(lambda: ("run", "2-0") in rig.events, description="the next entry")
+
+
+async def test_a_quarantined_entry_that_does_not_end_keeps_others_waiting_only_for_a_time() -> None:
+    end = asyncio.Event()
+    rig = Rig([entry(deliveries=3)], [entry(entry_id="2-0")], longest=0.01)
+    rig.results = [end]
+    async with running(rig):
+        await wait_until(
+            lambda: ("pass_on", "2-0", MESSAGE) in rig.events, description="the next entry's end"
+        )
+        assert ("pass_on", "1-0", MESSAGE) not in rig.events
+        assert not rig.may_reclaim, "nothing that may crash the worker starts beside it"
+        end.set()
 
 
 async def test_while_a_breaker_is_open_nothing_is_read() -> None:

@@ -53,17 +53,34 @@ def test_a_large_batch_counts_by_its_documents() -> None:
     ("deliveries", "documents", "treatment"),
     [
         (1, 4, Treatment.RUN),
-        (2, 4, Treatment.SPLIT),
+        (2, 4, Treatment.RERUN),
+        (3, 4, Treatment.SPLIT),
         (7, 4, Treatment.SPLIT),
-        (2, 1, Treatment.QUARANTINE),
+        (2, 1, Treatment.RERUN),
+        (3, 1, Treatment.QUARANTINE),
         (4, 1, Treatment.QUARANTINE),
         (5, 1, Treatment.DEAD_LETTER),
     ],
 )
-def test_a_redelivered_entry_is_split_then_quarantined_then_dead(
+def test_a_redelivered_entry_runs_again_then_is_split_then_quarantined_then_dead(
     deliveries: int, documents: int, treatment: Treatment
 ) -> None:
     assert treatment_of(deliveries, documents, max_deliveries=5) is treatment
+
+
+@given(st.integers(1, 9), st.integers(2, 9))
+def test_no_document_is_dead_before_it_ran_alone_unless_two_deliveries_are_the_limit(
+    documents: int, max_deliveries: int
+) -> None:
+    """Each delivery ends in a crash; a split carries the deliveries."""
+    seen, deliveries = [], 1
+    while (now := treatment_of(deliveries, documents, max_deliveries)) is not Treatment.DEAD_LETTER:
+        seen.append(now)
+        documents, deliveries = (
+            (1, deliveries) if now is Treatment.SPLIT else (documents, deliveries + 1)
+        )
+    assert (Treatment.QUARANTINE in seen) == (max_deliveries > 2)
+    assert deliveries == max_deliveries
 
 
 def test_a_rejected_document_is_dead_at_once() -> None:
