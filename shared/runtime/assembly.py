@@ -9,7 +9,7 @@ from shared.jobs.targets import Targets
 from shared.pipeline.entries import Consumer
 from shared.pipeline.stages import StageName
 from shared.runtime.faults.breaker import Breakers, Canary
-from shared.runtime.faults.failures import Failures
+from shared.runtime.faults.failures import Failures, Patience
 from shared.runtime.process import Process
 from shared.runtime.recorder import Recorder
 from shared.runtime.runner import StageRunner
@@ -42,7 +42,9 @@ async def run_stage(
     worker = _worker(process, stage, settings, all_canaries)
     await create_groups(process.redis, stage.name)
     assert process.waits is not None
-    process.waits.look = StageWaits(worker.breakers, checks, all_canaries, worker.slots).look
+    process.waits.look = StageWaits(
+        lambda: [*worker.breakers.waits, *worker.runner.waits], checks, all_canaries, worker.slots
+    ).look
     process.health.is_ready = True
     await worker.run(process.stop)
 
@@ -57,7 +59,8 @@ def _worker(
     consumer = Consumer(stage=name, name=process.consumer, lease=settings.lease)
     breakers = Breakers(canaries, metrics)
     rng = random.Random()  # noqa: S311 - spreads retries, guards nothing
-    failures = Failures(name, settings.max_attempts, breakers, rng, stage.is_unavailable)
+    patience = Patience(settings.max_attempts)
+    failures = Failures(name, patience, breakers, rng, stage.is_unavailable)
     leases = Leases(redis, consumer, settings.lease_renewal)
     return Worker(
         stage=name,

@@ -15,6 +15,7 @@ from shared.runtime.faults.failures import Failures
 from shared.runtime.stage import Batch, Document, Stage
 from shared.runtime.time_limit import TimeLimit
 from shared.service.errors import DrainingError
+from shared.service.health import Wait
 from shared.service.settings import RuntimeSettings
 
 
@@ -44,6 +45,11 @@ class StageRunner:
         self._breakers = breakers
         self._settings = settings
 
+    @property
+    def waits(self) -> list[Wait]:
+        """One for each target that rests."""
+        return self._failures.waits
+
     async def run(
         self, entry_id: str, header: Header, documents: Sequence[Document]
     ) -> list[Outcome]:
@@ -54,6 +60,8 @@ class StageRunner:
         try:
             async with self._breakers.time_limit(self._settings.indexing_job_timeout):
                 target = await self._targets.get(header.target)
+                if (rest := self._failures.rest_of(target)) is not None:
+                    return [rest for _ in documents]
                 outcomes = await self._run(
                     Batch(entry_id=entry_id, target=target, lane=header.lane, documents=documents)
                 )

@@ -1,7 +1,7 @@
 """Finds out what this worker waits for, and publishes it every two seconds while it waits.
 
-Three sources: an open breaker; a stall (batches are in flight, none ends, and a dependency gives no
-answer); before the stage is ready, a health check that fails.
+Four sources: an open breaker; a target that rests; a stall (batches are in flight, none ends, and a
+dependency gives no answer); before the stage is ready, a health check that fails.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from shared.pipeline.stages import StageName
 from shared.pipeline.waits import WAITS, WorkerWaits
-from shared.runtime.faults.breaker import Breakers, Canary
+from shared.runtime.faults.breaker import Canary
 from shared.runtime.slots import Slots
 from shared.runtime.streams.lua import script
 from shared.service.health import Check, HealthReport, Wait, WaitState
@@ -118,15 +118,17 @@ class StageWaits:
 
     def __init__(
         self,
-        breakers: Breakers,
+        known: Callable[[], Sequence[Wait]],
         checks: Mapping[str, Check],
         canaries: Mapping[str, Canary],
         slots: Slots,
         now: Callable[[], dt.datetime] = utc_now,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`checks` are cheap; `canaries` need not be."""
-        self._breakers = breakers
+        """`known` returns the waits of open breakers and of targets that rest. `checks` are cheap;
+        `canaries` need not be.
+        """
+        self._known = known
         self._checks = checks
         self._canaries = canaries
         self._slots = slots
@@ -138,10 +140,9 @@ class StageWaits:
         self._canary_after = _CANARY_INTERVAL  # seconds of the stall
 
     async def look(self) -> list[Wait]:
-        """Read the breakers; during a stall, ask the dependencies as well."""
-        open_breakers = self._breakers.waits
-        stalling = await self._look_for_stall({wait.dependency for wait in open_breakers})
-        return [*open_breakers, *stalling]
+        """Return what is known; during a stall, ask the dependencies as well."""
+        known = self._known()
+        return [*known, *await self._look_for_stall({wait.dependency for wait in known})]
 
     async def _look_for_stall(self, known: set[str]) -> list[Wait]:
         """The dependencies that failed a probe since the last batch ended.

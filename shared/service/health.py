@@ -21,7 +21,7 @@ class WaitState(enum.StrEnum):
     """How a dependency fails a stage."""
 
     UNREACHABLE = "unreachable"  # requests fail, and so does the canary
-    FAILING = "failing"  # the canary succeeds, but nearly all documents fail
+    FAILING = "failing"  # the canary succeeds, but nearly all documents of a target fail
     # Batches are in flight, none ends, and the dependency gives no answer.
     NOT_ANSWERING = "not_answering"
 

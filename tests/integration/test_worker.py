@@ -9,6 +9,7 @@ from shared.pipeline.entries import Consumer
 from shared.pipeline.lanes import Lane
 from shared.pipeline.outcomes import Done, Emit, ItemState, Outcome
 from shared.pipeline.stages import StageName
+from shared.runtime.faults.correlated_failure import Rests
 from shared.runtime.stage import Document
 from shared.runtime.streams.groups import create_groups
 from shared.runtime.streams.handover import HandOver
@@ -276,13 +277,37 @@ async def test_a_dependency_that_finds_nearly_every_document_at_fault_is_at_faul
     async with running_worker(
         servers, handle, canaries={"tei": healthy}, stage_concurrency=1
     ) as worker:
-        await wait_until(
-            lambda: truth(worker.breakers.is_any_open), description="the breaker to open"
-        )
+        await wait_until(lambda: stream_is_empty(servers), description="all to be looked at")
+        assert not worker.breakers.is_any_open
+        assert [wait.state for wait in worker.runner.waits] == ["failing"]
     found = await states(servers, job)
-    assert found.count("failed") == 16, "20 documents must have been seen"
-    assert set(found) == {"failed", "queued", "released"}
+    assert (found.count("failed"), found.count("queued")) == (16, 64), "20 must have been seen"
     assert set(await attempts(servers, job)) == {0, 1}
+
+
+async def test_documents_that_go_on_failing_alike_all_become_dead_letters_in_the_end(
+    servers: Servers,
+) -> None:
+    job = await accept_documents(servers, 40)
+    await release_all(servers)
+
+    async def healthy() -> None:
+        pass
+
+    async def handle(_document: Document) -> Outcome:
+        raise InputRejectedError("the texts are not to its taste")
+
+    dispatcher = make_dispatcher(servers)
+    await dispatcher.check_marker()
+
+    async def released_and_finished() -> object:
+        await dispatcher.release_some()
+        return await job_status(servers, job)
+
+    rests = Rests(first=0.1, count=2)
+    async with running_worker(servers, handle, canaries={"tei": healthy}, rests=rests):
+        await wait_until(released_and_finished, timeout=60, description="the job's end")
+    assert await states(servers, job) == ["failed"] * 40
 
 
 @pytest.mark.parametrize(

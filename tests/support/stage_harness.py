@@ -22,7 +22,8 @@ from shared.pipeline.messages import Action, DocumentRef
 from shared.pipeline.outcomes import ItemState, Outcome
 from shared.pipeline.stages import FIRST_STAGE, StageName
 from shared.runtime.faults.breaker import Breakers, Canary
-from shared.runtime.faults.failures import Failures
+from shared.runtime.faults.correlated_failure import Rests
+from shared.runtime.faults.failures import Failures, Patience
 from shared.runtime.recorder import Recorder
 from shared.runtime.runner import StageRunner
 from shared.runtime.slots import Slots
@@ -86,11 +87,13 @@ def make_worker(
     settings: RuntimeSettings,
     name: str,
     canaries: Mapping[str, Canary],
+    rests: Rests = Rests(),  # noqa: B008 - frozen
 ) -> Worker:
     consumer = Consumer(stage=stage.name, name=name, lease=settings.lease)
     metrics = Metrics()
     breakers = Breakers(canaries, metrics)
-    failures = Failures(stage.name, settings.max_attempts, breakers, random.Random(1))
+    patience = Patience(settings.max_attempts, rests)
+    failures = Failures(stage.name, patience, breakers, random.Random(1))
     leases = Leases(servers.redis, consumer, settings.lease_renewal)
     progress = Progress(servers.pool, stage.name, name)
     return Worker(
@@ -116,13 +119,14 @@ async def running_worker(
     stage: StageName = StageName.CHUNKER,
     consumer: str = "w1",
     canaries: Mapping[str, Canary] | None = None,
+    rests: Rests = Rests(),  # noqa: B008 - frozen
     **settings: Any,
 ) -> AsyncIterator[Worker]:
     """Run a worker until the block ends, then drain it."""
     reader = redis_reader(servers.redis_url)
     chosen = runtime_settings(**settings)
     worker = make_worker(
-        servers, reader, FakeStage(stage, handle), chosen, consumer, canaries or {}
+        servers, reader, FakeStage(stage, handle), chosen, consumer, canaries or {}, rests
     )
     stop = asyncio.Event()
     running = asyncio.create_task(worker.run(stop))

@@ -13,9 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 import msgspec
 import structlog
 
-from shared.runtime.faults.correlated_failure import FailureCause
 from shared.runtime.time_limit import TimeLimit
-from shared.service.errors import DependencyError
 from shared.service.health import Wait, WaitState
 from shared.service.metrics import Metrics
 
@@ -31,7 +29,6 @@ class Pauses(msgspec.Struct, frozen=True, kw_only=True):
 
     first: float = 0.25  # doubled with every failure
     longest: float = 5.0
-    back_off: float = 30.0  # after a correlated failure
 
 
 class Breaker:
@@ -55,7 +52,6 @@ class Breaker:
         self._opened = asyncio.Event()
         self._trial = asyncio.Lock()
         self._pauses = pauses
-        self._pause = pauses.first
         self._wait: Wait | None = None
 
     @property
@@ -81,14 +77,14 @@ class Breaker:
             self.open(error)
             return True
 
-    def open(
-        self, error: Exception, pause: float | None = None, state: WaitState = WaitState.UNREACHABLE
-    ) -> None:
-        """Mark the dependency unavailable; ask its canary again after `pause` seconds."""
-        self._pause = self._pauses.first if pause is None else pause
+    def open(self, error: Exception) -> None:
+        """Mark the dependency unavailable, and ask its canary again after a pause."""
         reason = str(error) or type(error).__name__
         self._wait = Wait(
-            dependency=self._service, state=state, since=dt.datetime.now(dt.UTC), reason=reason
+            dependency=self._service,
+            state=WaitState.UNREACHABLE,
+            since=dt.datetime.now(dt.UTC),
+            reason=reason,
         )
         log.warning("Breaker opened", dependency=self._service, error=reason)
         self._gauge.set(1)
@@ -96,17 +92,11 @@ class Breaker:
         self._opened.set()
         self._on_change()
 
-    def back_off(self, cause: FailureCause) -> None:
-        """Open for a while although the canary succeeds, because of a correlated failure."""
-        if not self.is_open:
-            error = DependencyError(self._service, f"nearly all documents: {cause.code}")
-            self.open(error, self._pauses.back_off, WaitState.FAILING)
-
     async def recover(self) -> None:
         """Ask the canary of an open breaker until it succeeds, and close; run until cancelled."""
         while True:
             await self._opened.wait()
-            pause = self._pause
+            pause = self._pauses.first
             await asyncio.sleep(pause)
             while self.is_open and not await self.is_well():
                 pause = min(2 * pause, self._pauses.longest)
@@ -188,12 +178,6 @@ class Breakers:
         return (services - set(known)) | {
             service for service, is_down in zip(known, answers, strict=True) if is_down
         }
-
-    def back_off(self, cause: FailureCause) -> None:
-        """Stop using a dependency for a while because it finds nearly all documents at fault."""
-        log.error("Documents fail alike", dependency=cause.dependency, code=cause.code)
-        if breaker := self._breakers.get(cause.dependency):
-            breaker.back_off(cause)
 
     async def recover(self) -> None:
         """Close breakers as their dependencies become available again; run until cancelled."""

@@ -1,8 +1,9 @@
-"""Correlated failures: when nearly all documents fail alike, their dependency is at fault. Pure.
+"""Correlated failures: when nearly all documents of a target fail alike, their dependency is at
+fault. Pure.
 
 A server may answer its canary and still refuse every document: another model behind the same
-address, a collection that a person changed. Without this check every document would end as a dead
-letter.
+address, a collection that a person changed. Then the target rests, so that a person can act before
+every document is a dead letter. After the last rest the failures are the documents' own.
 """
 
 from collections.abc import Iterable
@@ -31,8 +32,50 @@ def cause_of(outcome: Outcome) -> FailureCause | None:
     return None
 
 
+class Rests(msgspec.Struct, frozen=True, kw_only=True):
+    """How often and how long a target rests while its documents go on failing alike."""
+
+    first: float = 30.0  # seconds; doubled each time
+    longest: float = 600.0
+    count: int = 6  # 25 minutes in all
+
+    def seconds(self, rested: int) -> float:
+        """The length of the next rest after so many."""
+        return min(self.longest, self.first * 2.0**rested)
+
+
+class TargetFailures:
+    """Whether the documents of one target fail alike, and its rests."""
+
+    def __init__(self, rests: Rests) -> None:
+        self._rests = rests
+        self._last = CorrelatedFailures()
+        self._rested = 0
+        self._until = 0.0
+        self.cause: FailureCause | None = None  # of the last documents, if nearly all share it
+
+    def left(self, now: float) -> float:
+        """Seconds of the present rest that are left; 0 while it does not rest."""
+        return max(0.0, self._until - now) if self.cause is not None else 0.0
+
+    def note(self, outcomes: Iterable[tuple[str, Outcome]], now: float) -> bool:
+        """Note outcomes by document id; whether a rest begins.
+
+        When a document succeeds in between, the rests are counted from the beginning.
+        """
+        self.cause = self._last.note(outcomes)
+        if self.cause is None:
+            self._rested = 0
+            return False
+        if self.left(now) or self._rested >= self._rests.count:
+            return False
+        self._until = now + self._rests.seconds(self._rested)
+        self._rested += 1
+        return True
+
+
 class CorrelatedFailures:
-    """The causes of failure of the last documents of a stage."""
+    """The causes of failure of the last documents of a target."""
 
     def __init__(self) -> None:
         self._last: dict[str, FailureCause | None] = {}  # by document id, the latest at the end

@@ -77,6 +77,17 @@ def reclassified(outcome: Retry | Dead, jitter: float) -> Retry:
     )
 
 
+def rested(dependency: str, code: str, seconds: float, jitter: float) -> Retry:
+    """Return the outcome of a document whose target rests for `seconds`; it costs nothing."""
+    reason = f"nearly all documents of its collection: {code}"
+    return Retry(reason, rest_delay(seconds, jitter), attempts=0, dependency=dependency)
+
+
+def rest_delay(seconds: float, jitter: float) -> float:
+    """Return the seconds until the next try of a document whose target rests for `seconds`."""
+    return seconds + _DEPENDENCY_DELAY * jitter
+
+
 def retry_delay(attempts: int, jitter: float) -> float:
     """Return the seconds until the next try: exponential with full jitter, not below a tenth of it.
 

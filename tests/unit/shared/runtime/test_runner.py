@@ -12,7 +12,7 @@ from shared.pipeline.messages import Action, Chunk, ChunkedDocument, Page, body_
 from shared.pipeline.outcomes import Dead, Done, Emit, ItemState, Outcome, Retry
 from shared.pipeline.stages import StageName
 from shared.runtime.faults.breaker import Breakers
-from shared.runtime.faults.failures import Failures
+from shared.runtime.faults.failures import Failures, Patience
 from shared.runtime.runner import StageRunner
 from shared.runtime.stage import Batch, Document, Stage
 from shared.service.errors import DependencyError, RejectedError
@@ -79,7 +79,7 @@ class Embeds(ScriptedStage):
 
 def runner_of(stage: Stage[Any, Any], targets: Targets | None = None, **times: Any) -> StageRunner:
     breakers = Breakers({}, Metrics())
-    failures = Failures(stage.name, 5, breakers, random.Random(1))
+    failures = Failures(stage.name, Patience(5), breakers, random.Random(1))
     settings = RuntimeSettings(**times)
     return StageRunner(stage, targets or Targets(), failures, breakers, settings)
 

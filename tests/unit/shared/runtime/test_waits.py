@@ -8,7 +8,6 @@ import pytest
 from shared.pipeline.stages import StageName
 from shared.pipeline.waits import WorkerWaits, decode_waits
 from shared.runtime.faults.breaker import Breakers
-from shared.runtime.faults.correlated_failure import FailureCause
 from shared.runtime.slots import Slots
 from shared.runtime.waits import StageWaits, StartWaits, WaitReporter, describe
 from shared.service.health import Check, HealthReport, Wait, WaitState
@@ -53,8 +52,14 @@ class World:
         canaries, checks = {"tei": tei.canary}, {"tei": self.checked.canary}
         self.breakers = Breakers(canaries, Metrics())
         self.slots = Slots(4, self.clock.monotonic)
+        self.rests: list[Wait] = []
         self.waits = StageWaits(
-            self.breakers, checks, canaries, self.slots, self.clock.now, self.clock.monotonic
+            lambda: [*self.breakers.waits, *self.rests],
+            checks,
+            canaries,
+            self.slots,
+            self.clock.now,
+            self.clock.monotonic,
         )
 
 
@@ -72,14 +77,13 @@ async def test_an_open_breaker_is_a_wait_since_it_opened() -> None:
     assert wait == world.breakers.waits[0]
 
 
-async def test_a_dependency_that_fails_nearly_all_documents_is_a_wait_as_well() -> None:
+async def test_a_target_that_rests_is_a_wait_as_well() -> None:
     world = World(Dependency())
-    world.breakers.back_off(FailureCause("tei", "tei_rejected"))
-    (wait,) = await world.waits.look()
-    assert (wait.state, wait.reason) == (
-        WaitState.FAILING,
-        "tei: nearly all documents: tei_rejected",
+    rest = Wait(
+        dependency="tei", state=WaitState.FAILING, since=dt.datetime.now(dt.UTC), reason="alike"
     )
+    world.rests.append(rest)
+    assert await world.waits.look() == [rest]
 
 
 async def test_batches_of_which_none_ends_are_a_wait_for_the_dependency_that_does_not_answer() -> (

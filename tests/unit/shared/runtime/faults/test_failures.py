@@ -6,7 +6,8 @@ from shared.jobs.targets import Target
 from shared.pipeline.outcomes import Dead, Done, ItemState, Outcome, Retry
 from shared.pipeline.stages import StageName
 from shared.runtime.faults.breaker import Breakers
-from shared.runtime.faults.failures import Failures
+from shared.runtime.faults.correlated_failure import Rests
+from shared.runtime.faults.failures import Failures, Patience
 from shared.runtime.stage import Document
 from shared.service.errors import DependencyError
 from shared.service.metrics import Metrics
@@ -23,7 +24,7 @@ class Rig:
     def __init__(self, *, is_healthy: bool) -> None:
         self.is_healthy = is_healthy
         self.breakers = Breakers({"tei": self._canary}, Metrics())
-        self.failures = Failures(StageName.EMBEDDER, 3, self.breakers, random.Random(1))
+        self.failures = Failures(StageName.EMBEDDER, Patience(3), self.breakers, random.Random(1))
 
     async def _canary(self) -> None:
         if not self.is_healthy:
@@ -57,16 +58,73 @@ async def test_the_last_attempt_makes_it_a_dead_letter() -> None:
     ]
 
 
-async def test_if_nearly_all_documents_fail_alike_none_pays_and_the_stage_backs_off() -> None:
-    rig = Rig(is_healthy=True)
-    refused = Dead("tei_rejected", "why", attempts=1, dependency="tei")
+REFUSED_TEXT = Dead("tei_rejected", "why", attempts=1, dependency="tei")
+
+
+class Alike:
+    """A stage with a healthy dependency, whose targets rest twice."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.breakers = Breakers({"tei": self._canary}, Metrics())
+        self.failures = Failures(
+            StageName.EMBEDDER, Patience(3, Rests(first=30.0, count=2)), self.breakers,
+            random.Random(1), clock=lambda: self.now,
+        )  # fmt: skip
+
+    async def _canary(self) -> None:
+        """It is available."""
+
+    async def attribute(self, target: str, *outcomes: Outcome) -> list[Outcome]:
+        documents = [Document(ref=ref(position)) for position in range(len(outcomes))]
+        return await self.failures.attribute(documents, outcomes, target_of(target))
+
+
+def target_of(name: str) -> Target:
+    return Target(target=name, collection=name, generation="g")
+
+
+async def test_if_nearly_all_documents_of_a_target_fail_alike_none_pays_and_it_rests() -> None:
+    rig = Alike()
     ours = Dead("empty_markdown", "no text", attempts=1)
-    *alike, own, done = await rig.attribute(*[refused] * 20, ours, INDEXED)
-    assert {(type(outcome), getattr(outcome, "attempts", None)) for outcome in alike} == {
-        (Retry, 0)
-    }
+    *alike, own, done = await rig.attribute("a", *[REFUSED_TEXT] * 20, ours, INDEXED)
+    assert {(type(o), getattr(o, "attempts", None)) for o in alike} == {(Retry, 0)}
     assert (own, done) == (ours, INDEXED)
-    assert rig.breakers.is_any_open
+    rest = rig.failures.rest_of(target_of("a"))
+    assert rest is not None
+    assert (rest.attempts, 30 <= rest.delay <= 35) == (0, True)
+    assert [wait.reason for wait in rig.failures.waits] == [
+        "nearly all documents of a: tei_rejected"
+    ]
+
+
+async def test_another_target_goes_on_and_is_judged_by_itself() -> None:
+    rig = Alike()
+    await rig.attribute("a", *[REFUSED_TEXT] * 20)
+    assert rig.failures.rest_of(target_of("b")) is None
+    assert await rig.attribute("b", REFUSED_TEXT, INDEXED) == [REFUSED_TEXT, INDEXED]
+    assert not rig.breakers.is_any_open
+
+
+async def test_after_the_last_rest_all_documents_come_to_the_same_end() -> None:
+    rig = Alike()
+    for rests_until in (30.0, 90.0):
+        assert await rig.attribute("a", *[REFUSED_TEXT] * 20) != [REFUSED_TEXT] * 20
+        rig.now = rests_until
+        assert rig.failures.rest_of(target_of("a")) is None
+        assert rig.failures.waits == []
+    assert await rig.attribute("a", *[REFUSED_TEXT] * 20) == [REFUSED_TEXT] * 20
+    assert rig.failures.rest_of(target_of("a")) is None
+
+
+async def test_success_in_between_begins_the_rests_anew() -> None:
+    rig = Alike()
+    for rests_until in (30.0, 90.0):
+        await rig.attribute("a", *[REFUSED_TEXT] * 20)
+        rig.now = rests_until
+    await rig.attribute("a", *[INDEXED] * 20)
+    await rig.attribute("a", *[REFUSED_TEXT] * 20)
+    assert rig.failures.rest_of(target_of("a")) is not None
 
 
 class OwnServers:
@@ -78,7 +136,7 @@ class OwnServers:
         self.breakers = Breakers({"tei": self._canary}, Metrics())
         self.failures = Failures(
             StageName.EMBEDDER,
-            3,
+            Patience(3),
             self.breakers,
             random.Random(1),
             self._is_unavailable,
