@@ -35,7 +35,8 @@ from local.services import Services
 from local.stack import API_SECRET, WEBHOOK_SECRET, Stack
 from shared.service.search_contract import MAX_QUERY_CHARACTERS
 from shared.service.settings import QdrantSettings, TeiSettings, load
-from shared.tei.client import TeiClient
+from shared.tei.allowed import own_servers
+from shared.tei.servers import tei_clients
 
 OURS = ("keyword", "semantic", "hybrid")
 DEPTH = 100  # the most that the API returns
@@ -100,7 +101,7 @@ class Deployment:
         """float32[texts, dimension]."""
         settings = load(_TeiOnly, self.environment).tei
         async with aiohttp.ClientSession() as session:
-            tei = TeiClient(session, settings.tei_url, api_key=settings.tei_api_key)
+            tei = tei_clients(session, settings, own_servers(settings, settings.tei_url))[0]
             return np.stack([await tei.embed_query(text) for text in texts])
 
     async def dense_index(self, collection: RetrievalCollection) -> DenseIndex:

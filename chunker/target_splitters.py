@@ -36,14 +36,15 @@ class TargetSplitters:
     async def of(self, target: Target) -> TargetSplitter:
         """Return the splitter of a target.
 
-        Raises DependencyError if its settings leave no room for text.
+        Raises DependencyError if its settings leave no room for text, or its tokenizer is not
+        allowed or not readable.
         """
-        settings = target.chunking(self._default)
-        if settings not in self._splitters:
-            try:
+        try:
+            settings = target.chunking(self._default)
+            if settings not in self._splitters:
                 self._splitters[settings] = await asyncio.to_thread(_make, settings)
-            except ConfigurationError as error:  # a person must act; no document is at fault
-                raise DependencyError("splitter", str(error)) from error
+        except ConfigurationError as error:  # a person must act; no document is at fault
+            raise DependencyError("splitter", str(error)) from error
         return self._splitters[settings]
 
 

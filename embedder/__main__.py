@@ -35,6 +35,7 @@ from shared.runtime.process import Port, Process, run_process
 from shared.service.errors import DependencyError
 from shared.service.http import UNCOMPRESSED
 from shared.service.settings import Seconds, TeiSettings
+from shared.tei.allowed import TeiServer, own_servers
 from shared.tei.client import TeiClient
 from shared.tei.servers import check_any, first_success, tei_clients
 
@@ -55,8 +56,9 @@ async def serve(process: Process, settings: Settings) -> None:
     session = await process.stack.enter_async_context(
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=UNCOMPRESSED)
     )
-    process.health.checks["tei"] = check_any(tei_clients(session, settings.tei))
-    opened = _Opened(process, session)
+    own = own_servers(settings.tei, settings.tei.tei_url)
+    process.health.checks["tei"] = check_any(tei_clients(session, settings.tei, own))
+    opened = _Opened(process, session, settings.tei)
     models = Models(opened.open_model, settings.tei, settings.chunker)
     targets = Targets(process.pool)
     await process.unless_stopped(_first_answer(models, targets))
@@ -67,7 +69,7 @@ async def serve(process: Process, settings: Settings) -> None:
         check_targets(await targets.settled(), served)
         log.info(
             "Service pool initialized", model=served.info.model_id, dimension=served.dimension,
-            servers=len(settings.tei.tei_urls),
+            servers=len(own),
         )  # fmt: skip
     stage = EmbedStage(models, targets)
     draining = asyncio.create_task(opened.drain(), name="tei-drain")
@@ -93,9 +95,10 @@ async def _first_answer(models: Models, targets: Targets) -> None:
 class _Opened:
     """Opens models for the life of the process."""
 
-    def __init__(self, process: Process, session: aiohttp.ClientSession) -> None:
+    def __init__(self, process: Process, session: aiohttp.ClientSession, tei: TeiSettings) -> None:
         self._process = process
         self._session = session
+        self._tei = tei
         self._observe = observer(process)
         self._batchers: list[EmbeddingBatcher] = []
 
@@ -105,11 +108,11 @@ class _Opened:
         for batcher in self._batchers:
             batcher.drain()
 
-    async def open_model(self, tei: TeiSettings, shape: ChunkShape) -> Model:
+    async def open_model(self, addresses: Sequence[TeiServer], shape: ChunkShape) -> Model:
         """Open the servers of one model: the first to answer says which model it is."""
-        process = self._process
+        process, tei = self._process, self._tei
         clients = tei_clients(
-            self._session, tei, embed_timeout_s=_LONGEST_SILENCES * tei.tei_timeout
+            self._session, tei, addresses, embed_timeout_s=_LONGEST_SILENCES * tei.tei_timeout
         )
         served = await _first_served(clients)
         check_compatible(served, shape)

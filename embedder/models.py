@@ -19,6 +19,7 @@ from shared.jobs.targets import Target
 from shared.runtime.faults.breaker import Pauses
 from shared.service.errors import ConfigurationError, DependencyError
 from shared.service.settings import ChunkerSettings, TeiSettings
+from shared.tei.allowed import TeiServer, addresses, allowed_servers, own_servers
 from shared.tei.servers import first_success
 from shared.tei.tokenizer import load_tokenizer
 
@@ -40,7 +41,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
             self.shapes.add(shape)
 
 
-Open = Callable[[TeiSettings, ChunkShape], Awaitable[Model]]
+Open = Callable[[Sequence[TeiServer], ChunkShape], Awaitable[Model]]
 
 
 class Models:
@@ -66,22 +67,28 @@ class Models:
     @property
     def default(self) -> Model | None:
         """The model of WEBHOOK_TEI_URL; None before it was opened."""
-        return self._set_of(self._tei).model
+        return self._set_of(self._tei.tei_url).model
 
     async def open_default(self) -> Model:
         """The model of WEBHOOK_TEI_URL. Raises DependencyError, ConfigurationError."""
-        return await self._opened(self._tei, await self._shape(self._chunker))
+        servers = own_servers(self._tei, self._tei.tei_url)
+        return await self._opened(servers, await self._shape(self._chunker))
 
     async def of(self, target: Target) -> Model:
-        """The model of a target. Raises DependencyError if its servers are unavailable or do not
-        fit its chunks.
+        """The model of a target. Raises DependencyError if its servers are unavailable, not allowed
+        or do not fit its chunks.
 
         A caller waits for a second at most while another one opens the same servers. A failure
         holds for the callers of the next seconds.
         """
         try:
+            servers = (
+                own_servers(self._tei, self._tei.tei_url)
+                if target.tei_url is None
+                else allowed_servers(self._tei, target.tei_url)
+            )
             shape = await self._shape(target.chunking(self._chunker))
-            model = await self._opened(self._tei_of(target), shape)
+            model = await self._opened(servers, shape)
             model.fit(shape)
         except ConfigurationError as error:  # a person must act; no document is at fault
             raise DependencyError("tei", str(error)) from error
@@ -89,7 +96,7 @@ class Models:
 
     async def is_unavailable(self, target: Target) -> bool:
         """Ask the servers of a target after one of its requests failed."""
-        model = self._set_of(self._tei_of(target)).model
+        model = self._set_of(self._urls_of(target)).model
         return model is None or await model.servers.is_unavailable()
 
     async def probe(self, in_use: Callable[[], Awaitable[Sequence[Target]]]) -> None:
@@ -102,8 +109,8 @@ class Models:
             await (await self.open_default()).servers.probe()
 
         async def probe_others() -> None:
-            by_servers = {self._set_of(self._tei_of(target)): target for target in await in_use()}
-            by_servers.pop(self._set_of(self._tei), None)
+            by_servers = {self._set_of(self._urls_of(target)): target for target in await in_use()}
+            by_servers.pop(self._set_of(self._tei.tei_url), None)
             await first_success([partial(self._probe, target) for target in by_servers.values()])
 
         # At once: one that hangs must not hide another that answers.
@@ -112,16 +119,15 @@ class Models:
     async def _probe(self, target: Target) -> None:
         await (await self.of(target)).servers.probe()
 
-    async def _opened(self, tei: TeiSettings, shape: ChunkShape) -> Model:
-        return await self._set_of(tei).opened(lambda: self._open(tei, shape))
+    async def _opened(self, servers: Sequence[TeiServer], shape: ChunkShape) -> Model:
+        server_set = self._set_of(",".join(server.url for server in servers))
+        return await server_set.opened(lambda: self._open(servers, shape))
 
-    def _set_of(self, tei: TeiSettings) -> "_ServerSet":
-        return self._sets.setdefault(tuple(sorted(tei.tei_urls)), _ServerSet(self._clock))
+    def _set_of(self, urls: str) -> "_ServerSet":
+        return self._sets.setdefault(tuple(sorted(addresses(urls))), _ServerSet(self._clock))
 
-    def _tei_of(self, target: Target) -> TeiSettings:
-        if target.tei_url is None:
-            return self._tei
-        return msgspec.structs.replace(self._tei, tei_url=target.tei_url)
+    def _urls_of(self, target: Target) -> str:
+        return target.tei_url or self._tei.tei_url
 
     async def _shape(self, chunker: ChunkerSettings) -> ChunkShape:
         if chunker.tokenizer not in self._probes:

@@ -3,6 +3,7 @@ without the stage.
 """
 
 import asyncio
+from collections.abc import Sequence
 
 import aiohttp
 from aiohttp import web
@@ -24,7 +25,8 @@ from indexer.settings import Settings
 from shared.runtime.process import Port, Process, run_process
 from shared.service.auth import Authenticator, Verdict
 from shared.service.http import UNCOMPRESSED
-from shared.service.settings import KeywordEngine, SearchSettings, Secret, TeiSettings, check_secret
+from shared.service.settings import KeywordEngine, SearchSettings, Secret, check_secret
+from shared.tei.allowed import TeiServer, own_servers
 from shared.tei.servers import check_any, tei_clients
 
 DEFAULT_PORT = 50111  # the indexer's
@@ -60,17 +62,18 @@ async def _make_app(
 ) -> web.Application:
     session = await process.stack.enter_async_context(aiohttp.ClientSession(headers=UNCOMPRESSED))
     await check_query_servers(session, settings.tei)
-    process.health.checks["tei"] = check_any(tei_clients(session, settings.tei.of_queries))
+    own = own_servers(settings.tei, settings.tei.of_queries)
+    process.health.checks["tei"] = check_any(tei_clients(session, settings.tei, own))
     visibility = RegistryVisibility(process.pool)
     observe = process.metrics.request_seconds.labels("tei", "query").observe
 
-    def embedder(tei: TeiSettings) -> EmbedText:
-        return QueryCache(QueryEmbedder(tei_clients(session, tei), observe))
+    def embedder(servers: Sequence[TeiServer]) -> EmbedText:
+        return QueryCache(QueryEmbedder(tei_clients(session, settings.tei, servers), observe))
 
     sources = Sources(
         points=PointReader(client),
         keyword=_keyword_index(process, client, visibility, settings.search),
-        embed_query=TargetEmbedder(visibility.seen, embedder, settings.tei.of_queries),
+        embed_query=TargetEmbedder(visibility.seen, embedder, settings.tei),
     )
     options = SearchOptions(
         default_collection=settings.collection.qdrant_collection, rrf_k=settings.search.rrf_k

@@ -53,6 +53,7 @@ from shared.service.health import HealthApi
 from shared.service.http import UNCOMPRESSED
 from shared.service.routes import add_routes
 from shared.service.settings import IngestSettings, check_secret
+from shared.tei.allowed import own_servers
 from shared.tei.servers import check_any, tei_clients
 
 log = structlog.get_logger()
@@ -146,7 +147,7 @@ def _inspection_apis(
 def _collection_apis(
     process: Process, settings: Settings, session: aiohttp.ClientSession
 ) -> list[object]:
-    new_targets = NewTargets(process.pool, session, settings.tei)
+    new_targets = NewTargets(process.pool, session, settings.tei, settings.chunker)
     return [
         CollectionsApi(process.pool, new_targets, default=settings.collection.qdrant_collection),
         ReindexApi(process.pool, new_targets, process.operations),
@@ -210,7 +211,9 @@ def _operators(process: Process, lease: float) -> dict[StageName, Operator]:
 
 def _add_checks(process: Process, settings: Settings, session: aiohttp.ClientSession) -> None:
     process.health.checks["qdrant"] = check_qdrant(session, settings.qdrant)
-    process.health.checks["tei"] = check_any(tei_clients(session, settings.tei))
+    process.health.checks["tei"] = check_any(
+        tei_clients(session, settings.tei, own_servers(settings.tei, settings.tei.tei_url))
+    )
 
 
 def main() -> None:

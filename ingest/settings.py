@@ -3,6 +3,7 @@
 import msgspec
 
 from shared.service.settings import (
+    ChunkerSettings,
     CollectionSettings,
     DispatchSettings,
     IngestSettings,
@@ -23,5 +24,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dispatch: DispatchSettings
     ingest: IngestSettings
     collection: CollectionSettings
+    chunker: ChunkerSettings  # to check the tokenizers of new targets
     tei: TeiSettings  # for /health, and to ask the servers of new targets
     qdrant: QdrantSettings  # for /health only

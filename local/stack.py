@@ -23,6 +23,10 @@ from local.servers import PARTS, QDRANT_KEY, TEI_KEY, URL_VARIABLES, server_prog
 API_SECRET = "WEBHOOK_API_SECRET"  # noqa: S105 - a name
 WEBHOOK_SECRET = "WEBHOOK_SECRET"  # noqa: S105 - a name
 
+# With the secrets, because `millstream doctor` reads them from stack.env: it would otherwise report
+# collections that the services allow.
+_FOR_DOCTOR = ("WEBHOOK_TEI_HOST_KEYS", "WEBHOOK_TEI_ALLOWED", "WEBHOOK_TOKENIZER_DIRECTORY")
+
 _URL_NAMES = frozenset(URL_VARIABLES.values())
 
 
@@ -115,7 +119,7 @@ class Stack:
         """The secrets by name: those of the environment, else random ones of this directory."""
         names = [API_SECRET, WEBHOOK_SECRET, *([QDRANT_KEY] if has_qdrant else [])]
         kept = persistent_secrets(self.data_dir / "secrets.json", names)
-        given_names = (*names, QDRANT_KEY, TEI_KEY)
+        given_names = (*names, QDRANT_KEY, TEI_KEY, *_FOR_DOCTOR)
         return kept | {name: self.environ[name] for name in given_names if name in self.environ}
 
     async def _program(self, part: str, credentials: Mapping[str, str]) -> Program:

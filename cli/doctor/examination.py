@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack
 import aiohttp
 import asyncpg
 import msgspec
-from msgspec.structs import replace
 
 from cli.client import DEFAULT_URL
 from cli.doctor import advice, probes
@@ -38,6 +37,7 @@ from shared.service.health import StageHealth
 from shared.service.http import UNCOMPRESSED
 from shared.service.redis_refusal import RefusedConnectionError
 from shared.service.settings import ChunkerSettings
+from shared.tei.allowed import TeiServer, addresses, allowed_servers, own_servers
 from shared.tei.client import TeiClient
 from shared.tei.servers import first_success, tei_clients
 from shared.tei.tokenizer import load_tokenizer
@@ -186,34 +186,34 @@ class Examiner:
         common, chunker = self._settings.tei, self._settings.chunker
         settled = [target for target in targets if target.dimension is not None]
         shared = [target for target in settled if target.tei_url is None]
-        uses = [(common.tei_url, chunker, shared)]
-        uses += [
-            (url, target.chunking(chunker), [target])
-            for target in settled
-            if (url := target.tei_url) is not None
-        ]
-        looks = [
-            look
-            for url, shape, served in uses
-            for look in await self._examine_servers(
-                tei_clients(self._session, replace(common, tei_url=url)), shape, served
-            )
-        ]
-        findings = [finding for found, _ in looks for finding in found]
-        findings += await self._examine_query_servers()
+        own = own_servers(common, common.tei_url)
+        looks = await self._examine_servers(own, chunker, shared)
+        findings: Findings = []
+        for target in targets:
+            try:
+                shape = target.chunking(chunker)
+                servers = allowed_servers(common, target.tei_url) if target.tei_url else []
+            except ConfigurationError as error:
+                findings.append(refusal("collection.allowed", f"{target.collection}: {error}"))
+                continue
+            if servers and target in settled:
+                looks += await self._examine_servers(servers, shape, [target])
+        findings += [finding for found, _ in looks for finding in found]
+        findings += await self._examine_query_servers(own)
         return findings, all(is_on_gpu for _, is_on_gpu in looks)
 
-    async def _examine_query_servers(self) -> Findings:
+    async def _examine_query_servers(self, own: Sequence[TeiServer]) -> Findings:
         """The servers of WEBHOOK_SEARCH_TEI_URL, which must serve the model of WEBHOOK_TEI_URL."""
         tei = self._settings.tei
         if tei.search_tei_url is None:
             return []
         of_documents = None
         with contextlib.suppress(DependencyError):  # which has a finding
-            calls = [client.info for client in tei_clients(self._session, tei)]
+            calls = [client.info for client in tei_clients(self._session, tei, own)]
             of_documents = await first_success(calls)
         findings: Findings = []
-        for client in tei_clients(self._session, tei.of_queries):
+        of_queries = own_servers(tei, tei.of_queries)
+        for client in tei_clients(self._session, tei, of_queries):
             try:
                 findings.append(judge_query_server(client.name, await client.info(), of_documents))
             except DependencyError as error:
@@ -223,7 +223,7 @@ class Examiner:
         return findings
 
     async def _examine_servers(
-        self, clients: Sequence[TeiClient], chunker: ChunkerSettings, targets: Sequence[Target]
+        self, servers: Sequence[TeiServer], chunker: ChunkerSettings, targets: Sequence[Target]
     ) -> list[tuple[Findings, bool]]:
         """The servers of one model. An unreadable tokenizer hides only these from the doctor."""
         try:
@@ -231,6 +231,7 @@ class Examiner:
         except ConfigurationError as error:
             return [([refusal("settings.tokenizer", str(error))], False)]
         shape = ChunkShape(max_tokens=chunker.max_chunk_tokens, probe_ids=ids)
+        clients = tei_clients(self._session, self._settings.tei, servers)
         return [await self._examine_server(client, shape, targets) for client in clients]
 
     async def _examine_server(
@@ -262,7 +263,7 @@ class Examiner:
         findings.append(advice.failure_rate(seen.total, seen.failed))
         if seen.load is None:
             return findings, []
-        servers = len(settings.tei.tei_urls)
+        servers = len(addresses(settings.tei.tei_url))
         tei = advice.TeiLoad(servers=servers, is_on_gpu=is_on_gpu, request_s=seen.request_s)
         conditions = advice.Conditions(
             batch_size=settings.dispatch.worker_batch_size,

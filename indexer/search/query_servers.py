@@ -10,6 +10,7 @@ import structlog
 
 from shared.service.errors import DependencyError
 from shared.service.settings import TeiSettings
+from shared.tei.allowed import own_servers
 from shared.tei.client import TeiInfo
 from shared.tei.servers import check_query_model, first_success, tei_clients
 
@@ -27,8 +28,8 @@ async def check_query_servers(session: aiohttp.ClientSession, tei: TeiSettings) 
     """
     if tei.search_tei_url is None:
         return
-    of_queries = tei_clients(session, tei.of_queries)
-    calls = [client.info for client in tei_clients(session, tei)]
+    of_queries = tei_clients(session, tei, own_servers(tei, tei.of_queries))
+    calls = [client.info for client in tei_clients(session, tei, own_servers(tei, tei.tei_url))]
     of_documents, *found = await asyncio.gather(
         _answer(first_success(calls)), *(_answer(client.info()) for client in of_queries)
     )

@@ -2,14 +2,13 @@
 WEBHOOK_TEI_URL's.
 """
 
-from collections.abc import Callable
-
-import msgspec
+from collections.abc import Callable, Sequence
 
 from indexer.search.window import Embedding, EmbedText
 from shared.jobs.targets import Target
-from shared.service.errors import DependencyError
+from shared.service.errors import ConfigurationError, DependencyError
 from shared.service.settings import TeiSettings
+from shared.tei.allowed import TeiServer, allowed_servers, own_servers
 
 
 class TargetEmbedder:
@@ -18,11 +17,11 @@ class TargetEmbedder:
     def __init__(
         self,
         target_of: Callable[[str], Target],
-        make: Callable[[TeiSettings], EmbedText],
+        make: Callable[[Sequence[TeiServer]], EmbedText],
         tei: TeiSettings,
     ) -> None:
-        """`target_of` knows the targets that are searched; `make` makes what embeds on the servers
-        of a setting.
+        """`target_of` knows the targets that are searched; `make` makes what embeds on some
+        servers.
         """
         self._target_of = target_of
         self._make = make
@@ -31,13 +30,10 @@ class TargetEmbedder:
 
     async def __call__(self, target: str, text: str) -> Embedding:
         """The vector of a query. Raises what the maker's function raises, and DependencyError for
-        another model's.
+        another model's, or if the servers are not allowed.
         """
         searched = self._target_of(target)
-        url = searched.tei_url or self._tei.tei_url
-        if url not in self._embedders:
-            self._embedders[url] = self._make(msgspec.structs.replace(self._tei, tei_url=url))
-        vector = await self._embedders[url](text, searched.model)
+        vector = await self._embedder(searched.tei_url)(text, searched.model)
         if searched.dimension not in {None, len(vector)}:
             raise DependencyError(
                 "tei",
@@ -45,3 +41,14 @@ class TargetEmbedder:
                 f"those of {target} have {searched.dimension}",
             )
         return vector
+
+    def _embedder(self, own: str | None) -> EmbedText:
+        """What embeds on a collection's own servers; None means those of the settings."""
+        url = own or self._tei.of_queries
+        if url not in self._embedders:
+            try:
+                servers = allowed_servers(self._tei, own) if own else own_servers(self._tei, url)
+            except ConfigurationError as error:  # a person must act
+                raise DependencyError("tei", str(error)) from error
+            self._embedders[url] = self._make(servers)
+        return self._embedders[url]

@@ -1,11 +1,13 @@
 """Targets: physical collections, each with the model, chunking and generation of its points."""
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Annotated
 
 import asyncpg
 import msgspec
 
+from shared.service.errors import ConfigurationError
 from shared.service.settings import ChunkerSettings
 
 _ENSURE = """
@@ -101,9 +103,7 @@ class TargetSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     chunk_overlap_tokens: _Tokens | None = None
     chunk_prefix_tokens: _Tokens | None = None
     max_chunk_characters: Annotated[int, msgspec.Meta(ge=64, le=1_000_000)] | None = None
-    tokenizer: _Path | None = (
-        None  # path of a tokenizer.json on the hosts of chunkers and embedders
-    )
+    tokenizer: _Path | None = None  # path of a tokenizer.json below WEBHOOK_TOKENIZER_DIRECTORY
 
 
 class Target(TargetSettings, frozen=True, kw_only=True):
@@ -117,7 +117,10 @@ class Target(TargetSettings, frozen=True, kw_only=True):
     dimension: int | None = None
 
     def chunking(self, default: ChunkerSettings) -> ChunkerSettings:
-        """The chunking of its documents: its own settings, else those of the chunker."""
+        """The chunking of its documents: its own settings, else those of the chunker.
+
+        Raises ConfigurationError for a tokenizer that is not allowed.
+        """
         names = (
             "max_chunk_tokens",
             "chunk_overlap_tokens",
@@ -126,7 +129,31 @@ class Target(TargetSettings, frozen=True, kw_only=True):
             "tokenizer",
         )
         own = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if self.tokenizer is not None:
+            own["tokenizer"] = tokenizer_path(self.tokenizer, default)
         return msgspec.structs.replace(default, **own)
+
+
+def tokenizer_path(tokenizer: str, settings: ChunkerSettings) -> str:
+    """The path of a collection's tokenizer, which may be relative to the directory of tokenizers.
+
+    Raises ConfigurationError for one outside. Symbolic links are the operator's own, and followed.
+    """
+    if tokenizer == settings.tokenizer:
+        return tokenizer
+    if settings.tokenizer_directory is None:
+        raise ConfigurationError(
+            f"the tokenizer {tokenizer} of a collection is not allowed: set "
+            "WEBHOOK_TOKENIZER_DIRECTORY of every service to the directory of its tokenizers"
+        )
+    directory = PurePosixPath(settings.tokenizer_directory)
+    path = directory / tokenizer
+    if ".." in path.parts or not path.is_relative_to(directory):
+        raise ConfigurationError(
+            f"the tokenizer {tokenizer} of a collection is not allowed: move it below "
+            f"WEBHOOK_TOKENIZER_DIRECTORY, which is {directory}"
+        )
+    return str(path)
 
 
 class Targets:

@@ -49,6 +49,9 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 Urls = Annotated[str, msgspec.Meta(pattern=r"^[^,\s]+(\s*,\s*[^,\s]+)*$")]
 
+_HOST = r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?"
+Hosts = Annotated[str, msgspec.Meta(pattern=rf"^({_HOST}(\s*,\s*{_HOST})*)?$")]
+
 
 class Seconds(float):
     """A duration: `30`, `120.0`, `30s`, `10m`, `24h`, `30d` or `250ms`."""
@@ -77,6 +80,11 @@ class Secret(str):
 
     def __repr__(self) -> str:
         return "Secret('**********')" if self else "Secret('')"
+
+    @property
+    def values(self) -> "list[Secret]":
+        """The valid values, separated by commas: two while a secret is rotated."""
+        return [Secret(value) for value in map(str.strip, self.split(",")) if value]
 
 
 class _Block(msgspec.Struct, frozen=True, kw_only=True, rename=lambda name: PREFIX + name.upper()):
@@ -150,6 +158,8 @@ class ChunkerSettings(_Block, frozen=True, kw_only=True):
     max_chunk_characters: int = 4000
     max_document_chunks: int = 10_000
     tokenizer: str | None = None  # path of a tokenizer.json; default: the bundled model's
+    # Below it are the tokenizers that collections may name; default: they may name none.
+    tokenizer_directory: str | None = None
 
 
 class TeiSettings(_Block, frozen=True, kw_only=True):
@@ -157,21 +167,30 @@ class TeiSettings(_Block, frozen=True, kw_only=True):
     tei_url: Urls = "http://127.0.0.1:8080"
     # Servers of the same model that embed queries; default: tei_url.
     search_tei_url: Urls | None = None
-    tei_api_key: Secret = Secret()
+    # Hosts of other servers that collections may use: HOST or HOST:PORT, separated by commas.
+    tei_allowed: Hosts = ""
+    tei_api_key: Secret = Secret()  # for the servers of tei_url and search_tei_url only
+    tei_host_keys: Secret = Secret()  # for others: HOST:PORT=KEY, separated by commas
     tei_timeout: Seconds = Seconds(30)  # without any response from a server that has a request
     # The most requests in flight from one process to one TEI; no prefix, because the original had
     # none.
     max_concurrent_requests: int = msgspec.field(default=80, name="TEI_MAX_CONCURRENT_REQUESTS")
 
-    @property
-    def tei_urls(self) -> list[str]:
-        """Each server once, in the order given."""
-        return list(dict.fromkeys(url.strip().rstrip("/") for url in self.tei_url.split(",")))
+    def __post_init__(self) -> None:
+        if not all(host and key for host, key in self.host_keys):
+            name = f"{PREFIX}TEI_HOST_KEYS"
+            raise ValueError(f"{name}: expected HOST:PORT=KEY, separated by commas")
 
     @property
-    def of_queries(self) -> "TeiSettings":
-        """These settings, with the servers that embed queries in `tei_url`."""
-        return msgspec.structs.replace(self, tei_url=self.search_tei_url or self.tei_url)
+    def host_keys(self) -> "list[tuple[str, Secret]]":
+        """Pairs of HOST or HOST:PORT and a key; a host may have several keys."""
+        entries = [entry.partition("=") for entry in self.tei_host_keys.values]
+        return [(host.strip(), Secret(key.strip())) for host, _, key in entries]
+
+    @property
+    def of_queries(self) -> str:
+        """The servers that embed queries."""
+        return self.search_tei_url or self.tei_url
 
 
 class EmbedderSettings(_Block, frozen=True, kw_only=True):

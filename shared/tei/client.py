@@ -13,6 +13,7 @@ import asyncio
 import io
 import random
 import re
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, ClassVar, TypeAlias, TypeVar
@@ -163,20 +164,18 @@ class TeiClient:
         session: aiohttp.ClientSession,
         url: str,
         *,
-        api_key: str = "",
+        api_keys: Sequence[str] = (),
         timeout_s: float = 30.0,
         embed_timeout_s: float | None = None,
     ) -> None:
         """`embed_timeout_s` is the time limit of requests to /embed; the same as `timeout_s` if not
-        given.
+        given. Of several keys, the client uses the first that the server accepts.
         """
         self._session = session
         self._url = url.rstrip("/")
         self._timeout_s = timeout_s
         self._embed_timeout_s = embed_timeout_s or timeout_s
-        self._headers = {"Content-Type": "application/json"}
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._keys = deque(api_keys)
 
     @property
     def name(self) -> str:
@@ -257,12 +256,35 @@ class TeiClient:
     async def _exchange(
         self, method: str, path: str, body: bytes | None = None, timeout_s: float | None = None
     ) -> "_Response":
+        for _ in range(max(1, len(self._keys))):
+            key = self._keys[0] if self._keys else None
+            response = await self._request(method, path, body, timeout_s, key)
+            if response.status != HTTPStatus.UNAUTHORIZED:
+                break
+            if self._keys and self._keys[0] == key:  # no concurrent request has moved on already
+                self._keys.rotate(-1)
+        if response.status != HTTPStatus.OK:
+            raise error_of(response.status, response.body)
+        return response
+
+    async def _request(
+        self, method: str, path: str, body: bytes | None, timeout_s: float | None, key: str | None
+    ) -> "_Response":
+        headers = {"Content-Type": "application/json"}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
         timeout = aiohttp.ClientTimeout(total=timeout_s or self._timeout_s)
         # Aiohttp warns about plain bytes above 1 MiB.
         data = None if body is None else io.BytesIO(body)
         try:
+            # A redirect would lead to a host that is not allowed.
             async with self._session.request(
-                method, self._url + path, data=data, headers=self._headers, timeout=timeout
+                method,
+                self._url + path,
+                data=data,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
             ) as response:
                 answer = await response.read()
         except TimeoutError as error:
@@ -273,12 +295,11 @@ class TeiClient:
             raise DependencyError("tei", f"{type(error).__name__}: {error}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise TeiBreakdownError(f"{type(error).__name__}: {error}") from error
-        if response.status != HTTPStatus.OK:
-            raise error_of(response.status, answer)
-        return _Response(answer, response.headers)
+        return _Response(response.status, answer, response.headers)
 
 
 class _Response(msgspec.Struct, frozen=True):
+    status: int
     body: bytes
     headers: Mapping[str, str]
 

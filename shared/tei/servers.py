@@ -1,34 +1,38 @@
-"""The TEI servers that a setting names: a client for each, whether any of them is available, and
+"""Clients for the TEI servers of settings and collections, whether any of them is available, and
 whether those of queries serve the model of the documents.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 import aiohttp
 
 from shared.service.errors import ConfigurationError, DependencyError
 from shared.service.settings import TeiSettings
+from shared.tei.allowed import TeiServer
 from shared.tei.client import TeiClient, TeiInfo
 
 T = TypeVar("T")
 
 
 def tei_clients(
-    session: aiohttp.ClientSession, settings: TeiSettings, embed_timeout_s: float | None = None
+    session: aiohttp.ClientSession,
+    settings: TeiSettings,
+    servers: Iterable[TeiServer],
+    embed_timeout_s: float | None = None,
 ) -> list[TeiClient]:
-    """A client for each server, in the order of the setting."""
+    """A client for each server (see allowed.py), in this order."""
     return [
         TeiClient(
             session,
-            url,
-            api_key=settings.tei_api_key,
+            server.url,
+            api_keys=server.keys,
             timeout_s=settings.tei_timeout,
             embed_timeout_s=embed_timeout_s,
         )
-        for url in settings.tei_urls
+        for server in servers
     ]
 
 

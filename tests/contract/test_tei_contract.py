@@ -9,6 +9,7 @@ import aiohttp
 import msgspec
 import numpy as np
 import pytest
+from aiohttp import web
 
 from embedder.batcher import EmbeddingBatcher
 from embedder.sending.isolation import EmbeddingCall
@@ -16,6 +17,7 @@ from embedder.sending.packing import TextInput, capacity_of
 from shared.service.errors import DependencyError, RejectedError
 from shared.tei.client import InputRejectedError, TeiClient, TeiOverloadedError
 from tests.support.embedding import one_server, shared_of
+from tests.support.ingest_server import serving
 from tests.support.tei_server import tei_server
 from tests.support.tei_stand_in import StandInSettings, TeiStandIn
 
@@ -28,7 +30,7 @@ class Server(msgspec.Struct):
     session: aiohttp.ClientSession
 
     def client(self, api_key: str = KEY) -> TeiClient:
-        return TeiClient(self.session, self.url, api_key=api_key)
+        return TeiClient(self.session, self.url, api_keys=[api_key] if api_key else [])
 
 
 @pytest.fixture(scope="module")
@@ -198,3 +200,29 @@ async def test_answers_say_what_their_time_went_into(client: TeiClient) -> None:
     assert embedded.timing is not None
     assert 0 <= embedded.timing.queue_s < 60
     assert 0 <= embedded.timing.inference_s < 60
+
+
+@pytest.mark.own_server("tei")
+async def test_the_next_key_is_used_once_the_server_refuses_the_first(server: Server) -> None:
+    client = TeiClient(server.session, server.url, api_keys=["an old key", KEY])
+    assert len(await client.embed(["one"])) == 1
+    await asyncio.gather(*(client.embed(["two"]) for _ in range(4)))
+    with pytest.raises(DependencyError, match="401"):
+        await TeiClient(server.session, server.url, api_keys=["old", "older"]).embed(["one"])
+
+
+async def test_a_redirect_is_an_error_and_nothing_follows_it() -> None:
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        raise web.HTTPTemporaryRedirect("/elsewhere")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    async with serving(app) as url, aiohttp.ClientSession() as session:
+        client = TeiClient(session, url, api_keys=["a key"])
+        for call in (client.info(), client.embed(["one"]), client.health()):
+            with pytest.raises(DependencyError, match="HTTP 307"):
+                await call
+    assert asked == ["/info", "/embed", "/health"]

@@ -129,7 +129,20 @@ async def tei_far_away(world: Examined) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
+async def own_tei_not_allowed(world: Examined) -> AsyncIterator[None]:
+    await world.servers.pool.execute("UPDATE webhook.targets SET tei_url = $1", NOBODY)
+    yield
+
+
+@contextlib.asynccontextmanager
+async def own_tokenizer_not_allowed(world: Examined) -> AsyncIterator[None]:
+    await world.servers.pool.execute("UPDATE webhook.targets SET tokenizer = '/dev/zero'")
+    yield
+
+
+@contextlib.asynccontextmanager
 async def own_tei_down(world: Examined) -> AsyncIterator[None]:
+    world.environ["WEBHOOK_TEI_ALLOWED"] = urlsplit(NOBODY).netloc
     await world.servers.pool.execute("UPDATE webhook.targets SET tei_url = $1", NOBODY)
     yield
 
@@ -137,6 +150,7 @@ async def own_tei_down(world: Examined) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def own_tei_of_another_model(world: Examined) -> AsyncIterator[None]:
     async with TeiStandIn(StandInSettings(dimension=8)) as tei:
+        world.environ["WEBHOOK_TEI_ALLOWED"] = "127.0.0.1"
         await world.servers.pool.execute("UPDATE webhook.targets SET tei_url = $1", tei.url)
         yield
 
@@ -245,6 +259,9 @@ FAULTS: list[tuple[str, Fault, str, Verdict, str]] = [
     ("TEI of queries down", setting("WEBHOOK_SEARCH_TEI_URL", NOBODY), "tei.reachable", Verdict.FAIL,
      "WEBHOOK_SEARCH_TEI_URL"),
     ("a collection's TEI down", own_tei_down, "tei.reachable", Verdict.FAIL, "millstream reindex"),
+    ("a collection's forbidden TEI", own_tei_not_allowed, "collection.allowed", Verdict.FAIL, "to WEBHOOK_TEI_ALLOWED"),
+    ("a collection's forbidden tokenizer", own_tokenizer_not_allowed, "collection.allowed", Verdict.FAIL,
+     "set WEBHOOK_TOKENIZER_DIRECTORY"),
     ("a collection's other model", own_tei_of_another_model, "tei.model", Verdict.FAIL, "serve that model again at"),
     ("long chunks", setting("WEBHOOK_MAX_CHUNK_TOKENS", "1000"), "tei.model", Verdict.FAIL, "to 512 or less"),
     ("far TEI", tei_far_away, "tei.round_trip", Verdict.WARN, "in the same network"),
@@ -304,6 +321,8 @@ async def test_a_collections_unreadable_tokenizer_hides_no_other_server(
             "UPDATE webhook.targets SET tei_url = $1, tokenizer = '/nowhere/tokenizer.json'",
             world.environ["WEBHOOK_TEI_URL"],
         )
+        world.environ["WEBHOOK_TEI_ALLOWED"] = urlsplit(world.environ["WEBHOOK_TEI_URL"]).netloc
+        world.environ["WEBHOOK_TOKENIZER_DIRECTORY"] = "/nowhere"
         world.environ["WEBHOOK_TEI_URL"] = NOBODY
         found = await troubles(world)
     assert found.keys() == {"settings.tokenizer", "tei.reachable"}

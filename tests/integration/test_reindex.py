@@ -2,12 +2,16 @@
 
 import contextlib
 import itertools
+import json
 import re
+import socket
 import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -34,11 +38,14 @@ def models() -> Iterator[tuple[ThreadedTei, ThreadedTei]]:
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> Iterator[Pipeline]:
+def pipeline(models: tuple[ThreadedTei, ThreadedTei]) -> Iterator[Pipeline]:
     """One of its own: the servers of the models end with these tests, and collections that name
     them would be left.
     """
-    with replicated_pipeline() as running:
+    allowed = ",".join([*(urlsplit(tei.url).netloc for tei in models), "127.0.0.1:9"])
+    with replicated_pipeline(
+        WEBHOOK_TEI_ALLOWED=allowed, WEBHOOK_TOKENIZER_DIRECTORY=str(Path(TOKENIZER).parent)
+    ) as running:
         yield running
 
 
@@ -351,6 +358,72 @@ def test_what_cannot_be_is_refused_at_once(
     assert (
         query(pipeline, "SELECT 1 FROM webhook.reindexes WHERE collection = $1", collection) == []
     )
+
+
+def test_settings_that_lead_to_other_hosts_or_files_are_refused_and_nothing_is_asked(
+    pipeline: Pipeline, teis: tuple[ThreadedTei, ThreadedTei]
+) -> None:
+    collection = new_collection(pipeline, teis[0])
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = "{}:{}".format(*other.getsockname())
+        url = f"http://{address}"
+        for path, body in {
+            "/api/collections": {"name": "elsewhere", "tei_url": url},
+            "/api/reindex": {"collection": collection, "tei_url": f"{teis[1].url},{url}"},
+            "/api/reindex/rollback": {"collection": collection, "tei_url": url},
+        }.items():
+            refused = pipeline.http.post(path, json=body)
+            assert (refused.status_code, f"{address} is not allowed" in refused.text) == (422, True)
+        assert not was_contacted(other)
+    for tokenizer in ("/dev/zero", "../tokenizer.json", "/etc/passwd"):
+        wanted = {"collection": collection, "tokenizer": tokenizer}
+        refused = pipeline.http.post("/api/reindex", json=wanted)
+        assert (refused.status_code, "`tokenizer`" in refused.text) == (422, True)
+    assert query(pipeline, "SELECT 1 FROM webhook.targets WHERE collection = 'elsewhere'") == []
+
+
+def test_documents_of_a_collection_on_a_server_that_is_not_allowed_wait_and_cost_no_attempt(
+    pipeline: Pipeline, teis: tuple[ThreadedTei, ThreadedTei]
+) -> None:
+    collection, beside = new_collection(pipeline, teis[0]), new_collection(pipeline, teis[1])
+    move = "UPDATE webhook.targets SET tei_url = $2 WHERE collection = $1"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = "{}:{}".format(*other.getsockname())
+        query(pipeline, move, collection, f"http://{address}")  # as an older version allowed it
+        job = send(pipeline, collection, {"page": "The badger of another host."})
+        block_until(
+            lambda: f"{address} is not allowed" in str(item_of(pipeline, job)["error"]),
+            timeout=60,
+            description="the reason at the document",
+        )
+        pipeline.finished(send(pipeline, beside, {"page": "The badger beside it."}))
+        (finding,) = [
+            each
+            for each in json.loads(pipeline.cli("doctor", "--json").stdout)["findings"]
+            if each["check"] == "collection.allowed"
+        ]
+        assert (finding["verdict"], collection in finding["found"]) == ("fail", True)
+        assert "WEBHOOK_TEI_ALLOWED" in finding["remedy"]
+        assert not was_contacted(other)
+    query(pipeline, move, collection, teis[0].url)
+    ended = pipeline.finished(job)
+    assert (ended["failed"], ended["succeeded"]) == (0, 1)
+    assert item_of(pipeline, job)["attempts"] == 0
+
+
+def item_of(pipeline: Pipeline, job_id: str) -> dict[str, Any]:
+    statement = "SELECT error, attempts FROM webhook.job_items WHERE job_id = $1::uuid"
+    (item,) = query(pipeline, statement, job_id)
+    return item
+
+
+def was_contacted(listener: socket.socket) -> bool:
+    listener.setblocking(False)
+    try:
+        listener.accept()[0].close()
+    except BlockingIOError:
+        return False
+    return True
 
 
 def test_the_documented_commands_do_what_the_page_says(

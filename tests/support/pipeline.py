@@ -238,14 +238,14 @@ def outside_servers(directory: Path) -> Iterator[dict[str, str]]:
 
 
 @contextlib.contextmanager
-def replicated_pipeline() -> Iterator[Pipeline]:
+def replicated_pipeline(**more: str) -> Iterator[Pipeline]:
     """Run a pipeline with two replicas of every stage, short leases and JSON logs."""
     settings = {
         "WEBHOOK_LEASE": "3s",
         "WEBHOOK_LEASE_RENEWAL": "500ms",
         "WEBHOOK_LOG_LEVEL": "info",
         "WEBHOOK_LOG_FORMAT": "json",
-    }
+    } | more
     with running_pipeline(
         "--replicas", "ingest=2,chunker=2,embedder=2,indexer=2", **settings
     ) as pipeline:

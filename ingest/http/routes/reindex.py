@@ -117,6 +117,7 @@ class ReindexApi:
             raise ProblemError(
                 404, "Not Found", f"no previous target of {body.collection!r} is kept"
             )
+        self._new_targets.check(await self._targets.get(target))
         try:
             return await self._start(
                 body.collection, target, is_rollback=True, skip_failed=body.skip_failed

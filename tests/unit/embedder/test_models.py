@@ -1,6 +1,7 @@
 """An embedder opens the model of each target once, and refuses one that does not fit its chunks."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import cast
 
 import pytest
@@ -12,6 +13,7 @@ from embedder.vectors import VectorSource
 from shared.jobs.targets import Target
 from shared.service.errors import DependencyError
 from shared.service.settings import ChunkerSettings, TeiSettings
+from shared.tei.allowed import TeiServer
 from shared.tei.client import TeiInfo
 from shared.tei.tokenizer import load_tokenizer
 from tests.support.virtual_time import in_virtual_time
@@ -30,21 +32,22 @@ class Rig:
         self.now = 0.0
         self.models = Models(
             self._open,
-            TeiSettings(tei_url="http://default:80"),
+            TeiSettings(tei_url="http://default:80", tei_allowed="own,away,a:80,b:80"),
             ChunkerSettings(),
             clock=lambda: self.now,
         )
 
-    async def _open(self, tei: TeiSettings, shape: ChunkShape) -> Model:
-        self.tried.append(tei.tei_url)
+    async def _open(self, servers: Sequence[TeiServer], shape: ChunkShape) -> Model:
+        url = ",".join(server.url for server in servers)
+        self.tried.append(url)
         await asyncio.sleep(0)  # so that two may come at once
-        if tei.tei_url in self.hanging:
-            await self.hanging[tei.tei_url].wait()
-        if tei.tei_url in self.unavailable:
+        if url in self.hanging:
+            await self.hanging[url].wait()
+        if url in self.unavailable:
             raise DependencyError("tei", "unavailable")
-        self.opened.append(tei.tei_url)
+        self.opened.append(url)
         info = TeiInfo(
-            model_id=tei.tei_url,
+            model_id=url,
             version="1.9.0",
             max_input_length=512,
             max_batch_tokens=1,
@@ -163,3 +166,13 @@ async def test_a_target_whose_servers_were_never_opened_counts_as_unavailable() 
     assert await rig.models.is_unavailable(target("http://own:80"))
     await rig.models.of(target("http://own:80"))
     assert not await rig.models.is_unavailable(target("http://own:80"))
+
+
+async def test_documents_of_a_collection_on_a_forbidden_server_wait_and_nothing_is_sent_to_it() -> (
+    None
+):
+    rig = Rig()
+    with pytest.raises(DependencyError, match=r"169\.254\.169\.254:80 is not allowed") as failed:
+        await rig.models.of(target("http://169.254.169.254"))
+    assert not failed.value.may_be_at_fault  # it costs no attempt
+    assert rig.opened == []

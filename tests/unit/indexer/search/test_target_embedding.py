@@ -1,5 +1,7 @@
 """Queries are embedded by the model of the target that is searched."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from indexer.search.target_embedding import TargetEmbedder
@@ -7,8 +9,9 @@ from indexer.search.window import EmbedText
 from shared.jobs.targets import Target
 from shared.service.errors import DependencyError
 from shared.service.settings import TeiSettings
+from shared.tei.allowed import TeiServer
 
-DEFAULT = TeiSettings(tei_url="http://default:80")
+DEFAULT = TeiSettings(tei_url="http://default:80", tei_allowed="own:80")
 TARGETS = {
     "plain_1": Target(target="plain_1", collection="plain", generation="g"),
     "own_1": Target(
@@ -27,11 +30,12 @@ class Servers:
         self.made: list[str] = []
         self.asked: list[tuple[str, str]] = []
 
-    def embedder(self, tei: TeiSettings) -> EmbedText:
-        self.made.append(tei.tei_url)
+    def embedder(self, servers: Sequence[TeiServer]) -> EmbedText:
+        (server,) = servers
+        self.made.append(server.url)
 
         async def embed(text: str, _model: str | None) -> list[float]:
-            self.asked.append((tei.tei_url, text))
+            self.asked.append((server.url, text))
             return [1.0, 0.0]
 
         return embed
@@ -55,3 +59,12 @@ async def test_another_models_vector_is_teis_fault_and_never_searched_with() -> 
     embed = TargetEmbedder(TARGETS.__getitem__, Servers().embedder, DEFAULT)
     with pytest.raises(DependencyError, match="2 dimensions, those of other_1 have 3"):
         await embed("other_1", "one")
+
+
+async def test_a_query_is_never_sent_to_a_server_that_is_not_allowed() -> None:
+    servers = Servers()
+    forbidding = TeiSettings(tei_url="http://default:80")
+    embed = TargetEmbedder(TARGETS.__getitem__, servers.embedder, forbidding)
+    with pytest.raises(DependencyError, match="own:80 is not allowed"):
+        await embed("own_1", "one")
+    assert servers.made == []

@@ -1,3 +1,4 @@
+import os
 import sys
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import pytest
 
 from shared.service.errors import ConfigurationError
 from shared.tei.tokenizer import (
+    MAX_TOKENIZER_BYTES,
     MODEL_PACKAGE,
     TOKENIZER_SHA256,
     bundled_file,
@@ -47,6 +49,21 @@ def test_an_unreadable_tokenizer_is_named_with_the_remedy(
         ConfigurationError, match=r"tokenizer\.json cannot be read .* WEBHOOK_TOKENIZER"
     ):
         load_tokenizer(str(path))
+
+
+@pytest.mark.timeout(20)
+def test_a_device_a_named_pipe_and_a_large_file_are_refused_unread(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(MAX_TOKENIZER_BYTES + 1)
+    for path, reason in {
+        "/dev/zero": "not a regular file",
+        str(tmp_path): "directory",
+        str(tmp_path / "pipe"): "not a regular file",
+        str(tmp_path / "large"): f"larger than {MAX_TOKENIZER_BYTES} bytes",
+    }.items():
+        with pytest.raises(ConfigurationError, match=reason):
+            load_tokenizer(path)
 
 
 def test_a_bundled_file_with_another_hash_is_refused() -> None:
