@@ -8,31 +8,37 @@ import shutil
 import sys
 from pathlib import Path
 
+from local.datadir import persistent_secrets, write_private
 from local.process import Command
 from local.program import LOOPBACK, PROBE_TIMEOUT, Program
 from shared.service.errors import ConfigurationError
 
+_PASSWORD = "REDIS_PASSWORD"  # noqa: S105 - a name in secrets.json
+
 
 def redis_program(data_dir: Path, port: int, search_path: str | None) -> Program:
-    """Redis with its data in `data_dir`/redis.
+    """Redis with its data in `data_dir`/redis, and a password of this directory.
 
     Raises ConfigurationError if there is no binary to run.
     """
     directory = data_dir / "redis"
     directory.mkdir(mode=0o700, exist_ok=True)
     binary = find_redis_server(search_path)
+    password = persistent_secrets(data_dir / "secrets.json", [_PASSWORD])[_PASSWORD]
+    settings = directory / "redis.conf"  # every user can read a command line
+    write_private(settings, f"requirepass {password}\n".encode())
     return Program(
         service="redis",
         port=port,
-        url=f"redis://{LOOPBACK}:{port}/0",
+        url=f"redis://:{password}@{LOOPBACK}:{port}/0",
         command=Command(
             name="redis",
-            argv=(str(binary), *_arguments(directory, port)),
+            argv=(str(binary), str(settings), *_arguments(directory, port)),
             env={"PATH": os.defpath},
             cwd=directory,
             log_path=data_dir / "logs" / "redis.log",
         ),
-        is_ready=lambda pid: is_redis_ready(port, pid),
+        is_ready=lambda pid: is_redis_ready(port, pid, password),
         start_timeout=60.0,  # a long append-only file takes its time to load
     )
 
@@ -54,8 +60,8 @@ def find_redis_server(search_path: str | None) -> Path:
     )
 
 
-async def is_redis_ready(port: int, pid: int) -> bool:
-    """Whether the Redis on this port is the process `pid` and executes commands.
+async def is_redis_ready(port: int, pid: int, password: str) -> bool:
+    """Whether the Redis on this port is the process `pid`, takes the password and executes commands.
 
     False while it loads its append-only file (-LOADING).
     """
@@ -63,7 +69,9 @@ async def is_redis_ready(port: int, pid: int) -> bool:
         async with asyncio.timeout(PROBE_TIMEOUT):
             reader, writer = await asyncio.open_connection(LOOPBACK, port)
             try:
-                writer.write(b"PING\r\nINFO server\r\n")
+                writer.write(f"AUTH {password}\r\nPING\r\nINFO server\r\n".encode())
+                if not (await reader.readline()).startswith(b"+OK"):
+                    return False
                 if not (await reader.readline()).startswith(b"+PONG"):
                     return False
                 size = int((await reader.readline()).removeprefix(b"$"))

@@ -54,7 +54,10 @@ def python_module(module: str, *arguments: str) -> tuple[str, ...]:
 def http_server(
     part: str, argv: tuple[str, ...], data_dir: Path, port: int, environ: Mapping[str, str]
 ) -> Program:
-    """A TEI or Qdrant that `argv` runs on this port."""
+    """A TEI or Qdrant that `argv` runs on this port.
+
+    Its key is in the environment: every user can read a command line.
+    """
     is_ready = _probe(part, port, environ)
     return Program(
         service=part,
@@ -75,14 +78,12 @@ def http_server(
 def _tei(data_dir: Path, port: int, environ: Mapping[str, str]) -> Program:
     argv = python_module("local.tei", "--port", str(port), "--host", LOOPBACK)
     argv += ("--cache-dir", str(data_dir / "tei"))
-    if key := environ.get(TEI_KEY):
-        argv += ("--api-key", key)
     return http_server("tei", argv, data_dir, port, environ)
 
 
 def _qdrant(data_dir: Path, port: int, environ: Mapping[str, str]) -> Program:
     argv = python_module("local.qdrant", "--port", str(port), "--host", LOOPBACK)
-    argv += ("--data-dir", str(data_dir / "qdrant"), "--api-key", environ[QDRANT_KEY])
+    argv += ("--data-dir", str(data_dir / "qdrant"))
     return http_server("qdrant", argv, data_dir, port, environ)
 
 

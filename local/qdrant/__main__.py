@@ -4,6 +4,7 @@ then exit 0.
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -61,7 +62,10 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=6333)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument(
-        "--api-key", default=None, help="asked for in the header api-key or as Bearer"
+        "--api-key",
+        default=os.environ.get("WEBHOOK_QDRANT_API_KEY"),
+        help="asked for in the header api-key or as Bearer; default: WEBHOOK_QDRANT_API_KEY, which "
+        "other users of this machine cannot read",
     )
     return parser.parse_args()
 

@@ -101,7 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cache-dir", type=Path, required=True, help="where the converted model is kept"
     )
-    parser.add_argument("--api-key", help="what clients send as Bearer; default: none is asked for")
+    parser.add_argument(
+        "--api-key",
+        default=os.environ.get("WEBHOOK_TEI_API_KEY"),
+        help="what clients send as Bearer; default: WEBHOOK_TEI_API_KEY, which other users of this "
+        "machine cannot read; without either, no key is asked for",
+    )
     parser.add_argument(
         "--max-client-batch-size", type=_positive, default=defaults.max_client_batch_size
     )

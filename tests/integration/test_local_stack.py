@@ -8,17 +8,23 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import aiohttp
 import asyncpg
+import msgspec
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError
 
+from local.datadir import write_private
 from local.fleet import ProcessRow
-from local.pidfile import descendants
+from local.outside import without_credentials
+from local.pidfile import command_line, descendants
 from local.ports import PortBook
 from local.postgres import is_postgres_ready
 from local.postgres_binaries import first_barrier
 from local.process import StartError
 from local.redis import is_redis_ready
+from local.servers import PARTS
 from local.stack import Stack
 from shared.service.clients import redis_command
 from shared.service.errors import ConfigurationError
@@ -68,7 +74,8 @@ async def until_ready(stack: Stack, part: str) -> None:
     async def is_ready() -> bool:
         server = row(stack, part)
         if part == "redis":
-            return await is_redis_ready(urlsplit(server.url).port or 0, server.pid)
+            url = urlsplit(server.url)
+            return await is_redis_ready(url.port or 0, server.pid, url.password or "")
         return await is_postgres_ready(server.url)
 
     await wait_until(is_ready, timeout=20, description=f"{part} is ready")
@@ -138,6 +145,47 @@ async def test_a_server_that_is_killed_comes_back_on_its_port_with_its_data(
         assert await count_rows(stack) == calls + 1
         assert await redis.get("kept") == b"yes"
     assert any(f"{part} ended with signal SIGKILL" in line for line in lines)
+
+
+async def test_redis_asks_for_a_password_that_a_directory_of_an_older_version_gets(
+    stack_directory: Path,
+) -> None:
+    async with stack_at(stack_directory, "redis") as stack, redis_of(stack) as redis:
+        await redis.set("kept", "yes")
+        first = urlsplit(stack.environment["WEBHOOK_REDIS_URL"])
+    known = msgspec.json.decode((stack_directory / "secrets.json").read_bytes())
+    del known["REDIS_PASSWORD"]
+    write_private(stack_directory / "secrets.json", msgspec.json.encode(known))
+    (stack_directory / "redis" / "redis.conf").unlink()
+
+    async with stack_at(stack_directory, "redis") as stack, redis_of(stack) as redis:
+        assert await redis.get("kept") == b"yes"
+        url = urlsplit(stack.environment["WEBHOOK_REDIS_URL"])
+        assert len(url.password or "") == 64
+        assert url.password != first.password
+        async with Redis(host="127.0.0.1", port=url.port or 0) as stranger:
+            with pytest.raises(AuthenticationError):
+                await stranger.ping()
+        assert (stack_directory / "redis" / "redis.conf").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.embedded_server("tei")
+@pytest.mark.embedded_server("qdrant")
+async def test_no_secret_is_in_the_command_line_of_a_process(stack_directory: Path) -> None:
+    async with stack_at(stack_directory, *PARTS, WEBHOOK_TEI_API_KEY="t" * 32) as stack:
+        known = msgspec.json.decode((stack_directory / "secrets.json").read_bytes(), type=dict)
+        postgres = urlsplit(stack.environment["WEBHOOK_DATABASE_URL"]).password
+        secrets = {*known.values(), postgres, stack.environment["WEBHOOK_TEI_API_KEY"]}
+        assert len(secrets) == 6  # of the API, webhooks, Redis, Postgres, TEI, Qdrant
+        async with aiohttp.ClientSession() as session:
+            for name, path in {"TEI": "/info", "QDRANT": "/collections"}.items():
+                url = stack.environment[f"WEBHOOK_{name}_URL"] + path
+                async with session.get(url) as response:
+                    assert response.status in {401, 403}  # the server has got its key
+        pids = {pid for each in stack.fleet.rows for pid in (each.pid, *descendants(each.pid))}
+        assert len(pids) > len(PARTS)
+        shown = " ".join(command_line(pid) for pid in (*pids, *descendants(os.getpid())))
+        assert not [secret for secret in secrets if secret and secret in shown]
 
 
 async def test_a_second_stack_in_the_same_directory_is_refused(stack_directory: Path) -> None:
@@ -280,7 +328,7 @@ async def test_a_server_outside_is_used_and_not_started(
             assert stack.fleet.rows == []
             assert stack.environment["WEBHOOK_REDIS_URL"] == redis_url
             assert stack.environment["WEBHOOK_DATABASE_URL"] == database_url
-    assert lines[0] == f"redis is {redis_url}, as WEBHOOK_REDIS_URL says"
+    assert lines[0] == f"redis is {without_credentials(redis_url)}, as WEBHOOK_REDIS_URL says"
     assert lines[1].startswith("postgres is postgresql+asyncpg://127.0.0.1:")
 
 

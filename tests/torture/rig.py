@@ -216,7 +216,9 @@ def _proxy(url: str, seed: int) -> Proxy:
 
 
 def _through(url: str, proxy: Proxy) -> str:
-    return urlsplit(url)._replace(netloc=f"127.0.0.1:{proxy.port}").geturl()
+    parts = urlsplit(url)
+    login, at, _ = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{login}{at}127.0.0.1:{proxy.port}").geturl()
 
 
 def _signal(pid: int, number: int) -> bool:
