@@ -61,7 +61,7 @@ def find_redis_server(search_path: str | None) -> Path:
 
 
 async def is_redis_ready(port: int, pid: int, password: str) -> bool:
-    """Whether the Redis on this port is the process `pid`, takes the password and executes commands.
+    """Whether the Redis on this port is the process `pid` and executes commands with the password.
 
     False while it loads its append-only file (-LOADING).
     """
