@@ -23,6 +23,8 @@ from shared.service.metrics import Metrics
 
 log = structlog.get_logger()
 
+_LOGGED = 20  # rejected documents of one request: a line for each of 100,000 takes seconds
+
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """A request without its documents."""
@@ -78,7 +80,7 @@ class Acceptance:
         source = order.source or job_id
         items = [self._item(order, document, source) for document in documents]
         rejected = [document for document in documents if isinstance(document, RejectedDocument)]
-        for document in rejected:
+        for document in rejected[:_LOGGED]:
             log.warning(
                 "Failed to parse document payload",
                 position=document.position,

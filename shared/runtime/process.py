@@ -42,6 +42,7 @@ from shared.service.errors import ConfigurationError
 from shared.service.health import Check, Health, add_health_routes
 from shared.service.http import problem_middleware
 from shared.service.metrics import Metrics
+from shared.service.request_log import RequestLog
 from shared.service.settings import (
     PostgresSettings,
     ProcessSettings,
@@ -138,7 +139,8 @@ class Process(msgspec.Struct, kw_only=True):
 
     async def listen(self, app: web.Application, host: str, port: Port) -> str:
         """Serve the app, with the health routes, until the process ends; returns its URL."""
-        app.middlewares[:0] = [*self.tracing.middlewares, problem_middleware]
+        record = RequestLog(self.metrics).middleware()
+        app.middlewares[:0] = [record, *self.tracing.middlewares, problem_middleware]
         add_health_routes(app, self.health, self.metrics)
         listener = Listener(app, self.metrics, limits_of_this_process())
         self.stack.push_async_callback(listener.close)

@@ -12,6 +12,7 @@ from aiohttp import web
 log = structlog.get_logger()
 
 REQUEST_ID = web.RequestKey("request_id", str)
+PROBLEM = web.RequestKey("problem", str)  # why the request was refused
 
 _BODY_S = 10.0  # to receive a small body
 
@@ -90,6 +91,7 @@ async def problem_middleware(request: web.Request, handler: Any) -> web.StreamRe
     try:
         response: web.StreamResponse = await handler(request)
     except ProblemError as error:
+        request[PROBLEM] = str(error)
         response = problem_response(error, request_id)
     except web.HTTPException as error:
         if error.status < 400:

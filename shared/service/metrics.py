@@ -26,6 +26,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._add_times(self.registry)
         self._add_counts(self.registry)
+        self._add_http_counts(self.registry)
 
     def _add_times(self, registry: CollectorRegistry) -> None:
         self.batch_seconds = _histogram(
@@ -101,6 +102,14 @@ class Metrics:
             "outcome",
         )
 
+    def _add_http_counts(self, registry: CollectorRegistry) -> None:
+        self.http_requests = _counter(
+            registry,
+            "http_requests_total",
+            "Requests to the HTTP port, by route and status.",
+            "route",
+            "status",
+        )
         self.closed_connections = _counter(
             registry,
             "closed_connections_total",

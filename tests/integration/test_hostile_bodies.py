@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 import aiohttp
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from tests.support.ingest_server import (
     TOKEN,
@@ -146,3 +147,16 @@ async def test_an_unknown_encoding_is_415(url: str, session: aiohttp.ClientSessi
     headers = {**BEARER, "Content-Encoding": "zstd"}
     async with session.post(f"{url}/api/index/batch", data=b"x", headers=headers) as answer:
         assert answer.status == 415
+
+
+async def test_a_request_of_only_invalid_documents_logs_a_few_of_them(
+    url: str, session: aiohttp.ClientSession
+) -> None:
+    body = json.dumps({"documents": [{}] * 5000}).encode()
+    with capture_logs() as logged:
+        async with session.post(f"{url}/api/index/batch", data=body, headers=BEARER) as answer:
+            assert answer.status == 202
+            assert len((await answer.json())["rejected"]) == 5000
+    events = [line["event"] for line in logged]
+    assert events.count("Failed to parse document payload") == 20
+    assert events.count("Job accepted") == 1

@@ -2,12 +2,15 @@
 
 import html
 import mimetypes
+import time
+from collections.abc import Callable
 from importlib.resources import files
 from urllib.parse import parse_qs
 
 from aiohttp import web
 
 from ingest.http.sessions import COOKIE, LIFETIME, Sessions, comes_from_here
+from ingest.http.sign_ins import WrongSignIns
 from ingest.http.stage_table import MODULE_NAME, tables_module
 from shared.service.auth import Authenticator, Verdict
 from shared.service.http import ProblemError, read_all
@@ -34,10 +37,16 @@ class Dashboard:
     """Handlers of the page. Its files are read once, at the start."""
 
     def __init__(
-        self, authenticator: Authenticator, sessions: Sessions, *, form_seconds: float = 10.0
+        self,
+        authenticator: Authenticator,
+        sessions: Sessions,
+        *,
+        form_seconds: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`form_seconds` bounds the time to receive the form of a sign-in."""
         self._form_seconds = form_seconds
+        self._wrong = WrongSignIns(clock)
         self._authenticator = authenticator
         self._sessions = sessions
         folder = files("ingest.http") / "static"
@@ -75,9 +84,17 @@ class Dashboard:
         size = request.content_length
         if size is None or size > _MAX_FORM_BYTES:  # read before the credentials are checked
             raise web.HTTPRequestEntityTooLarge(_MAX_FORM_BYTES, size or 0)
+        if self._wrong.are_too_many(request.remote):
+            raise ProblemError(
+                429,
+                "Too Many Requests",
+                "too many wrong secrets: wait a minute",
+                {"Retry-After": "60"},
+            )
         form = parse_qs((await read_all(request, self._form_seconds)).decode(errors="replace"))
         secret = form.get("secret", [""])[0]
         if self._authenticator.check_bearer(f"Bearer {secret}") is not Verdict.ALLOWED:
+            self._wrong.note(request.remote)
             return self._sign_in_form("That is not the API secret.", status=401)
         response = web.Response(status=303, headers={**_HEADERS, "Location": "/"})
         is_secure = request.secure or request.headers.get("X-Forwarded-Proto") == "https"

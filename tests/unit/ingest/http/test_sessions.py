@@ -224,3 +224,15 @@ async def test_a_form_that_is_sent_too_slowly_is_408() -> None:
             assert b"408" in await reader.readline()
         writer.close()
         await writer.wait_closed()
+
+
+async def test_ten_wrong_secrets_in_a_minute_close_the_sign_in_for_their_address() -> None:
+    sessions, authenticator, clock = Sessions(SECRET), Authenticator(SECRET, Secret()), Clock()
+    app = make_app(authenticator, sessions, 1024)
+    app.middlewares.insert(0, problem_middleware)
+    add_routes(app, Dashboard(authenticator, sessions, clock=clock))
+    async with TestClient(TestServer(app)) as client:
+        assert [await sign_in(client, "wrong") for _ in range(11)] == [401] * 10 + [429]
+        assert await sign_in(client) == 429
+        clock.now += 60
+        assert await sign_in(client) == 303
