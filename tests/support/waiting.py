@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 _POLL_INTERVAL = 0.005  # seconds
 
@@ -18,26 +18,43 @@ async def wait_until(
 
     Fails with `description` after `timeout` seconds.
     """
-    deadline = time.monotonic() + timeout
-    while True:
-        value = condition()
-        if inspect.isawaitable(value):
-            value = await value
-        if value:
-            return value
-        _check(deadline, timeout, description)
-        await asyncio.sleep(_POLL_INTERVAL)
+    value = await _last_value(condition, timeout, _POLL_INTERVAL)
+    if not value:
+        _fail(timeout, description)
+    return value
+
+
+async def becomes_true(
+    condition: Callable[[], object], *, timeout: float, every: float = _POLL_INTERVAL
+) -> bool:
+    """Whether `wait_until` would return: for what is counted as a problem and does not end a run.
+
+    `every` is the seconds between two looks, for those that cost a server something.
+    """
+    return bool(await _last_value(condition, timeout, every))
 
 
 def block_until(condition: Callable[[], T], *, timeout: float = 15.0, description: str) -> T:
     """`wait_until` for tests without an event loop."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):
-        _check(deadline, timeout, description)
+        if time.monotonic() > deadline:
+            _fail(timeout, description)
         time.sleep(_POLL_INTERVAL)
     return value
 
 
-def _check(deadline: float, timeout: float, description: str) -> None:
-    if time.monotonic() > deadline:
-        raise AssertionError(f"not within {timeout:g} s: {description}")
+async def _last_value(condition: Callable[[], object], timeout: float, every: float) -> object:
+    """The first true value of the condition, or a false one after the time."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if inspect.isawaitable(value):
+            value = await value
+        if value or time.monotonic() > deadline:
+            return value
+        await asyncio.sleep(every)
+
+
+def _fail(timeout: float, description: str) -> NoReturn:
+    raise AssertionError(f"not within {timeout:g} s: {description}")

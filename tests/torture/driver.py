@@ -13,6 +13,7 @@ import httpx
 import msgspec
 from redis.exceptions import RedisError
 
+from tests.support.waiting import becomes_true
 from tests.torture.checker import Findings, check
 from tests.torture.clock import OWN_CLOCK, find_library
 from tests.torture.counters import Counts, count, missing
@@ -241,11 +242,9 @@ async def settle(run: Run, seconds: float) -> Findings:
 async def _scrubbed(run: Run) -> None:
     """Return after a whole pass of the scrubber that began after the call, or after 20 s."""
     logs = run.rig.logs()
-    deadline = time.monotonic() + _SCRUBBED
-    while time.monotonic() < deadline:
-        # The first one to end may have begun before.
-        if [event.get("event") for event in logs.events("indexer")].count(
-            "Collection scrubbed"
-        ) > 1:
-            return
-        await asyncio.sleep(0.2)
+
+    def has_passed() -> bool:
+        events = [event.get("event") for event in logs.events("indexer")]
+        return events.count("Collection scrubbed") > 1  # the first may have begun before
+
+    await becomes_true(has_passed, timeout=_SCRUBBED, every=0.2)

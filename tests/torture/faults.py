@@ -2,12 +2,11 @@
 
 import asyncio
 import contextlib
-import time
 
 from redis.exceptions import RedisError
 
 from shared.pipeline.stages import StageName
-from tests.support.waiting import wait_until
+from tests.support.waiting import becomes_true, wait_until
 from tests.torture.driver import Run
 
 _PATIENCE = 30.0  # seconds of looking for work, or of waiting for acceptance longer than planned
@@ -21,19 +20,17 @@ async def meet_work(run: Run, *stages: StageName) -> None:
     Any stage will do if none is named.
     """
     streams = {stream for stage in stages or StageName for stream in stage.streams}
-    deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline:
+
+    async def has_work() -> bool:
         with contextlib.suppress(
             RedisError, OSError
         ):  # it may still be starting after the last fault
-            if any(
-                pending
-                for stream, (_, pending) in (await run.observer.backlog()).items()
-                if stream in streams
-            ):
-                return
-        await asyncio.sleep(0.02)
-    run.problems.append("no entry was in progress when a fault was done")
+            backlog = await run.observer.backlog()
+            return any(backlog[stream][1] for stream in streams & backlog.keys())
+        return False
+
+    if not await becomes_true(has_work, timeout=_PATIENCE, every=0.02):
+        run.problems.append("no entry was in progress when a fault was done")
 
 
 async def pause_between(run: Run) -> None:

@@ -9,7 +9,7 @@ from shared.pipeline.failpoints import POINTS
 from shared.pipeline.lanes import Lane
 from shared.pipeline.stages import StageName
 from shared.service.clients import redis_command
-from tests.support.waiting import wait_until
+from tests.support.waiting import becomes_true, wait_until
 from tests.torture.driver import Run, Scenario, Size, settle
 from tests.torture.service import REFUSED_TEXT, tripping_text
 from tests.torture.traffic import Page, Request, Traffic, page, requests
@@ -77,11 +77,11 @@ class _Case:
         )
 
     async def _was_hit(self) -> bool:
-        for _ in range(int(_HIT / 0.1)):
-            if any(event.get("point") == self._point for event in self._logs.events(self._service)):
-                return True
-            await asyncio.sleep(0.1)
-        return False
+        def is_hit() -> bool:
+            events = self._logs.events(self._service)
+            return any(event.get("point") == self._point for event in events)
+
+        return await becomes_true(is_hit, timeout=_HIT, every=0.1)
 
     async def settle(self) -> None:
         findings = await settle(self._run, _CLEAN)

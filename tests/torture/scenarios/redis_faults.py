@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 
@@ -12,6 +11,7 @@ from redis.exceptions import ResponseError
 from shared.pipeline.stages import StageName
 from shared.service.clients import redis_command
 from shared.service.errors import is_refusing_writes
+from tests.support.waiting import becomes_true
 from tests.torture.clock import OWN_CLOCK
 from tests.torture.counters import STAGES, Counts
 from tests.torture.driver import Result, Run, Scenario, Size
@@ -179,15 +179,15 @@ async def _dammed_up(run: Run) -> AsyncIterator[None]:
 
 async def _not_back(logs: Logs) -> list[str]:
     """What has handed over nothing within some seconds from now on."""
-    deadline = time.monotonic() + _BACK_WITHIN
-    while missing := set(STAGES) - _handled(logs).keys():
-        if time.monotonic() > deadline:
-            return [
-                f"the {stage} handed nothing over within {_BACK_WITHIN:g} s of healing"
-                for stage in missing
-            ]
-        await asyncio.sleep(0.05)
-    return []
+
+    def missing() -> set[str]:
+        return set(STAGES) - _handled(logs).keys()
+
+    await becomes_true(lambda: not missing(), timeout=_BACK_WITHIN, every=0.05)
+    return [
+        f"the {stage} handed nothing over within {_BACK_WITHIN:g} s of healing"
+        for stage in missing()
+    ]
 
 
 async def _release(run: Run) -> None:

@@ -9,6 +9,7 @@ from qdrant_client.models import FieldCondition, Filter, MatchValue
 
 from indexer.qdrant.collection import DENSE
 from tests.support.tei_stand_in import Fault, StandInSettings
+from tests.support.waiting import wait_until
 from tests.torture.driver import Result, Run, Scenario, Size
 from tests.torture.traffic import Request, Traffic, page
 
@@ -87,9 +88,9 @@ async def answer_garbage(run: Run) -> None:
     tei.fail_always(*_GARBAGE, share=_SHARE)
     try:
         await asyncio.sleep(run.size.seconds)
-        async with asyncio.timeout(_PATIENCE):  # a short size sends few requests
-            while tei.counts.failed == failed:  # noqa: ASYNC110 - the stand-in gives no event
-                await asyncio.sleep(0.1)
+        await wait_until(  # a short size sends few requests
+            lambda: tei.counts.failed > failed, timeout=_PATIENCE, description="a bad answer"
+        )
     finally:
         tei.heal()
     run.faults += tei.counts.failed - failed
