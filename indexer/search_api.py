@@ -10,15 +10,15 @@ from aiohttp import web
 from qdrant_client import AsyncQdrantClient
 
 from indexer.qdrant.client import check_qdrant, handshake, make_client
-from indexer.search.keyword_index import KeywordIndex, QdrantKeywordIndex
+from indexer.search.embedding.query_cache import QueryCache
+from indexer.search.embedding.query_embedding import QueryEmbedder
+from indexer.search.embedding.query_servers import check_query_servers
+from indexer.search.embedding.target_embedding import TargetEmbedder
+from indexer.search.keywords.keyword_index import KeywordIndex, QdrantKeywordIndex
+from indexer.search.keywords.rank_bm25_index import RankBm25Index
 from indexer.search.point_reader import PointReader
-from indexer.search.query_cache import QueryCache
-from indexer.search.query_embedding import QueryEmbedder
-from indexer.search.query_servers import check_query_servers
-from indexer.search.rank_bm25_index import RankBm25Index
 from indexer.search.routes import add_search_routes
 from indexer.search.service import SearchEngine, SearchOptions
-from indexer.search.target_embedding import TargetEmbedder
 from indexer.search.visibility import RegistryVisibility
 from indexer.search.window import EmbedText, Sources
 from indexer.settings import Settings

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qdrant_client.models import SparseVector
 
 from indexer.qdrant.collection import DENSE
-from indexer.search.keyword_index import KeywordIndex, KeywordQuestion
+from indexer.search.keywords.keyword_index import KeywordIndex, KeywordQuestion
 from indexer.search.point_reader import PointReader
 from indexer.search.ranking import Hit
 from indexer.search.timing import Part, SearchTiming

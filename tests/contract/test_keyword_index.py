@@ -16,9 +16,9 @@ from indexer.qdrant.client import make_client
 from indexer.qdrant.collection import ensure_collection
 from indexer.qdrant.points import points_of
 from indexer.qdrant.store import PointStore
-from indexer.search.keyword_index import KeywordIndex, KeywordQuestion, QdrantKeywordIndex
+from indexer.search.keywords.keyword_index import KeywordIndex, KeywordQuestion, QdrantKeywordIndex
+from indexer.search.keywords.rank_bm25_index import RankBm25Index
 from indexer.search.point_reader import PointReader
-from indexer.search.rank_bm25_index import RankBm25Index
 from indexer.search.ranking import WINDOW, Hit, live_hits
 from shared.pipeline import ids
 from shared.pipeline.messages import Page

@@ -17,7 +17,7 @@ from indexer.keyword import KeywordParameters
 from indexer.qdrant.client import check_qdrant, handshake, make_client
 from indexer.qdrant.collection import Collection, ensure_collection
 from indexer.qdrant.store import PointStore
-from indexer.search.rank_bm25_index import RankBm25Index
+from indexer.search.keywords.rank_bm25_index import RankBm25Index
 from indexer.search.routes import add_search_routes
 from indexer.search.service import SearchEngine, SearchOptions
 from shared.service.errors import ConfigurationError, DependencyError

@@ -18,9 +18,9 @@ from indexer.qdrant.client import make_client
 from indexer.qdrant.collection import ensure_collection, set_alias
 from indexer.qdrant.store import PointStore
 from indexer.scrubber import Scrubber
-from indexer.search.keyword_index import KeywordIndex, QdrantKeywordIndex
+from indexer.search.keywords.keyword_index import KeywordIndex, QdrantKeywordIndex
+from indexer.search.keywords.rank_bm25_index import RankBm25Index
 from indexer.search.point_reader import PointReader
-from indexer.search.rank_bm25_index import RankBm25Index
 from indexer.search.service import SearchEngine, SearchOptions
 from indexer.search.visibility import RegistryVisibility
 from indexer.search.window import Sources

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from indexer.search.query_servers import check_query_servers
+from indexer.search.embedding.query_servers import check_query_servers
 from shared.service.errors import ConfigurationError
 from shared.service.settings import TeiSettings
 from shared.tei.client import CANARY

@@ -15,9 +15,9 @@ from qdrant_client import AsyncQdrantClient
 
 from indexer.fence import Candidate, Fence
 from indexer.qdrant.store import PointStore
-from indexer.search.keyword_index import KeywordIndex, QdrantKeywordIndex
+from indexer.search.keywords.keyword_index import KeywordIndex, QdrantKeywordIndex
+from indexer.search.keywords.rank_bm25_index import RankBm25Index
 from indexer.search.point_reader import PointReader
-from indexer.search.rank_bm25_index import RankBm25Index
 from indexer.search.service import SearchEngine, SearchOptions
 from indexer.search.visibility import RegistryVisibility
 from indexer.search.window import Sources

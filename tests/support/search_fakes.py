@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from qdrant_client import AsyncQdrantClient
 
-from indexer.search.keyword_index import QdrantKeywordIndex
+from indexer.search.keywords.keyword_index import QdrantKeywordIndex
 from indexer.search.point_reader import PointReader
 from indexer.search.window import Sources
 from shared.pipeline import ids

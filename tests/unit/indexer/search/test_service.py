@@ -9,7 +9,7 @@ from indexer.keyword import KeywordParameters
 from indexer.qdrant.client import RefusedError
 from indexer.qdrant.collection import ensure_collection
 from indexer.qdrant.store import PointStore
-from indexer.search.keyword_index import KeywordQuestion, QdrantKeywordIndex
+from indexer.search.keywords.keyword_index import KeywordQuestion, QdrantKeywordIndex
 from indexer.search.point_reader import PointReader
 from indexer.search.ranking import Hit
 from indexer.search.service import MAX_ROUNDS, SearchEngine, SearchOptions

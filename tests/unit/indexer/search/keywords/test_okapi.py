@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.search.okapi import ChangingBm25
+from indexer.search.keywords.okapi import ChangingBm25
 from tests.support.keyword_oracle import FrozenBm25
 
 WORDS = st.integers(0, 8)

@@ -19,8 +19,8 @@ from qdrant_client.models import FieldCondition, Filter, MatchAny, SparseVector
 from indexer.keyword import KeywordEncoder, KeywordParameters
 from indexer.qdrant.client import search_errors
 from indexer.search.filters import Filtered, matches
-from indexer.search.keyword_index import KeywordQuestion
-from indexer.search.okapi import ChangingBm25
+from indexer.search.keywords.keyword_index import KeywordQuestion
+from indexer.search.keywords.okapi import ChangingBm25
 from indexer.search.point_reader import RANKED_BY
 from indexer.search.ranking import WINDOW, Hit, order
 from shared.service.errors import DependencyError

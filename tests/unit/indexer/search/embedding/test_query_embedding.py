@@ -5,8 +5,8 @@ import asyncio
 import numpy as np
 import pytest
 
-from indexer.search import query_embedding
-from indexer.search.query_embedding import QueryEmbedder
+from indexer.search.embedding import query_embedding
+from indexer.search.embedding.query_embedding import QueryEmbedder
 from shared.service.errors import DependencyError, RejectedError
 from shared.tei.client import TeiClient, TeiInfo, Vectors
 from tests.support.waiting import wait_until

@@ -9,9 +9,9 @@ from structlog.testing import capture_logs
 from indexer.keyword import KeywordEncoder, KeywordParameters
 from indexer.qdrant.collection import ensure_collection
 from indexer.qdrant.store import PointStore, StoredVersion
-from indexer.search.keyword_index import KeywordQuestion
+from indexer.search.keywords.keyword_index import KeywordQuestion
+from indexer.search.keywords.rank_bm25_index import OVERLAP, RankBm25Index
 from indexer.search.point_reader import PointReader
-from indexer.search.rank_bm25_index import OVERLAP, RankBm25Index
 from indexer.search.service import SearchEngine, SearchOptions
 from indexer.search.window import Sources
 from shared.pipeline import ids

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from indexer.search.target_embedding import TargetEmbedder
+from indexer.search.embedding.target_embedding import TargetEmbedder
 from indexer.search.window import EmbedText
 from shared.jobs.targets import Target
 from shared.service.errors import DependencyError

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from indexer.search.query_cache import QueryCache
+from indexer.search.embedding.query_cache import QueryCache
 from shared.service.errors import DependencyError
 from tests.support.documents import vector_of
 from tests.support.search_fakes import FakeTei
