@@ -23,9 +23,9 @@ import aiohttp
 from chunker.splitting.cleaning import clean
 from chunker.splitting.splitter import Splitter
 from cli.client import ApiClient
+from cli.commands.serve import apply_migrations
 from cli.sample import pages
 from cli.sample_run import post_crawl, wait_for_crawl
-from cli.serve import apply_migrations
 from embedder.batcher import EmbeddingBatcher
 from embedder.sending.isolation import SendingRules
 from embedder.sending.packing import Capacity, TextInput, capacity_of

@@ -28,8 +28,8 @@ from bench.baselines import Bm25sIndex, DenseIndex, Matrix, Ranking, fuse
 from bench.beir import Document, Query, RetrievalCollection, load_collections
 from bench.relevance_report import CollectionReport, report_of, write_results
 from cli.client import ApiClient
+from cli.commands.serve import apply_migrations
 from cli.sample.webhooks import SIGNATURE_HEADER, sign
-from cli.serve import apply_migrations
 from indexer.qdrant.client import make_client
 from local.services import Services
 from local.stack import API_SECRET, WEBHOOK_SECRET, Stack

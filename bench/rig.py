@@ -17,8 +17,8 @@ import msgspec
 
 from bench.pages import Page
 from bench.processes import Usage, usages
+from cli.commands.serve import apply_migrations
 from cli.sample.webhooks import SIGNATURE_HEADER, events, sign
-from cli.serve import apply_migrations
 from local.fleet import ProcessRow
 from local.ports import PortBook
 from local.process import ChildProcess, Command

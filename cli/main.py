@@ -8,16 +8,16 @@ import sys
 
 import typer
 
-from cli import collections, dead, documents, jobs, streams
+from cli.commands import collections, dead, documents, jobs, streams
+from cli.commands.index import index
+from cli.commands.reindex import reindex
+from cli.commands.search import search
+from cli.commands.serve import migrate_database, serve
+from cli.commands.up import up
+from cli.commands.verify import verify
 from cli.doctor.command import doctor
 from cli.failures import ApiError, Exit
-from cli.index import index
 from cli.output import print_error
-from cli.reindex import reindex
-from cli.search import search
-from cli.serve import migrate_database, serve
-from cli.up import up
-from cli.verify import verify
 
 _HELP = """Index documents and search them.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest_asyncio
 from qdrant_client import AsyncQdrantClient
 
-from cli.serve import apply_migrations
+from cli.commands.serve import apply_migrations
 from indexer.keyword import KeywordParameters
 from indexer.qdrant.client import make_client
 from indexer.qdrant.collection import ensure_collection

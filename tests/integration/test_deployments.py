@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from cli.serve import apply_migrations
+from cli.commands.serve import apply_migrations
 from ingest.dispatch.dispatcher import RefusedReleaseError
 from shared.jobs.migrate import deployment_of
 from shared.pipeline.outcomes import Done, ItemState, Outcome

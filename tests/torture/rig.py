@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cli.serve import apply_migrations
+from cli.commands.serve import apply_migrations
 from local.program import http_probe
 from local.servers import PARTS, QDRANT_KEY, python_module
 from local.services import SERVICES, Services

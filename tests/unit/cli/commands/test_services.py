@@ -1,7 +1,7 @@
 """The lists of services in the command line agree with the table of stages."""
 
-from cli.serve import Service
-from cli.up import colour_of
+from cli.commands.serve import Service
+from cli.commands.up import colour_of
 from shared.pipeline.stages import StageName
 
 

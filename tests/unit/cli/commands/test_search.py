@@ -2,8 +2,8 @@
 
 import pytest
 
+from cli.commands.search import excerpt, show_results
 from cli.output import console
-from cli.search import excerpt, show_results
 from indexer.keyword import KeywordEncoder, KeywordParameters
 
 ENCODER = KeywordEncoder(KeywordParameters())

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.client import ApiClient
-from cli.collections import (
+from cli.commands.collections import (
     ChunkOverlapTokens,
     ChunkPrefixTokens,
     MaxChunkCharacters,

@@ -11,10 +11,10 @@ import msgspec
 import typer
 
 from cli.client import ApiClient
+from cli.commands.serve import apply_migrations
 from cli.failures import Exit
 from cli.output import Json, emit, errors, table, without_credentials
 from cli.sample_run import SampleReport, run_sample
-from cli.serve import apply_migrations
 
 if TYPE_CHECKING:
     from local.fleet import ProcessRow
