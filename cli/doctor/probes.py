@@ -73,8 +73,10 @@ WITH recent AS MATERIALIZED (
   UNION ALL
   (SELECT job_id FROM webhook.jobs WHERE finished_at > now() - interval '1 hour'
    ORDER BY finished_at DESC LIMIT {_MAX_DOCUMENTS}))
-SELECT i.stages FROM recent JOIN webhook.job_items i USING (job_id)
-WHERE i.finished_at > now() - interval '1 hour' AND i.stages <> '{{}}'
+SELECT i.stages FROM recent, LATERAL (
+  SELECT stages, finished_at FROM webhook.job_items
+  WHERE job_id = recent.job_id AND finished_at > now() - interval '1 hour' AND stages <> '{{}}'
+  LIMIT {_MAX_DOCUMENTS}) i
 ORDER BY i.finished_at DESC LIMIT {_MAX_DOCUMENTS}
 """
 

@@ -1,5 +1,6 @@
 """Targets: physical collections, each with the model, chunking and generation of its points."""
 
+import uuid
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Annotated
@@ -72,10 +73,13 @@ RETURNING target
 """
 
 _FORGET_ROWS = 5000  # of one statement: far below its time limit
-# By their place in the file: a join would read the whole target for each statement.
+# By their place in the file: a join would read the whole target for each statement. $2 is the last
+# one of the slice before: without it a slice would pass all that are deleted already.
 _FORGET = f"""
 DELETE FROM webhook.documents WHERE target = $1 AND ctid = ANY (ARRAY(
-  SELECT ctid FROM webhook.documents WHERE target = $1 LIMIT {_FORGET_ROWS}))
+  SELECT ctid FROM webhook.documents d WHERE target = $1 AND document_id > $2
+  ORDER BY d.document_id LIMIT {_FORGET_ROWS}))
+RETURNING document_id::text
 """
 
 _CLAIM_SCRUB = """
@@ -224,10 +228,10 @@ class Targets:
         """Delete the documents of a target, whose points are gone, from the registry; returns their
         number.
         """
-        forgotten, last = 0, _FORGET_ROWS
-        while last == _FORGET_ROWS:
-            last = int((await self._pool.execute(_FORGET, target)).split()[-1])
-            forgotten += last
+        forgotten, after = 0, str(uuid.UUID(int=0))
+        while rows := await self._pool.fetch(_FORGET, target, after):
+            forgotten += len(rows)
+            after = max(row["document_id"] for row in rows)
         return forgotten
 
     async def settle(self, target: str, model: str, dimension: int) -> Target:
