@@ -86,7 +86,7 @@ _LAST_TEXT = "SELECT coalesce(max(version), 0) FROM webhook.payloads"
 
 _OLD_KEYS = """
 DELETE FROM webhook.idempotency_keys WHERE ctid = ANY (ARRAY(
-  SELECT ctid FROM webhook.idempotency_keys WHERE expires_at < now()
+  SELECT ctid FROM webhook.idempotency_keys WHERE expires_at < now() ORDER BY expires_at
   LIMIT {rows} FOR UPDATE SKIP LOCKED))
 """
 
@@ -115,7 +115,7 @@ _OLD_EMBEDDINGS = """
 DELETE FROM webhook.embedding_cache WHERE ctid = ANY (ARRAY(
   SELECT ctid FROM webhook.embedding_cache
   WHERE last_used < (now() - greatest(make_interval(secs => $1), interval '8 days'))::date
-  LIMIT {rows} FOR UPDATE SKIP LOCKED))
+  ORDER BY last_used LIMIT {rows} FOR UPDATE SKIP LOCKED))
 """
 
 _PARTITIONS = """

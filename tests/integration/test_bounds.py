@@ -118,6 +118,19 @@ async def test_no_part_of_the_clean_up_reads_a_whole_table(
     assert not await scanned(pool, reading)
 
 
+@pytest.mark.parametrize(
+    ("part", "index"),
+    [("embeddings", "embedding_cache_by_use"), ("keys", "idempotency_keys_expiry")],
+)
+async def test_the_oldest_rows_are_found_by_an_index(
+    servers: Servers, pool: PostgresPool, part: str, index: str
+) -> None:
+    """Before, a slice could read the table from its beginning, past all rows deleted before."""
+    await fill(servers)
+    reading = await read(pool, lambda only: retention(only).parts[part]())
+    assert all(f"Index Scan using {index}" in plan for plan in await plans(pool, reading))
+
+
 async def test_verification_and_recovery_read_no_whole_table(
     servers: Servers, pool: PostgresPool
 ) -> None:
