@@ -40,7 +40,7 @@ ifeq ($(SCENARIO),)
 endif
 
 bench: install $(if $(filter throughput,$(NAME)),$(PEERS)/.installed)
-	$(BIN)/python -m bench.$(or $(NAME),overhead) $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m bench.$(or $(NAME),overhead) $(if $(DATA),--data $(DATA)) $(if $(ROWS),--rows $(ROWS))
 
 # compose.yaml on this machine's Docker engine. Missing images are made from Debian packages, which
 # needs root and debootstrap. KEEP=1 keeps them for the next run, RECORD=1 writes docs/docker.md.
