@@ -21,8 +21,8 @@ from bench.report import Report, rounded
 from bench.rig import directory
 from bench.rows_read import Reading, Statements, rows_read
 from bench.upkeep_tables import CRAWL, RETENTION_S, fill
+from cli.commands.serve import apply_migrations
 from cli.doctor.probes import see_filled, see_work
-from cli.serve import apply_migrations
 from indexer.recovery import Recovery
 from indexer.verifier import Verifier
 from ingest.dispatch.release import Pick, Releases, Which
