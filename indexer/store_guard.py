@@ -106,3 +106,5 @@ class StoreGuard:
         if target.target in stored and await delete_collection(self._client, target.target):
             log.info("Collection dropped", target=target.target)
         await self._targets.forget_documents(target.target)
+        # Of transfers that were in flight when the target was dropped.
+        await self._targets.close_dead_letters(target.target)

@@ -9,7 +9,6 @@ docs/decisions/0010-switching-the-live-target.md explains why no document is los
 import datetime as dt
 import enum
 import uuid
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import asyncpg
@@ -156,6 +155,16 @@ dropped AS (
 SELECT target FROM cancelled
 """
 
+# A repeated cancellation does the rest of one that was interrupted.
+_LAST_CANCELLED = """
+SELECT target FROM (
+  SELECT target, phase FROM webhook.reindexes WHERE collection = $1
+  ORDER BY created_at DESC LIMIT 1) latest
+WHERE phase = 'cancelled'
+"""
+
+_IN_STREAMS = "SELECT count(*) FROM webhook.job_items WHERE target = $1 AND state = 'released'"
+
 _QUEUED_JOBS = (
     "SELECT DISTINCT job_id::text FROM webhook.job_items WHERE target = $1 AND state = 'queued'"
 )
@@ -242,6 +251,15 @@ class ReindexState(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: dt.datetime | None
 
 
+class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
+    """A cancelled reindex, and what is left of it."""
+
+    target: str  # that it was filling
+    is_repeated: bool  # it was cancelled before
+    jobs: list[str]  # that have queued transfers
+    discarded: int  # transfers in the streams: the stages discard them
+
+
 class Reindexes:
     """The reindexes in Postgres. Raises DependencyError when it is unavailable."""
 
@@ -271,16 +289,24 @@ class Reindexes:
         target: str | None = await self._pool.fetchval(_LAST_RETIRED, collection, tei_url)
         return target
 
-    async def cancel(self, collection: str) -> Sequence[str] | None:
-        """Cancel the reindex of a collection.
+    async def cancel(self, collection: str) -> Cancelled | None:
+        """Cancel the reindex of a collection; may be repeated.
 
-        Returns the jobs with queued transfers, None if there is no reindex.
+        None if the last reindex of the collection has switched, or there was none.
         """
         target = await self._pool.fetchval(_CANCEL, collection)
+        is_repeated = target is None
+        if is_repeated:
+            target = await self._pool.fetchval(_LAST_CANCELLED, collection)
         if target is None:
             return None
         # Not before: until the reindex is cancelled, more transfers may be queued.
-        return [row["job_id"] for row in await self._pool.fetch(_QUEUED_JOBS, target)]
+        return Cancelled(
+            target=target,
+            is_repeated=is_repeated,
+            jobs=[row["job_id"] for row in await self._pool.fetch(_QUEUED_JOBS, target)],
+            discarded=await self._pool.fetchval(_IN_STREAMS, target),
+        )
 
     async def skip_failed(self, collection: str) -> bool:
         """Let the reindex of a collection switch without failed documents; False without one."""

@@ -22,7 +22,12 @@ max_chunk_characters, tokenizer
 
 _COLUMNS = f"target, collection, live, generation::text, {_SETTINGS}"
 
-_GET = f"SELECT {_COLUMNS} FROM webhook.targets WHERE target = $1"
+_GET = f"""
+SELECT {_COLUMNS}, live OR EXISTS (
+         SELECT FROM webhook.reindexes r WHERE r.target = t.target AND r.finished_at IS NULL)
+         AS is_wanted
+FROM webhook.targets t WHERE target = $1
+"""
 
 _LIVE = f"SELECT {_COLUMNS} FROM webhook.targets WHERE collection = $1 AND live"
 
@@ -82,6 +87,16 @@ DELETE FROM webhook.documents WHERE target = $1 AND ctid = ANY (ARRAY(
 RETURNING document_id::text
 """
 
+_DEAD_LETTERS = 5000  # of one statement
+_CLOSE_DEAD_LETTERS = f"""
+DELETE FROM webhook.dead_letters WHERE id IN (
+  SELECT l.id FROM webhook.targets t
+  JOIN webhook.job_items i ON i.target = t.target AND i.state = 'failed'
+  JOIN webhook.dead_letters l ON l.job_id = i.job_id AND l.position = i.position
+  WHERE t.target = $1 AND t.dropped_at IS NOT NULL AND l.replayed_at IS NULL
+  LIMIT {_DEAD_LETTERS} FOR UPDATE OF l SKIP LOCKED)
+"""
+
 _CLAIM_SCRUB = """
 UPDATE webhook.targets SET scrubbed_at = now()
 WHERE target = (
@@ -117,6 +132,7 @@ class Target(TargetSettings, frozen=True, kw_only=True):
     collection: str
     generation: str
     live: bool = True  # it serves its collection
+    is_wanted: bool = True  # live, or a reindex is filling it; only `get` says otherwise
     model: str | None = None
     dimension: int | None = None
 
@@ -233,6 +249,17 @@ class Targets:
             forgotten += len(rows)
             after = max(row["document_id"] for row in rows)
         return forgotten
+
+    async def close_dead_letters(self, target: str) -> int:
+        """Delete the dead letters of transfers to a dropped target; returns their number.
+
+        A target that is not dropped keeps its dead letters.
+        """
+        closed, last = 0, _DEAD_LETTERS
+        while last == _DEAD_LETTERS:
+            last = int((await self._pool.execute(_CLOSE_DEAD_LETTERS, target)).split()[-1])
+            closed += last
+        return closed
 
     async def settle(self, target: str, model: str, dimension: int) -> Target:
         """Record model and dimension unless they are known; returns the target as it is now."""

@@ -158,7 +158,7 @@ class Recorder:
                 operation_type="document_indexing",
                 operation_name=item.state,
                 duration_ms=duration_ms,
-                success=item.state.is_success,
+                success=item.state is not ItemState.FAILED,
                 error_message=item.error,
                 job_id=ref.job_id,
                 crawl_id=ref.crawl_id,

@@ -8,7 +8,7 @@ import msgspec
 
 from shared.jobs.targets import Target
 from shared.pipeline.messages import Action, Header, decode_part
-from shared.pipeline.outcomes import Outcome
+from shared.pipeline.outcomes import Done, ItemState, Outcome
 from shared.runtime.batch import BatchWorker
 from shared.runtime.faults.breaker import Breakers
 from shared.runtime.faults.failures import Failures
@@ -72,7 +72,13 @@ class StageRunner:
         return await self._failures.attribute(documents, outcomes, target)
 
     async def _run(self, batch: Batch) -> list[Outcome]:
-        """Decode the bodies, then run the steps on those documents that could be read."""
+        """Decode the bodies, then run the steps on those documents that could be read.
+
+        Documents for a target that nothing wants any more, as after a cancelled reindex, end as
+        cancelled.
+        """
+        if not batch.target.is_wanted:
+            return [Done(ItemState.CANCELLED) for _ in batch.documents]
         read = [self._decoded(document) for document in batch.documents]
         readable = [result for result in read if isinstance(result, Document)]
         outcomes = (

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from ingest.dispatch.dispatcher import RefusedReleaseError
 from ingest.jobs.control import JobControl
@@ -230,9 +231,12 @@ async def test_a_cancelled_reindex_leaves_everything_as_it_is(servers: Servers) 
     dispatcher = await elected(servers)
     await dispatcher.reindex()
     reindexes = Reindexes(servers.pool)
-    (job_id,) = await reindexes.cancel(COLLECTION) or ()
+    cancelled = await reindexes.cancel(COLLECTION)
+    assert cancelled is not None
+    assert (cancelled.target, cancelled.is_repeated, cancelled.discarded) == (new, False, 0)
+    (job_id,) = cancelled.jobs
     assert (await JobControl(servers.pool).cancel(job_id)).cancelled == 2
-    assert await reindexes.cancel(COLLECTION) is None
+    assert await reindexes.cancel(COLLECTION) == replace(cancelled, is_repeated=True, jobs=[])
     await turn(dispatcher)
     assert await taken(servers) == []
     assert await live_target(servers) == OLD

@@ -53,7 +53,11 @@ class ReindexList(msgspec.Struct, frozen=True, kw_only=True):
 
 class CancelledReindex(msgspec.Struct, frozen=True, kw_only=True):
     collection: str
+    target: str  # that was being filled
+    was_cancelled: bool  # before this request, which then only does what is left
     cancelled: int  # transfers that had not started
+    discarded: int  # transfers in the streams: the stages discard them
+    dead_letters: int  # of transfers that had failed: deleted with their target
 
 
 class DroppedTargets(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,19 +143,28 @@ class ReindexApi:
 
     @route("DELETE /api/reindex", "Cancel a reindex", {200: CancelledReindex}, errors=(404,))
     async def delete_reindex(self, request: web.Request, query: CollectionQuery) -> web.Response:
-        """Cancel a reindex; the collection stays as it is."""
+        """Cancel a reindex; the collection stays as it is. May be repeated."""
         request[DEADLINE].start(LONG)
-        jobs = await self._reindexes.cancel(query.collection)
-        if jobs is None:
+        reindex = await self._reindexes.cancel(query.collection)
+        if reindex is None:
             raise _no_reindex(query.collection)
         cancelled = 0
-        for job_id in jobs:
+        for job_id in reindex.jobs:
             cancellation = await self._control.cancel(job_id)
             cancelled += cancellation.cancelled
             for job in cancellation.jobs:
                 report_job(job, self._operations)
         log.info("Reindex cancelled", collection=query.collection, transfers=cancelled)
-        return json_response(CancelledReindex(collection=query.collection, cancelled=cancelled))
+        return json_response(
+            CancelledReindex(
+                collection=query.collection,
+                target=reindex.target,
+                was_cancelled=reindex.is_repeated,
+                cancelled=cancelled,
+                discarded=reindex.discarded,
+                dead_letters=await self._targets.close_dead_letters(reindex.target),
+            )
+        )
 
     @route(
         "DELETE /api/reindex/retired", "Drop the targets kept for a rollback", {200: DroppedTargets}

@@ -22,6 +22,7 @@ class Registry:
     ) -> None:
         self._targets = {"in_use": in_use, "retired": retired, "dropped": dropped}
         self.forgotten: list[str] = []
+        self.closed: list[str] = []
         self.requeued: list[str] = []
         self.back: list[str] = []
 
@@ -37,6 +38,10 @@ class Registry:
     async def forget_documents(self, name: str) -> int:
         self.forgotten.append(name)
         return 1
+
+    async def close_dead_letters(self, name: str) -> int:
+        self.closed.append(name)
+        return 0
 
     async def collections_back(self, targets: list[str]) -> None:
         self.back = targets
