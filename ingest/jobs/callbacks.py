@@ -7,6 +7,7 @@ another completion.
 
 import datetime as dt
 import uuid
+from collections.abc import Mapping
 
 import asyncpg
 import msgspec
@@ -14,15 +15,34 @@ import msgspec
 from ingest.jobs.dead_letters import LetterFilter, LetterStage, conditions
 from ingest.jobs.store import JOB_COLUMNS, Job
 
-# A claim makes the callback due again later: if the sender crashes, another one claims it then.
+# The receivers of one host share its places.
+_HOST = "coalesce(lower(substring(callback_url FROM '^[^:]+://([^/?#]+)')), '')"
+
+_LOOKED_AT = 1000  # due callbacks that one claim reads, of hosts that have a place
+
+# A claim makes the callback due again later: if the sender crashes, another one claims it then. $1
+# number, $2 seconds, $3 places of a host, $4 and $5 hosts with the callbacks in flight.
 _CLAIM = f"""
+WITH busy AS MATERIALIZED (
+  SELECT * FROM unnest($4::text[], $5::int[]) AS b(host, in_flight)),
+oldest AS (
+  SELECT job_id, callback_due_at, {_HOST} AS host FROM webhook.jobs
+  WHERE callback_due_at <= now() AND finished_at IS NOT NULL
+    AND NOT EXISTS (SELECT FROM busy b WHERE b.host = {_HOST} AND b.in_flight >= $3)
+  ORDER BY callback_due_at LIMIT {_LOOKED_AT}),
+placed AS (
+  SELECT job_id, callback_due_at, coalesce(in_flight, 0)
+         + row_number() OVER (PARTITION BY host ORDER BY callback_due_at) AS place
+  FROM oldest LEFT JOIN busy USING (host)),
+due AS MATERIALIZED (
+  SELECT job_id AS due_id FROM webhook.jobs
+  WHERE job_id IN (SELECT job_id FROM placed WHERE place <= $3 ORDER BY callback_due_at LIMIT $1)
+    AND callback_due_at <= now() AND finished_at IS NOT NULL
+  ORDER BY job_id FOR UPDATE SKIP LOCKED)
 UPDATE webhook.jobs j
 SET callback_due_at = now() + make_interval(secs => $2), callback_attempts = callback_attempts + 1
-FROM (SELECT job_id AS due_id FROM webhook.jobs
-      WHERE callback_due_at <= now() AND finished_at IS NOT NULL
-      ORDER BY callback_due_at LIMIT $1 FOR UPDATE SKIP LOCKED) due
-WHERE j.job_id = due_id
-RETURNING {JOB_COLUMNS}, callback_url, callback_attempts, traceparent
+FROM due WHERE j.job_id = due_id
+RETURNING {JOB_COLUMNS}, callback_url, callback_attempts, traceparent, {_HOST} AS host
 """
 
 # A sender settles only the latest claim, of the completion that it was made for.
@@ -67,6 +87,7 @@ class Callback(msgspec.Struct, frozen=True, kw_only=True):
 
     job: Job
     url: str
+    host: str  # of the URL, with its port
     attempts: int  # including this one
     traceparent: str | None
 
@@ -94,11 +115,18 @@ class Callbacks:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
-    async def claim(self, limit: int, lease: float) -> list[Callback]:
-        """Claim at most `limit` callbacks that are due; no other sender gets them for `lease`
-        seconds.
+    async def claim(
+        self, limit: int, lease: float, *, per_host: int, in_flight: Mapping[str, int]
+    ) -> list[Callback]:
+        """Claim at most `limit` callbacks that are due, and of each host at most `per_host`.
+
+        `in_flight` counts those that the sender has already, by host. No other sender gets a
+        claimed callback for `lease` seconds.
         """
-        return [_callback(row) for row in await self._pool.fetch(_CLAIM, limit, lease)]
+        rows = await self._pool.fetch(
+            _CLAIM, limit, lease, per_host, list(in_flight), list(in_flight.values())
+        )
+        return [_callback(row) for row in rows]
 
     async def delivered(self, callback: Callback) -> None:
         """Record that the receiver accepted it."""
@@ -132,6 +160,7 @@ def _callback(row: asyncpg.Record) -> Callback:
     fields = dict(row)
     return Callback(
         url=fields.pop("callback_url"),
+        host=fields.pop("host"),
         attempts=fields.pop("callback_attempts"),
         traceparent=fields.pop("traceparent"),
         job=msgspec.convert(fields, Job),

@@ -2,11 +2,13 @@
 
 Every ingest process delivers; a claim in Postgres decides which process delivers which callback. A
 receiver may get a completion twice (if a sender crashes after the POST), with the same delivery id.
+A host has a few places in each process, so that one that hangs delays no other.
 """
 
 import asyncio
 import random
 import time
+from collections import Counter
 from typing import Literal
 
 import aiohttp
@@ -27,7 +29,8 @@ log = structlog.get_logger()
 
 _REQUEST_S = 10.0
 _LEASE_S = 60.0  # of a claim, far above the time limit of a request
-_AT_ONCE = 16
+_AT_ONCE = 64  # requests of one process
+PER_HOST = 4  # of these to one host: one that hangs delays no other
 _IDLE_POLL = 1.0
 _CODE = "callback_failed"
 
@@ -84,29 +87,60 @@ class CallbackSender:
         self._key = signing_key(secret)
         self._outcomes = metrics.callbacks
         self._schedule = schedule
+        self._in_flight: Counter[str] = Counter()  # by host
         self._random = random.Random()  # noqa: S311 - spreads retries, guards nothing
 
     async def run(self) -> None:
         """Deliver until cancelled. Interrupted deliveries are repeated when their claims expire."""
-        while True:
-            try:
-                sent = await self.send_due()
-            except DependencyError as error:
-                log.warning("Completion webhooks interrupted", error=str(error))
-                sent = 0
-            if sent < _AT_ONCE:
-                await asyncio.sleep(_IDLE_POLL)
+        sending: set[asyncio.Task[None]] = set()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                claimed = await self._claim_patiently(_AT_ONCE - len(sending))
+                for callback in claimed:
+                    task = group.create_task(self._deliver_patiently(callback), name="callback")
+                    sending.add(task)
+                    task.add_done_callback(sending.discard)
+                if sending and not claimed:  # a place that becomes free is taken at once
+                    await asyncio.wait(
+                        sending, timeout=_IDLE_POLL, return_when=asyncio.FIRST_COMPLETED
+                    )
+                elif not claimed:
+                    await asyncio.sleep(_IDLE_POLL)
 
-    async def send_due(self) -> int:
-        """Deliver some callbacks that are due; returns how many were attempted.
+    async def claim_due(self, limit: int) -> list[Callback]:
+        """Claim callbacks that are due, of hosts that have a place; each is to be delivered.
 
         Raises DependencyError when Postgres is unavailable.
         """
-        claimed = await self._callbacks.claim(_AT_ONCE, _LEASE_S)
-        results = await asyncio.gather(*map(self._send, claimed), return_exceptions=True)
-        if errors := [each for each in results if each is not None]:
-            raise errors[0]  # after all others were attempted
-        return len(claimed)
+        claimed = await self._callbacks.claim(
+            limit, _LEASE_S, per_host=PER_HOST, in_flight=self._in_flight
+        )
+        self._in_flight.update(callback.host for callback in claimed)
+        return claimed
+
+    async def deliver(self, callback: Callback) -> None:
+        """Attempt a claimed callback once, and free its place.
+
+        Raises DependencyError when Postgres is unavailable.
+        """
+        try:
+            await self._send(callback)
+        finally:
+            self._in_flight[callback.host] -= 1
+            self._in_flight += Counter()  # without the hosts that have none
+
+    async def _claim_patiently(self, limit: int) -> list[Callback]:
+        try:
+            return await self.claim_due(limit) if limit else []
+        except DependencyError as error:
+            log.warning("Completion webhooks interrupted", error=str(error))
+            return []
+
+    async def _deliver_patiently(self, callback: Callback) -> None:
+        try:
+            await self.deliver(callback)
+        except DependencyError as error:
+            log.warning("Completion webhooks interrupted", error=str(error))
 
     async def _send(self, callback: Callback) -> None:
         job_id, attempts = callback.job.job_id, callback.attempts

@@ -16,13 +16,14 @@ from ingest.jobs.callbacks import Callbacks
 from ingest.jobs.control import JobControl
 from ingest.jobs.dead_letters import DeadLetter, DeadLetters, LetterFilter, LetterStage
 from ingest.jobs.replay import Replay, replay
-from ingest.upkeep.callbacks import CallbackSender, Schedule, callback_session
+from ingest.upkeep.callbacks import PER_HOST, CallbackSender, Schedule, callback_session
 from ingest.upkeep.public_address import public_connector
 from shared.service.metrics import Metrics
 from shared.service.settings import Secret
 from tests.support.ingest_server import TOKEN, ingest_server
 from tests.support.receiver import Receiver, running_receiver
 from tests.support.stage_harness import Servers, accept_documents, end, release
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -57,6 +58,13 @@ async def finished_job(
     return job_id
 
 
+async def send_due(sender: CallbackSender) -> int:
+    """Deliver what can be claimed at once; how many."""
+    claimed = await sender.claim_due(100)
+    await asyncio.gather(*map(sender.deliver, claimed))
+    return len(claimed)
+
+
 async def dead_letters(servers: Servers) -> list[DeadLetter]:
     return (await DeadLetters(servers.pool).list(CALLBACKS)).dead_letters
 
@@ -68,9 +76,9 @@ async def test_the_callback_of_an_ended_job_is_delivered_once_and_signed(
     job_id = await accept_documents(servers, 2, callback_url=receiver.url, traceparent=trace)
     refs = await release(servers, job_id)
     await end(servers, refs[:1])
-    assert await sender.send_due() == 0  # one document is still in flight
+    assert await send_due(sender) == 0  # one document is still in flight
     await end(servers, refs[1:])
-    assert await sender.send_due() == 1
+    assert await send_due(sender) == 1
     [told] = receiver.told
     assert told.is_signed(SECRET)
     assert (told.headers["Content-Type"], told.headers["traceparent"]) == (
@@ -85,14 +93,14 @@ async def test_the_callback_of_an_ended_job_is_delivered_once_and_signed(
         "succeeded",
         2,
     )
-    assert await sender.send_due() == 0
+    assert await send_due(sender) == 0
 
 
 async def test_a_job_without_a_callback_url_delivers_nothing(
     servers: Servers, sender: CallbackSender
 ) -> None:
     await end(servers, await release(servers, await accept_documents(servers, 1)))
-    assert await sender.send_due() == 0
+    assert await send_due(sender) == 0
 
 
 async def test_the_callback_of_a_cancelled_job_is_delivered(
@@ -100,7 +108,7 @@ async def test_the_callback_of_a_cancelled_job_is_delivered(
 ) -> None:
     job_id = await accept_documents(servers, 2, callback_url=receiver.url)
     await JobControl(servers.pool).cancel(job_id)
-    await sender.send_due()
+    await send_due(sender)
     assert [told.job["status"] for told in receiver.told] == ["cancelled"]
 
 
@@ -110,12 +118,12 @@ async def test_a_refused_delivery_is_retried_with_the_same_id(
 ) -> None:
     await finished_job(servers, receiver.url)
     receiver.status = status
-    await sender.send_due()
+    await send_due(sender)
     receiver.status = 200
-    await sender.send_due()
+    await send_due(sender)
     assert receiver.visits == ["/done", "/done"]  # a redirect is not followed
     assert len({told.delivery_id for told in receiver.told}) == 1
-    assert await sender.send_due() == 0
+    assert await send_due(sender) == 0
 
 
 async def test_a_callback_is_a_dead_letter_after_the_last_attempt_and_can_be_replayed(
@@ -123,7 +131,7 @@ async def test_a_callback_is_a_dead_letter_after_the_last_attempt_and_can_be_rep
 ) -> None:
     job_id = await finished_job(servers, receiver.url)
     receiver.status = 503
-    assert [await sender.send_due() for _ in range(4)] == [1, 1, 1, 0]
+    assert [await send_due(sender) for _ in range(4)] == [1, 1, 1, 0]
     [dead_letter] = await dead_letters(servers)
     assert (dead_letter.job_id, dead_letter.position, dead_letter.url) == (
         job_id,
@@ -140,7 +148,7 @@ async def test_a_callback_is_a_dead_letter_after_the_last_attempt_and_can_be_rep
     assert await replay(servers.pool, CALLBACKS) == Replay(replayed=1)
     assert await replay(servers.pool, CALLBACKS) == Replay()
     receiver.status = 200
-    assert await sender.send_due() == 1
+    assert await send_due(sender) == 1
     assert len({told.delivery_id for told in receiver.told}) == 1
     assert await dead_letters(servers) == []
 
@@ -150,7 +158,7 @@ async def test_an_unavailable_receiver_is_retried(servers: Servers, sender: Call
         pass
     await finished_job(servers, gone.url)
     for _ in range(AT_ONCE.tries):
-        assert await sender.send_due() == 1
+        assert await send_due(sender) == 1
     [dead_letter] = await dead_letters(servers)
     assert dead_letter.error.startswith("cannot connect to 127.0.0.1")
 
@@ -168,7 +176,7 @@ async def test_an_invalid_answer_is_retried_then_dead_lettered(
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         await finished_job(servers, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
         for _ in range(AT_ONCE.tries):
-            assert await sender.send_due() == 1
+            assert await send_due(sender) == 1
     [dead_letter] = await dead_letters(servers)
     assert dead_letter.error
 
@@ -179,10 +187,39 @@ async def test_a_private_address_is_never_connected_and_dead_lettered_at_once(
 ) -> None:
     await finished_job(servers, receiver.url.replace("127.0.0.1", host))
     async with sending(servers, allow_private=False) as careful:
-        await careful.send_due()
+        await send_due(careful)
     assert receiver.visits == []
     [dead_letter] = await dead_letters(servers)
     assert "not public" in dead_letter.error
+
+
+async def test_a_receiver_that_hangs_delays_no_other(
+    servers: Servers, sender: CallbackSender, receiver: Receiver
+) -> None:
+    visits = 0
+    release = asyncio.Event()
+
+    async def hang(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal visits
+        visits += 1
+        await release.wait()
+        writer.close()
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
+        hanging = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        for _ in range(80):
+            await finished_job(servers, hanging)
+        job_ids = {await finished_job(servers, receiver.url) for _ in range(3 * PER_HOST)}
+        running = asyncio.create_task(sender.run())
+        await wait_until(
+            lambda: {told.job["job_id"] for told in receiver.told} == job_ids,
+            description="the callbacks of the receiver that answers",
+        )
+        assert visits == PER_HOST  # and each of them still hangs
+        assert await servers.pool.fetchval("SELECT max(callback_attempts) FROM webhook.jobs") == 1
+        release.set()
+        running.cancel()
+        await asyncio.wait({running})
 
 
 async def test_two_senders_deliver_a_completion_once(
@@ -190,7 +227,8 @@ async def test_two_senders_deliver_a_completion_once(
 ) -> None:
     jobs = {await finished_job(servers, receiver.url) for _ in range(6)}
     async with sending(servers) as other:
-        await asyncio.gather(*(one.send_due() for one in (sender, other, sender, other)))
+        while sum(await asyncio.gather(*map(send_due, (sender, other, sender, other)))):
+            pass
     assert sorted(told.job["job_id"] for told in receiver.told) == sorted(jobs)
 
 
@@ -198,8 +236,10 @@ async def test_the_claim_of_a_crashed_sender_is_taken_by_another(
     servers: Servers, sender: CallbackSender, receiver: Receiver
 ) -> None:
     await finished_job(servers, receiver.url)
-    [claimed] = await Callbacks(servers.pool).claim(10, lease=0.0)  # and the process is gone
-    await sender.send_due()
+    [claimed] = await Callbacks(servers.pool).claim(
+        10, lease=0.0, per_host=10, in_flight={}
+    )  # and the process is gone
+    await send_due(sender)
     assert [told.delivery_id for told in receiver.told] == [claimed.delivery_id]
 
 
@@ -208,23 +248,23 @@ async def test_a_late_failure_does_not_undo_what_another_sender_did(
 ) -> None:
     await finished_job(servers, receiver.url)
     callbacks = Callbacks(servers.pool)
-    [late] = await callbacks.claim(10, lease=0.0)
-    await sender.send_due()
+    [late] = await callbacks.claim(10, lease=0.0, per_host=10, in_flight={})
+    await send_due(sender)
     await callbacks.postpone(late, 0.0)
     await callbacks.give_up(late, "callback_failed", "too late")
-    assert (await sender.send_due(), await dead_letters(servers)) == (0, [])
+    assert (await send_due(sender), await dead_letters(servers)) == (0, [])
 
 
 async def test_a_reopened_job_delivers_its_callback_again_when_it_has_ended(
     servers: Servers, sender: CallbackSender, receiver: Receiver
 ) -> None:
     job_id = await finished_job(servers, receiver.url, code="bad")
-    await sender.send_due()
+    await send_due(sender)
     await servers.pool.execute("UPDATE webhook.payloads SET body = '{}'")
     assert await JobControl(servers.pool).retry_failed(job_id) == 2
-    assert await sender.send_due() == 0
+    assert await send_due(sender) == 0
     await end(servers, await release(servers, job_id))
-    await sender.send_due()
+    await send_due(sender)
     assert [told.job["status"] for told in receiver.told] == ["failed", "succeeded"]
     assert len({told.delivery_id for told in receiver.told}) == 2
 
@@ -235,13 +275,13 @@ async def test_a_replay_of_documents_and_callback_delivers_only_the_new_end(
     job_id = await finished_job(servers, receiver.url, code="bad")
     receiver.status = 500
     for _ in range(AT_ONCE.tries):
-        await sender.send_due()
+        await send_due(sender)
     receiver.told.clear()
     receiver.status = 200
     assert await replay(servers.pool, LetterFilter(job_id=job_id)) == Replay(replayed=3)
-    assert await sender.send_due() == 0
+    assert await send_due(sender) == 0
     await end(servers, await release(servers, job_id))
-    await sender.send_due()
+    await send_due(sender)
     assert [told.job["status"] for told in receiver.told] == ["succeeded"]
 
 
@@ -300,5 +340,5 @@ async def test_the_callback_of_a_job_with_only_rejected_documents_is_due_at_once
         headers = {"Authorization": f"Bearer {TOKEN}"}
         async with session.post(f"{url}/api/index/batch", json=body, headers=headers) as answer:
             assert answer.status == 202
-    await sender.send_due()
+    await send_due(sender)
     assert [(told.job["status"], told.job["failed"]) for told in receiver.told] == [("failed", 1)]

@@ -16,7 +16,7 @@ from shared.pipeline.outcomes import Done, ItemState, Outcome
 from shared.pipeline.stages import OWNER, StageName
 from shared.runtime.stage import Document
 from shared.runtime.streams.deployment import Deployment
-from shared.service.clients import postgres_pool
+from shared.service.clients import postgres_pool, redis_command
 from shared.service.errors import ForeignRedisError
 from tests.support.refusal import refusal
 from tests.support.stage_harness import (
@@ -135,6 +135,17 @@ async def test_an_empty_redis_belongs_to_the_first_that_comes(
     with pytest.raises(ForeignRedisError):
         await servers.deployment.claim()
     await servers.redis.delete(OWNER)  # the remedy
+    await servers.deployment.claim()
+
+
+async def test_a_database_number_of_its_own_is_a_redis_of_its_own(
+    servers: Servers, other: Servers
+) -> None:
+    await servers.deployment.claim()
+    url = urlsplit(servers.redis_url)._replace(path="/1").geturl()
+    async with redis_command(url) as redis:
+        await Deployment(redis, other.deployment.id).claim()
+        assert await redis.get(OWNER) == other.deployment.id.encode()
     await servers.deployment.claim()
 
 
