@@ -68,14 +68,14 @@ async def test_the_dead_letters_of_the_dropped_target_close(servers: Servers) ->
     await turn(await elected(servers))
     (first, second, *_) = [ref for target, ref in await taken(servers) if target == new]
     await finish(servers, new, first, is_failing=True)
-    letters, targets = DeadLetters(servers.pool), Targets(servers.pool)
+    dead, targets = DeadLetters(servers.pool), Targets(servers.pool)
     assert await targets.close_dead_letters(new) == 0  # while the reindex is in progress
-    assert await letters.count(LetterFilter()) == 1
+    assert await dead.count(LetterFilter()) == 1
     await Reindexes(servers.pool).cancel(COLLECTION)
     assert await targets.close_dead_letters(new) == 1
     await finish(servers, new, second, is_failing=True)  # it was in flight
     assert await targets.close_dead_letters(new) == 1
-    assert await letters.count(LetterFilter()) == 0
+    assert await dead.count(LetterFilter()) == 0
 
 
 async def test_a_reindex_that_has_switched_is_not_cancelled(servers: Servers) -> None:
