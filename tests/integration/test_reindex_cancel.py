@@ -20,7 +20,7 @@ from shared.runtime.streams.groups import create_groups
 from shared.service.auth import Authenticator
 from shared.service.http import problem_middleware
 from shared.service.routes import add_routes
-from shared.service.settings import Secret, TeiSettings
+from shared.service.settings import ChunkerSettings, Secret, TeiSettings
 from tests.support.documents import COLLECTION
 from tests.support.ingest_server import KEY, TOKEN, serving
 from tests.support.reindexing import begin, elected, finish, index, state_of, taken, turn, work
@@ -103,7 +103,7 @@ async def test_the_answer_says_what_was_done_and_a_repeated_request_does_nothing
     app.middlewares.insert(0, problem_middleware)
     headers, query = {"Authorization": f"Bearer {TOKEN}"}, {"collection": COLLECTION}
     async with aiohttp.ClientSession(headers=headers) as session:
-        new_targets = NewTargets(servers.pool, session, TeiSettings())
+        new_targets = NewTargets(servers.pool, session, TeiSettings(), ChunkerSettings())
         add_routes(app, ReindexApi(servers.pool, new_targets, OperationLog(servers.pool)))
         answers = []
         async with serving(app) as url:
