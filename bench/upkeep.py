@@ -85,7 +85,7 @@ def _tasks(pool: PostgresPool, redis: Redis) -> dict[str, Task]:
         "lost releases": lambda: releases.requeue_lost(10**9),
         "rescue": Rescue(releases, redis, _STAGE_S).requeue_stuck,
         "reindexes": reindexes.in_progress,
-        "callbacks": lambda: Callbacks(pool).claim(100, 60.0),
+        "callbacks": lambda: Callbacks(pool).claim(64, 60.0, per_host=4, in_flight={}),
         "watch": watch.look,
         "jobs list": lambda: jobs.list(JobFilter()),
         "jobs list --older-than": lambda: jobs.list(
