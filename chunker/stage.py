@@ -39,7 +39,8 @@ class ChunkStage(Stage[BatchTexts, Never]):
         log.info("Starting indexing job", url=ref.url, job_id=ref.job_id, crawl_id=ref.crawl_id)
         started = time.monotonic()
         text = await prepared.cleaned(document)
-        unchanged = await self._registry.mark_unchanged(prepared.target, text.seen)
+        with document.limit.held():  # the pool of connections has time limits of its own
+            unchanged = await self._registry.mark_unchanged(prepared.target, text.seen)
         if unchanged is not None:
             failpoint("chunker", "unchanged")
             return Done(ItemState.UNCHANGED, unchanged)

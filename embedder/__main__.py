@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import aiohttp
-import msgspec
 import stamina
 import structlog
 from aiohttp import web
@@ -34,7 +33,7 @@ from shared.runtime.assembly import run_stage
 from shared.runtime.process import Port, Process, run_process
 from shared.service.errors import DependencyError
 from shared.service.http import UNCOMPRESSED
-from shared.service.settings import Seconds, TeiSettings
+from shared.service.settings import TeiSettings
 from shared.tei.allowed import TeiServer, own_servers
 from shared.tei.client import TeiClient
 from shared.tei.servers import check_any, first_success, tei_clients
@@ -44,7 +43,6 @@ log = structlog.get_logger()
 _HANDSHAKE_S = 10.0  # a model that is still loading is asked again
 # TEI's time limits until a request is ended although the server shows signs of life.
 _LONGEST_SILENCES = 5
-_UNLIMITED = Seconds(7 * 86400)
 
 
 async def serve(process: Process, settings: Settings) -> None:
@@ -74,10 +72,8 @@ async def serve(process: Process, settings: Settings) -> None:
     stage = EmbedStage(models, targets)
     draining = asyncio.create_task(opened.drain(), name="tei-drain")
     process.stack.callback(draining.cancel)
-    # A batch may take as long as TEI needs: the time limit of each document counts while nothing is
-    # answered.
-    runtime = msgspec.structs.replace(settings.runtime, indexing_job_timeout=_UNLIMITED)
-    await run_stage(process, stage, runtime, {"tei": partial(models.probe, targets.in_use)})
+    probe = partial(models.probe, targets.in_use)
+    await run_stage(process, stage, settings.runtime, {"tei": probe})
 
 
 @stamina.retry(on=DependencyError, attempts=None, timeout=None, wait_initial=0.2, wait_max=2.0)

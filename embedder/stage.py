@@ -44,7 +44,8 @@ class EmbedStage(Stage[Prepared, Never]):
         vectors, cached = await model.vectors.of(
             document.body, prepared.known, batch.lane, document.limit
         )
-        await self._settle(batch.target, model)
+        with document.limit.held():  # the pool of connections has time limits of its own
+            await self._settle(batch.target, model)
         packed = vectors.astype("<f4", copy=False).tobytes()
         embedded = EmbeddedDocument(
             document=document.body, vectors=packed, dimension=vectors.shape[1]

@@ -1,6 +1,8 @@
 """Documents of the index stage as candidates for the fence, and its results as outcomes."""
 
+import asyncio
 import datetime as dt
+import os
 
 import msgspec
 
@@ -9,9 +11,29 @@ from indexer.keyword import KeywordEncoder
 from indexer.qdrant.points import points_of
 from shared.jobs.registry import Registration
 from shared.jobs.targets import Target
+from shared.pipeline.fair_queue import FairSlots
 from shared.pipeline.messages import DocumentRef, EmbeddedDocument
 from shared.pipeline.outcomes import Dead, Done, Outcome
+from shared.runtime.stage import Batch, Document
 from shared.service.errors import RejectedError
+
+
+class Candidates:
+    """Makes candidates in threads, as many at once as there are processors."""
+
+    def __init__(self) -> None:
+        self._turns = FairSlots(os.cpu_count() or 1)
+
+    async def make(self, document: Document, batch: Batch, encoder: KeywordEncoder) -> Candidate:
+        """Make the points of a document. The wait for a thread does not count against its limit."""
+        with document.limit.held():
+            await self._turns.acquire(batch.lane)
+        try:
+            return await asyncio.to_thread(
+                candidate_of, document.ref, document.body, batch.target, encoder
+            )
+        finally:
+            self._turns.release()
 
 
 def candidate_of(

@@ -1,10 +1,9 @@
 """The index stage: writes points past the version fence. Deletes skip the other stages."""
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 
-from indexer.candidates import candidate_of, deletion_of, outcome_of
+from indexer.candidates import Candidates, deletion_of, outcome_of
 from indexer.fence import Candidate, Fence
 from indexer.target_collections import TargetCollections
 from shared.jobs.operations import Operation, OperationLog
@@ -26,14 +25,14 @@ class IndexStage(Stage[Batch, Candidate]):
         self._collections = collections
         self._fences = fences
         self._operations = operations
+        self._candidates = Candidates()
 
     async def handle_document(self, document: Document, prepared: Batch) -> Candidate:
         if document.ref.action is Action.DELETE:
             return deletion_of(document.ref)
-        encoder = await self._collections.encoder(prepared.target, document.body.dimension)
-        return await asyncio.to_thread(
-            candidate_of, document.ref, document.body, prepared.target, encoder
-        )
+        with document.limit.held():  # the collection is no work on this document
+            encoder = await self._collections.encoder(prepared.target, document.body.dimension)
+        return await self._candidates.make(document, prepared, encoder)
 
     async def finish(self, prepared: Batch, unfinished: Sequence[Candidate]) -> Sequence[Outcome]:
         """Bring all candidates of the batch past the fence together."""

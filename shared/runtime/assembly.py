@@ -64,7 +64,7 @@ def _worker(
     leases = Leases(redis, consumer, settings.lease_renewal)
     return Worker(
         stage=name,
-        runner=StageRunner(stage, Targets(pool), failures, breakers, settings),
+        runner=StageRunner(stage, Targets(pool), failures, settings.document_timeout),
         intake=Intake(
             process.reader,
             process.deployment,

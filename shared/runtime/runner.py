@@ -10,13 +10,11 @@ from shared.jobs.targets import Target
 from shared.pipeline.messages import Action, Header, decode_part
 from shared.pipeline.outcomes import Done, ItemState, Outcome
 from shared.runtime.batch import BatchWorker
-from shared.runtime.faults.breaker import Breakers
 from shared.runtime.faults.failures import Failures
 from shared.runtime.stage import Batch, Document, Stage
 from shared.runtime.time_limit import TimeLimit
 from shared.service.errors import DrainingError
 from shared.service.health import Wait
-from shared.service.settings import RuntimeSettings
 
 
 class TargetLookup(Protocol):
@@ -28,7 +26,8 @@ class TargetLookup(Protocol):
 class StageRunner:
     """Runs one stage.
 
-    Every error becomes an outcome; only cancellation and DrainingError leave `run`.
+    Every error becomes an outcome; only cancellation and DrainingError leave `run`. A batch has no
+    time limit: it would count the time in which documents wait, and charge those that have ended.
     """
 
     def __init__(
@@ -36,14 +35,13 @@ class StageRunner:
         stage: Stage[Any, Any],
         targets: TargetLookup,
         failures: Failures,
-        breakers: Breakers,
-        settings: RuntimeSettings,
+        document_timeout: float,
     ) -> None:
+        """`document_timeout` of `handle_document`, in seconds."""
         self._stage = stage
         self._targets = targets
         self._failures = failures
-        self._breakers = breakers
-        self._settings = settings
+        self._document_timeout = document_timeout
 
     @property
     def waits(self) -> list[Wait]:
@@ -58,17 +56,16 @@ class StageRunner:
             return []
         target: Target | None = None
         try:
-            async with self._breakers.time_limit(self._settings.indexing_job_timeout):
-                target = await self._targets.get(header.target)
-                if (rest := self._failures.rest_of(target)) is not None:
-                    return [rest for _ in documents]
-                outcomes = await self._run(
-                    Batch(entry_id=entry_id, target=target, lane=header.lane, documents=documents)
-                )
+            target = await self._targets.get(header.target)
+            if (rest := self._failures.rest_of(target)) is not None:
+                return [rest for _ in documents]
+            outcomes = await self._run(
+                Batch(entry_id=entry_id, target=target, lane=header.lane, documents=documents)
+            )
         except DrainingError:
             raise
         except Exception as error:
-            outcomes = [self._failures.outcome_of(document, error) for document in documents]
+            outcomes = self._failed(documents, error)
         return await self._failures.attribute(documents, outcomes, target)
 
     async def _run(self, batch: Batch) -> list[Outcome]:
@@ -96,14 +93,25 @@ class StageRunner:
             on_error=self._failures.outcome_of,
         )
         results = await worker.process_batch(batch.documents)
-        unfinished = [result for result in results if not isinstance(result, Outcome)]
-        return _completed(
-            results, await self._stage.finish(prepared, unfinished) if unfinished else []
-        )
+        unfinished = {
+            index: result for index, result in enumerate(results) if not isinstance(result, Outcome)
+        }
+        if not unfinished:
+            return results
+        try:
+            outcomes = await self._stage.finish(prepared, list(unfinished.values()))
+        except DrainingError:
+            raise
+        except Exception as error:  # it is not that of the documents that had ended before
+            outcomes = self._failed([batch.documents[index] for index in unfinished], error)
+        return _completed(results, outcomes)
 
     async def _handle_document(self, prepared: Any, document: Document) -> Any:
         async with document.limit:
             return await self._stage.handle_document(document, prepared)
+
+    def _failed(self, documents: Sequence[Document], error: Exception) -> list[Outcome]:
+        return [self._failures.outcome_of(document, error) for document in documents]
 
     def _decoded(self, document: Document) -> Document | Outcome:
         """The document with its body and its time limit; its outcome if the body cannot be read."""
@@ -117,9 +125,7 @@ class StageRunner:
             )
         except Exception as error:
             return self._failures.outcome_of(document, error)
-        return msgspec.structs.replace(
-            document, body=body, limit=TimeLimit(self._settings.document_timeout)
-        )
+        return msgspec.structs.replace(document, body=body, limit=TimeLimit(self._document_timeout))
 
 
 def _completed(results: Sequence[Any], outcomes: Sequence[Outcome]) -> list[Outcome]:

@@ -124,7 +124,7 @@ class RuntimeSettings(_Block, frozen=True, kw_only=True):
     )
     # Errors that are the document's fault before it becomes a dead letter.
     max_attempts: Positive = 5
-    indexing_job_timeout: Seconds = Seconds(600)  # one batch message in one stage
+    indexing_job_timeout: Seconds = Seconds(600)  # a batch message is expected to be in one stage
     document_timeout: Seconds = Seconds(300)  # one document in one stage
     stream_entries: Positive = 64  # mark of a lane's stream; a quarter of it for the high lane
     # Mark of an embed lane; the index lanes have twice as much.

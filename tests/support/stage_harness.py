@@ -98,7 +98,7 @@ def make_worker(
     progress = Progress(servers.pool, stage.name, name)
     return Worker(
         stage=stage.name,
-        runner=StageRunner(stage, Targets(servers.pool), failures, breakers, settings),
+        runner=StageRunner(stage, Targets(servers.pool), failures, settings.document_timeout),
         intake=Intake(reader, servers.deployment, consumer, leases, None),
         leases=leases,
         recorder=Recorder(progress, OperationLog(servers.pool), metrics, stage.name),

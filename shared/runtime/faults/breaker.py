@@ -6,14 +6,12 @@ read of the store.
 """
 
 import asyncio
-import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 import structlog
 
-from shared.runtime.time_limit import TimeLimit
 from shared.service.health import Wait, WaitState
 from shared.service.metrics import Metrics
 
@@ -136,11 +134,9 @@ class Breakers:
         pauses: Pauses = Pauses(),  # noqa: B008 - frozen
     ) -> None:
         self._breakers = {
-            service: Breaker(service, canary, metrics, self._hold_limits, pauses)
+            service: Breaker(service, canary, metrics, lambda: None, pauses)
             for service, canary in canaries.items()
         }
-        self._limits: set[TimeLimit] = set()
-        self._are_held = False
 
     @property
     def waits(self) -> list[Wait]:
@@ -150,21 +146,6 @@ class Breakers:
     @property
     def is_any_open(self) -> bool:
         return any(breaker.is_open for breaker in self._breakers.values())
-
-    @contextlib.asynccontextmanager
-    async def time_limit(self, seconds: float) -> AsyncIterator[None]:
-        """Raise TimeoutError when the block takes longer.
-
-        The time while a breaker is open does not count.
-        """
-        async with TimeLimit(seconds) as limit:
-            if self._are_held:
-                limit.hold()
-            self._limits.add(limit)
-            try:
-                yield
-            finally:
-                self._limits.discard(limit)
 
     async def unavailable(self, services: set[str]) -> set[str]:
         """Return which of these dependencies are unavailable.
@@ -188,13 +169,3 @@ class Breakers:
         while self.is_any_open:
             for breaker in self._breakers.values():
                 await breaker.wait_closed()
-
-    def _hold_limits(self) -> None:
-        if self.is_any_open == self._are_held:
-            return
-        self._are_held = self.is_any_open
-        for limit in self._limits:
-            if self._are_held:
-                limit.hold()
-            else:
-                limit.go_on()

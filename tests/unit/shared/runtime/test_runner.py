@@ -81,7 +81,7 @@ def runner_of(stage: Stage[Any, Any], targets: Targets | None = None, **times: A
     breakers = Breakers({}, Metrics())
     failures = Failures(stage.name, Patience(5), breakers, random.Random(1))
     settings = RuntimeSettings(**times)
-    return StageRunner(stage, targets or Targets(), failures, breakers, settings)
+    return StageRunner(stage, targets or Targets(), failures, settings.document_timeout)
 
 
 async def run(stage: ScriptedStage, **times: Any) -> list[Outcome]:
@@ -198,9 +198,42 @@ async def test_time_that_a_document_waits_for_its_turn_does_not_count() -> None:
     assert await run(ScriptedStage(waits), document_timeout=Seconds(1)) == [INDEXED]
 
 
-async def test_a_batch_over_its_time_fails_as_a_whole() -> None:
-    outcomes = await run(ScriptedStage(endless, INDEXED), indexing_job_timeout=Seconds(0.01))
-    assert [type(outcome) for outcome in outcomes] == [Retry, Retry]
+async def test_an_error_of_the_last_step_is_not_that_of_documents_that_had_ended() -> None:
+    class Broken(ScriptedStage):
+        async def finish(self, prepared: str, unfinished: Sequence[str]) -> Sequence[Outcome]:
+            raise ValueError("a bug")
+
+    first, second, third = await run(Broken(INDEXED, "a", Emit("body", 1)))
+    assert (first, third) == (INDEXED, Emit("body", 1))
+    assert isinstance(second, Retry)
+    assert second.attempts == 1
+
+
+@in_virtual_time
+async def test_a_batch_may_take_as_long_as_its_documents_wait() -> None:
+    class Busy(ScriptedStage):
+        async def finish(self, prepared: str, unfinished: Sequence[str]) -> Sequence[Outcome]:
+            await asyncio.sleep(3600)  # for its turn at a server, and for each answer
+            return await super().finish(prepared, unfinished)
+
+    async def waits(document: Document) -> Outcome:
+        with document.limit.held():
+            await asyncio.sleep(3600)
+        return INDEXED
+
+    stage = Busy(INDEXED, waits, "a")
+    outcomes = await run(stage, document_timeout=Seconds(6))
+    assert outcomes == [INDEXED, INDEXED, Dead("finished", "a")]
+
+
+@in_virtual_time
+async def test_documents_that_are_finished_keep_their_outcome_when_others_run_out_of_time() -> None:
+    outcomes = await run(
+        ScriptedStage(INDEXED, endless, "a", Emit("body", 1)), document_timeout=Seconds(6)
+    )
+    assert outcomes[0] == INDEXED
+    assert isinstance(outcomes[1], Retry)
+    assert outcomes[2:] == [Dead("finished", "a"), Emit("body", 1)]
 
 
 async def test_cancellation_is_not_an_outcome() -> None:

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 
 from shared.runtime.faults.breaker import Breakers, Pauses
 from shared.service.metrics import Metrics
-from tests.support.virtual_time import in_virtual_time
 from tests.support.waiting import wait_until
 
 
@@ -91,26 +90,3 @@ async def test_it_opens_and_closes_again_and_again() -> None:
             assert breakers.is_any_open
             tei.is_well = True
             await asyncio.wait_for(breakers.wait_closed(), 5)
-
-
-@in_virtual_time
-async def test_no_time_passes_while_a_breaker_is_open() -> None:
-    tei = Dependency(is_well=False)
-    breakers = breakers_of(tei=tei, qdrant=Dependency())
-    short = 60.0
-    async with breakers.time_limit(short):
-        await breakers.unavailable({"tei"})
-        async with breakers.time_limit(short):  # begun while it is open
-            await asyncio.sleep(3 * short)
-
-    async def endless() -> None:
-        async with breakers.time_limit(short):
-            await asyncio.Event().wait()
-
-    work = asyncio.create_task(endless())
-    await asyncio.sleep(3 * short)
-    assert not work.done()
-    tei.is_well = True
-    async with recovering(breakers):
-        await asyncio.wait([work])
-    assert isinstance(work.exception(), TimeoutError)
