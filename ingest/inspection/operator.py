@@ -110,7 +110,7 @@ class Operator:
                 dead_letters = await self._dead_letter(entry, reason)
                 # Refused if a worker has reclaimed it meanwhile: that worker finds no current item
                 # in it, and ends it.
-                await self._handover.pass_on(entry, None)
+                await self._handover.pass_on(entry)
         except TimeoutError as error:
             raise DependencyError(
                 "postgres", "the dead letters were not written in time: repeat the request"

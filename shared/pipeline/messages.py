@@ -118,6 +118,11 @@ class EncodedMessage(msgspec.Struct, frozen=True, kw_only=True):
     header: bytes
     body: bytes
 
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.header) + len(self.body)
+
 
 class MalformedMessageError(RejectedError):
     """The bytes are not a message. No retry can help."""
@@ -192,6 +197,33 @@ def encode_body(parts: Sequence[Any]) -> bytes:
     (msgspec.Raw).
     """
     return _body_encoder.encode(parts)
+
+
+def pack(
+    header: Header, documents: Sequence[tuple[DocumentRef, Any]], most_bytes: int
+) -> list[EncodedMessage]:
+    """Make messages with this header of documents and their parts, in order.
+
+    The parts of one message have at most `most_bytes`; a document with more has one of its own.
+    """
+    groups: list[list[tuple[DocumentRef, msgspec.Raw]]] = []
+    room = 0
+    for ref, part in documents:
+        encoded = msgspec.Raw(_body_encoder.encode(part))
+        if not groups or len(encoded) > room:
+            groups.append([])
+            room = most_bytes
+        groups[-1].append((ref, encoded))
+        room -= len(encoded)
+    return [
+        EncodedMessage(
+            header=encode_header(
+                msgspec.structs.replace(header, documents=tuple(ref for ref, _ in group))
+            ),
+            body=encode_body([part for _, part in group]),
+        )
+        for group in groups
+    ]
 
 
 def body_parts(data: bytes, documents: int) -> Sequence[msgspec.Raw | None]:

@@ -1,4 +1,4 @@
-"""Writes outcomes to Postgres, and makes the message for the next stage."""
+"""Writes outcomes to Postgres, and makes the messages for the next stage."""
 
 from collections.abc import Sequence
 
@@ -15,8 +15,7 @@ from shared.pipeline.messages import (
     EncodedMessage,
     Header,
     body_parts,
-    encode_body,
-    encode_header,
+    pack,
 )
 from shared.pipeline.outcomes import Dead, Done, Emit, ItemState, Outcome, Retry
 from shared.pipeline.stages import StageName
@@ -25,6 +24,10 @@ from shared.service.clients import is_postgres_unavailable
 from shared.service.metrics import Metrics
 
 log = structlog.get_logger()
+
+# Of a message with several documents. Far below `proto-max-bulk-len` (512 MB by default), and what
+# Redis takes within a small part of the time limit of a command.
+MESSAGE_BYTES = 16 * 1024 * 1024
 
 # While Postgres is unavailable, keep the entry and its slot, and repeat until it works or the lease
 # is lost.
@@ -40,12 +43,18 @@ class Recorder:
     """
 
     def __init__(
-        self, progress: Progress, operations: OperationLog, metrics: Metrics, stage: StageName
+        self,
+        progress: Progress,
+        operations: OperationLog,
+        metrics: Metrics,
+        stage: StageName,
+        message_bytes: int = MESSAGE_BYTES,
     ) -> None:
         self._progress = progress
         self._operations = operations
         self._metrics = metrics
         self._stage = stage
+        self._message_bytes = message_bytes
 
     @patiently
     async def begin(self, entry: Entry, header: Header) -> list[Document]:
@@ -71,8 +80,8 @@ class Recorder:
         outcomes: Sequence[Outcome],
         header: Header,
         deliveries: int,
-    ) -> EncodedMessage | None:
-        """Write all outcomes; return the message for the next stage, None if nothing goes on."""
+    ) -> list[EncodedMessage]:
+        """Write all outcomes; return the messages for the next stage, none if nothing goes on."""
         failpoint(self._stage, "handled")
         pairs = list(zip((document.ref for document in documents), outcomes, strict=True))
         ended = [_ended(ref, o) for ref, o in pairs if isinstance(o, Done | Dead)]
@@ -90,9 +99,9 @@ class Recorder:
             self._metrics.documents.labels(self._stage, type(outcome).__name__.lower()).inc()
             self._count_saved(outcome)
         emits = [(ref, o) for ref, o in pairs if isinstance(o, Emit)]
-        message = await self._pass_on(emits, header) if emits else None
+        messages = await self._pass_on(emits, header) if emits else []
         failpoint(self._stage, "recorded")
-        return message
+        return messages
 
     @patiently
     async def dead_letter(self, entry: Entry, reason: str) -> None:
@@ -109,21 +118,14 @@ class Recorder:
 
     async def _pass_on(
         self, emits: Sequence[tuple[DocumentRef, Emit]], header: Header
-    ) -> EncodedMessage | None:
+    ) -> list[EncodedMessage]:
         counts = [(emit.chunks, emit.cached) for _, emit in emits]
         current = await self._progress.pass_on([ref for ref, _ in emits], counts)
-        onward = [pair for index, pair in enumerate(emits) if index in current]
-        if not onward:
-            return None
+        onward = [(ref, emit.body) for index, (ref, emit) in enumerate(emits) if index in current]
         next_header = Header(
-            target=header.target,
-            lane=header.lane,
-            documents=tuple(ref for ref, _ in onward),
-            traceparent=header.traceparent,
+            target=header.target, lane=header.lane, documents=(), traceparent=header.traceparent
         )
-        return EncodedMessage(
-            header=encode_header(next_header), body=encode_body([emit.body for _, emit in onward])
-        )
+        return pack(next_header, onward, self._message_bytes)
 
     def _count_saved(self, outcome: Outcome) -> None:
         if isinstance(outcome, Emit) and outcome.cached:

@@ -25,7 +25,7 @@ from shared.runtime.recorder import Recorder
 from shared.runtime.runner import StageRunner
 from shared.runtime.slots import Slots
 from shared.runtime.stage import Document
-from shared.runtime.streams.handover import HandOver
+from shared.runtime.streams.handover import HandOver, TooLargeError
 from shared.runtime.streams.intake import Intake
 from shared.runtime.streams.janitor import Janitor
 from shared.runtime.streams.leases import Leases
@@ -90,7 +90,7 @@ class Worker:
                 await self.leases.release(entry)
             except MalformedMessageError as error:
                 await self.recorder.dead_letter(entry, str(error))
-                await self.handover.pass_on(entry, None)
+                await self.handover.pass_on(entry)
 
     async def _process(self, entry: Entry, header: Header) -> None:
         with self.tracing.batch(self.stage, entry.id, header) as trace:
@@ -98,10 +98,15 @@ class Worker:
             documents = await self.recorder.begin(entry, header)
             outcomes = await self._handle(entry, header, documents)
             trace.note([document.ref for document in documents], outcomes)
-            message = await self.recorder.record(
+            messages = await self.recorder.record(
                 documents, outcomes, trace.header, entry.deliveries
             )
-            if await self.handover.pass_on(entry, message):
+            try:
+                is_ours = await self.handover.pass_on(entry, messages)
+            except TooLargeError as error:
+                await self._divide(entry, header, documents, error)
+                return
+            if is_ours:
                 self._report(entry, header, outcomes, time.monotonic() - started)
 
     async def _handle(
@@ -111,6 +116,17 @@ class Worker:
             return await self.runner.run(entry.id, header, documents)
         error = f"its worker crashed {entry.deliveries - 1} times while it was in flight"
         return [Dead("too_many_deliveries", error) for _ in documents]
+
+    async def _divide(
+        self, entry: Entry, header: Header, documents: Sequence[Document], error: TooLargeError
+    ) -> None:
+        """Give each document an entry of its own; a document that is alone is a dead letter."""
+        if entry.documents > 1:
+            await self.handover.split(entry, header)
+            return
+        dead = [Dead(error.code, error.reason, attempts=1) for _ in documents]
+        await self.recorder.record(documents, dead, header, entry.deliveries)
+        await self.handover.pass_on(entry)
 
     async def _read(self, group: asyncio.TaskGroup) -> None:
         while await self.slots.wait_free():

@@ -88,6 +88,13 @@ def is_missing_group(error: BaseException) -> bool:
     return isinstance(error, ResponseError) and "NOGROUP" in str(error)
 
 
+def is_too_large(error: BaseException) -> bool:
+    """Return whether Redis refuses a value for its size (`proto-max-bulk-len`, or a stream's)."""
+    return isinstance(error, ResponseError) and any(
+        words in str(error) for words in ("invalid bulk length", "too large to be stored")
+    )
+
+
 def is_refusing_writes(error: BaseException) -> bool:
     """Return whether Redis answers but refuses writes.
 

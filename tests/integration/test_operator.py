@@ -3,6 +3,7 @@ counted wrongly.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -186,7 +187,7 @@ async def test_an_entry_in_progress_is_dead_lettered_once_and_not_handed_over(
 class Killed(HandOver):
     """The process dies when the dead letters are written and the entry is still there."""
 
-    async def pass_on(self, entry: Entry, message: EncodedMessage | None) -> bool:
+    async def pass_on(self, entry: Entry, messages: Sequence[EncodedMessage] = ()) -> bool:
         raise RuntimeError(f"killed before {entry.id} was gone")
 
 

@@ -21,6 +21,7 @@ from shared.pipeline.messages import (
     decode_part,
     encode_body,
     encode_header,
+    pack,
     summarize_header,
 )
 
@@ -127,3 +128,26 @@ def test_every_action_and_lane_survives_the_header() -> None:
                 HEADER, lane=lane, documents=(msgspec.structs.replace(REF, action=action),)
             )
             assert decode_header(encode_header(header)) == header
+
+
+@given(st.lists(st.integers(0, 40), max_size=30), st.integers(1, 60))
+def test_packed_messages_have_all_documents_in_order_and_none_is_too_large(
+    sizes: list[int], most_bytes: int
+) -> None:
+    documents = [
+        (msgspec.structs.replace(REF, position=position), bytes(size))
+        for position, size in enumerate(sizes)
+    ]
+    found = []
+    for message in pack(HEADER, documents, most_bytes):
+        refs = decode_header(message.header).documents
+        parts = body_parts(message.body, len(refs))
+        assert len(parts) == 1 or sum(len(part or b"") for part in parts) <= most_bytes
+        found += [(ref, decode_part(part, bytes)) for ref, part in zip(refs, parts, strict=True)]
+    assert found == documents
+
+
+def test_documents_share_a_message_while_there_is_room() -> None:
+    documents = [(REF, b"12345678")] * 5  # 10 bytes each with the head of msgpack
+    messages = pack(HEADER, documents, 20)
+    assert [len(decode_header(message.header).documents) for message in messages] == [2, 2, 1]

@@ -26,6 +26,10 @@ class FakeScripts:
         self.calls: list[tuple[str, list[str], list[Any]]] = []
         self._names = {script(name): name for name in SCRIPTS}
 
+    async def ping(self) -> bool:
+        """Raises what the answer `ping` raises."""
+        return bool(self.answers["ping"]([], [])) if "ping" in self.answers else True
+
     def register_script(self, source: str) -> Callable[..., Any]:
         name = self._names[source]
 

@@ -36,11 +36,12 @@ class Rig:
     async def record(self, *outcomes: Outcome) -> list[int] | None:
         """Record outcomes of the first documents; return the positions for the next stage."""
         documents = [Document(ref=ref(position)) for position in range(len(outcomes))]
-        message = await self.recorder.record(
+        messages = await self.recorder.record(
             documents, outcomes, header_of(len(outcomes)), deliveries=2
         )
-        if message is None:
+        if not messages:
             return None
+        [message] = messages
         header = decode_header(message.header)
         assert len(body_parts(message.body, len(header.documents))) == len(header.documents)
         return [document.position for document in header.documents]

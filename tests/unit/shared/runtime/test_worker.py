@@ -15,6 +15,7 @@ from shared.pipeline.outcomes import Dead, Done, ItemState, Outcome
 from shared.runtime.faults.breaker import Breakers, Pauses
 from shared.runtime.slots import Slots
 from shared.runtime.stage import Document
+from shared.runtime.streams.handover import TooLargeError
 from shared.runtime.worker import Worker
 from shared.service.errors import DependencyError
 from shared.service.metrics import Metrics
@@ -37,6 +38,7 @@ class Rig:
         # Of the runner, one after the other; outcomes for all documents if none is left.
         self.results: list[Any] = []
         self.is_still_ours = True
+        self.is_too_large = False
         self.leave_error: Exception | None = None
         self._held: list[Entry] = []
         self.is_available = True
@@ -128,16 +130,18 @@ class Rig:
         outcomes: Sequence[Outcome],
         _header: Header,
         deliveries: int,
-    ) -> EncodedMessage:
+    ) -> list[EncodedMessage]:
         self.events.append(("record", list(outcomes), deliveries))
-        return MESSAGE
+        return [] if any(isinstance(outcome, Dead) for outcome in outcomes) else [MESSAGE]
 
     async def dead_letter(self, item: Entry, reason: str) -> None:
         self.events.append(("dead_letter", item.id, reason))
 
     # hand-over
-    async def pass_on(self, item: Entry, message: EncodedMessage | None) -> bool:
-        self.events.append(("pass_on", item.id, message))
+    async def pass_on(self, item: Entry, messages: Sequence[EncodedMessage] = ()) -> bool:
+        self.events.append(("pass_on", item.id, *messages))
+        if messages and self.is_too_large:
+            raise TooLargeError(5_000_000, "invalid bulk length")
         return self.is_still_ours
 
     async def split(self, item: Entry, header: Header) -> bool:
@@ -227,7 +231,7 @@ async def test_an_entry_that_cannot_be_read_is_a_dead_letter_before_it_goes(
     rig = Rig()
     await rig.worker.work(entry(**fields))
     assert rig.names[-2:] == ["dead_letter", "pass_on"]
-    assert rig.events[-1] == ("pass_on", "1-0", None)
+    assert rig.events[-1] == ("pass_on", "1-0")
     assert "record" not in rig.names
 
 
@@ -376,3 +380,21 @@ async def test_without_redis_a_drain_still_ends() -> None:
     async with running(rig):
         await wait_until(lambda: "take" in rig.names, description="a read")
     assert rig.events[-1] == ("leave",)
+
+
+async def test_a_batch_that_is_too_large_for_redis_is_split() -> None:
+    rig = Rig()
+    rig.is_too_large = True
+    await rig.worker.work(entry(documents=2))
+    assert rig.events[-2:] == [("pass_on", "1-0", MESSAGE), ("split", "1-0", 2)]
+
+
+async def test_a_document_that_is_too_large_for_redis_is_a_dead_letter() -> None:
+    rig = Rig()
+    rig.is_too_large = True
+    await rig.worker.work(entry(documents=1))
+    reason = "5,000,000 bytes for the next stage cannot be sent: invalid bulk length"
+    assert rig.events[-2:] == [
+        ("record", [Dead("too_large", reason, attempts=1)], 1),
+        ("pass_on", "1-0"),
+    ]
