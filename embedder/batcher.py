@@ -6,7 +6,9 @@ fault when a request fails. Equal texts that are wanted at the same time are sen
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -203,14 +205,16 @@ class EmbeddingBatcher:
         task = tasks.create_task(self._serve(admission, texts), name="embedding-request")
         self._in_flight[task] = texts
         for wanted in texts:
-            wanted.sent()
-        task.add_done_callback(self._finish)
+            wanted.is_sent = True
+        task.add_done_callback(self._in_flight.pop)
         # For one that is cancelled before it begins.
         task.add_done_callback(lambda _: admission.release())
 
     async def _serve(self, admission: Admission, texts: list[Wanted]) -> None:
         try:
-            outcomes = await self._servers.embed(admission, [wanted.input for wanted in texts])
+            outcomes = await self._servers.embed(
+                admission, [wanted.input for wanted in texts], partial(_in_flight, texts)
+            )
         # TEI's fault or a bug: it belongs to the documents of this request.
         except Exception as error:
             self._fail(texts, error)
@@ -223,11 +227,21 @@ class EmbeddingBatcher:
                 self._keep(wanted.input.text, outcome)
                 wanted.deliver(outcome)
 
-    def _finish(self, task: asyncio.Task[None]) -> None:
-        for wanted in self._in_flight.pop(task):
-            wanted.returned()
-
     def _fail(self, texts: Sequence[Wanted], error: Exception) -> None:
         for wanted in texts:
             self._forget(wanted)
             wanted.fail(error)
+
+
+@contextlib.contextmanager
+def _in_flight(texts: Sequence[Wanted], inputs: Sequence[TextInput]) -> Iterator[None]:
+    """Count the time of the block against the documents that want `inputs`, some of `texts`."""
+    sent = {each.text for each in inputs}
+    flying = [wanted for wanted in texts if wanted.input.text in sent]
+    for wanted in flying:
+        wanted.began()
+    try:
+        yield
+    finally:
+        for wanted in flying:
+            wanted.returned()

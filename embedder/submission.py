@@ -16,8 +16,8 @@ class Wanted:
     def __init__(self, text_input: TextInput) -> None:
         self.input = text_input
         self.is_taken = False  # out of the backlog
-        self.is_sent = False
-        self._is_in_flight = False
+        self.is_sent = False  # its request was started, and may still wait for its turn
+        self._is_in_flight = False  # TEI has it
         self._positions: dict[Submission, list[int]] = {}
 
     @property
@@ -31,7 +31,7 @@ class Wanted:
             self._positions[submission] = []
             submission.wants(self)
             if self._is_in_flight:
-                submission.sent()
+                submission.began()
         self._positions[submission].append(index)
 
     def withdraw(self, submission: "Submission") -> None:
@@ -44,14 +44,14 @@ class Wanted:
         for submission in self._positions:
             submission.waiting -= 1
 
-    def sent(self) -> None:
-        """It is in flight."""
-        self.is_sent = self._is_in_flight = True
+    def began(self) -> None:
+        """A request with it is in flight."""
+        self._is_in_flight = True
         for submission in self._positions:
-            submission.sent()
+            submission.began()
 
     def returned(self) -> None:
-        """Its request has ended, with or without a vector."""
+        """That request has ended, with or without a vector."""
         self._is_in_flight = False
         for submission in self._positions:
             submission.returned()
@@ -71,7 +71,7 @@ class Submission:
     one text failed.
 
     Its time limit is stopped while none of its texts is in flight, and starts anew when a text
-    returns.
+    returns. A text that waits for a permit, for another try or for its turn alone is not in flight.
     """
 
     def __init__(self, count: int, dimension: int, limit: TimeLimit | None = None) -> None:
@@ -112,7 +112,7 @@ class Submission:
                 taken.append(wanted)
         return taken
 
-    def sent(self) -> None:
+    def began(self) -> None:
         """One of its texts is in flight."""
         self._in_flight += 1
         if self._in_flight == 1:

@@ -8,6 +8,7 @@ healthy again; `quarantine` brings it to that point, also over several restarts 
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import msgspec
@@ -38,6 +39,15 @@ class Embeds(Protocol):
     async def probe(self) -> int: ...
 
     async def health(self) -> None: ...
+
+
+# Entered while a request with these texts is in flight: not while they wait for their turn.
+InFlight = Callable[[Sequence[TextInput]], AbstractContextManager[None]]
+
+
+def not_noted(_: Sequence[TextInput]) -> AbstractContextManager[None]:
+    """An InFlight that does nothing."""
+    return nullcontext()
 
 
 class EmbeddingCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,36 +95,42 @@ class IsolatingEmbedder:
         self._requests = ExclusiveRequests()
         self.silence = SilenceLimit(rules.silence_s, client.health)
 
-    async def embed(self, inputs: Sequence[TextInput]) -> list[Vectors | MillstreamError]:
+    async def embed(
+        self, inputs: Sequence[TextInput], in_flight: InFlight = not_noted
+    ) -> list[Vectors | MillstreamError]:
         """Return for each text, in order, its vector (`float32[dimension]`) or the error that is
         its own.
 
         DependencyError leaves it when TEI is at fault: then nothing is known about any of the
-        texts. One request is in flight at a time.
+        texts. One request is in flight at a time; `in_flight` is entered for each.
         """
         outcomes: dict[int, Vectors | MillstreamError] = {}
         for group in self._quarantine.groups([text.text for text in inputs]):
-            outcomes.update(
-                zip(group, await self._embed_group([inputs[index] for index in group]), strict=True)
-            )
+            embedded = await self._embed_group([inputs[index] for index in group], in_flight)
+            outcomes.update(zip(group, embedded, strict=True))
         return [outcomes[index] for index in range(len(inputs))]
 
-    async def _embed_group(self, inputs: Sequence[TextInput]) -> list[Vectors | MillstreamError]:
+    async def _embed_group(
+        self, inputs: Sequence[TextInput], in_flight: InFlight
+    ) -> list[Vectors | MillstreamError]:
         texts = [text.text for text in inputs]
         is_alone = self._quarantine.is_single(texts)
         try:
-            vectors = await self._backoff.run(lambda: self._send(inputs, alone=is_alone))
+            vectors = await self._backoff.run(lambda: self._send(inputs, in_flight, alone=is_alone))
         except InputRejectedError as error:
             if len(inputs) == 1:
                 return [error]
             cut = middle(inputs)
-            return await self._embed_group(inputs[:cut]) + await self._embed_group(inputs[cut:])
+            return [
+                *await self._embed_group(inputs[:cut], in_flight),
+                *await self._embed_group(inputs[cut:], in_flight),
+            ]
         except (TeiBackendError, TeiBreakdownError) as error:
             self._quarantine.broke(texts, alone=is_alone)
             # The texts are sent in smaller groups when they come again.
             await self._raise_if_unavailable(error)
             if not is_alone:
-                return await self.embed(inputs)
+                return await self.embed(inputs, in_flight)
             self._quarantine.reported(texts[0])
             return [BreakingTextError(error.reason)]
         self._quarantine.passed(texts)
@@ -126,7 +142,9 @@ class IsolatingEmbedder:
         except DependencyError as unavailable:
             raise error from unavailable
 
-    async def _send(self, inputs: Sequence[TextInput], *, alone: bool) -> Vectors:
+    async def _send(
+        self, inputs: Sequence[TextInput], in_flight: InFlight, *, alone: bool
+    ) -> Vectors:
         if alone and self._quarantine.is_confirmed(inputs[0].text):
             raise TeiBreakdownError("TEI broke on this text alone and was unavailable afterwards")
         async with self._requests.hold(alone=alone):
@@ -134,7 +152,8 @@ class IsolatingEmbedder:
             try:
                 async with self.silence.watched():
                     texts = [text.text for text in inputs]
-                    embedded = await self._client.embed_timed(texts, self._dimension)
+                    with in_flight(inputs):
+                        embedded = await self._client.embed_timed(texts, self._dimension)
             except MillstreamError as error:
                 if isinstance(error, InputRejectedError | TeiOverloadedError):
                     self.silence.heard()

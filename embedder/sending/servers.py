@@ -16,7 +16,14 @@ from typing import Protocol, Self
 
 import msgspec
 
-from embedder.sending.isolation import EmbeddingCall, Embeds, IsolatingEmbedder, SendingRules
+from embedder.sending.isolation import (
+    EmbeddingCall,
+    Embeds,
+    InFlight,
+    IsolatingEmbedder,
+    SendingRules,
+    not_noted,
+)
 from embedder.sending.limiter import Admission, Limiter, Permits
 from embedder.sending.packing import Capacity, RequestLimits, TextInput
 from embedder.sending.window import Answer, Window
@@ -218,7 +225,10 @@ class Servers:
         return admission, msgspec.structs.replace(limits, max_inputs=admission.weight)
 
     async def embed(
-        self, admission: Admission, inputs: Sequence[TextInput]
+        self,
+        admission: Admission,
+        inputs: Sequence[TextInput],
+        in_flight: InFlight = not_noted,
     ) -> list[Vectors | MillstreamError]:
         """Send an admitted request; the admission is used up.
 
@@ -231,7 +241,9 @@ class Servers:
             # Another server may take less in one request than the first.
             part = inputs[len(outcomes) : len(outcomes) + admission.weight]
             try:
-                outcomes += await self._by_permits[admission.permits].embedder.embed(part)
+                outcomes += await self._by_permits[admission.permits].embedder.embed(
+                    part, in_flight
+                )
             except DependencyError as error:
                 tried.add(admission.permits)
                 if not await self._may_go_elsewhere(admission.permits, error):
