@@ -23,7 +23,7 @@ from shared.service.metrics import Metrics
 
 log = structlog.get_logger()
 
-_LOGGED = 20  # rejected documents of one request: a line for each of 100,000 takes seconds
+_LOGGED = 20  # rejected documents of one request; the answer lists all of them
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
