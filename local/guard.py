@@ -60,7 +60,8 @@ def main() -> None:
 
         from local.pidfile import PidFiles  # noqa: PLC0415
 
-        asyncio.run(PidFiles(directory).stop_recorded())
+        # The directory may have the next stack already, which this one must not stop.
+        asyncio.run(PidFiles(directory).stop_recorded(stack))
 
 
 if __name__ == "__main__":

@@ -26,12 +26,16 @@ _HAS_PROC = sys.platform == "linux"
 
 
 class PidRecord(msgspec.Struct, frozen=True):
-    """A process that was started; `identity` tells it from a later one with the same pid."""
+    """A process that was started; `identity` tells it from a later one with the same pid.
+
+    `starter` is the pid of the process that started it.
+    """
 
     name: str
     pid: int
     identity: str
     stop_signal: int
+    starter: int = 0  # unknown
 
 
 class PidFiles:
@@ -44,7 +48,7 @@ class PidFiles:
     def record(self, name: str, pid: int, stop_signal: signal.Signals) -> None:
         identity = process_identity(pid)
         if identity is not None:
-            record = PidRecord(name, pid, identity, stop_signal)
+            record = PidRecord(name, pid, identity, stop_signal, starter=os.getpid())
             write_private(self._path(name), msgspec.json.encode(record))
 
     def forget(self, name: str) -> None:
@@ -60,9 +64,16 @@ class PidFiles:
             path.unlink()
         return names
 
-    async def stop_recorded(self) -> list[str]:
-        """Stop the recorded processes that run; returns their names. Keeps the files."""
-        running = [record for record in self._records() if _is_alive(record)]
+    async def stop_recorded(self, starter: int | None = None) -> list[str]:
+        """Stop the recorded processes that run; returns their names. Keeps the files.
+
+        With `starter`, only those that this process has started.
+        """
+        running = [
+            record
+            for record in self._records()
+            if starter in {None, record.starter} and _is_alive(record)
+        ]
         await asyncio.gather(*(stop_leftover(record) for record in running))
         return [record.name for record in running]
 

@@ -38,7 +38,8 @@ async def running_embedder(servers: Servers, tei_url: str, **settings: str) -> A
     """Run the service until the block ends; it must end well."""
     environ = bare_environ(
         WEBHOOK_REDIS_URL=servers.redis_url, WEBHOOK_DATABASE_URL=servers.database_url,
-        WEBHOOK_TEI_URL=tei_url, WEBHOOK_EMBEDDER_PORT="0", **settings,
+        WEBHOOK_TEI_URL=tei_url, WEBHOOK_TEI_ALLOWED="127.0.0.1", WEBHOOK_EMBEDDER_PORT="0",
+        **settings,
     )  # fmt: skip
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "embedder", env=environ)
     try:

@@ -65,16 +65,9 @@ class _Case:
         return was_hit
 
     def _orders(self) -> list[str]:
-        """Both processes get it.
-
-        An entry is split or reclaimed by them only after another process died with it.
-        """
+        """Both processes get it, once others died with the same entry as often as it needs."""
         here = f"{self._point}:kill@1"
-        return (
-            [f"{self._part}.handled:kill@1", here, here]
-            if self._moment in _SECOND_HAND
-            else [here, here]
-        )
+        return [f"{self._part}.handled:kill@1"] * _EARLIER_KILLS.get(self._moment, 0) + [here, here]
 
     async def _was_hit(self) -> bool:
         def is_hit() -> bool:
@@ -155,7 +148,8 @@ async def _nothing(_: _Case) -> None:
     """Ordinary traffic reaches the failpoint."""
 
 
-_SECOND_HAND = {"splitting", "split", "reclaimed"}
+# An entry is reclaimed after one crash, and split after two: both processes die with it.
+_EARLIER_KILLS = {"reclaimed": 1, "splitting": 4, "split": 4}
 _Step = Callable[[_Case], Awaitable[None]]
 # What is done before the failpoint is armed, and with it armed.
 _SPECIAL: Mapping[str, tuple[_Step, _Step]] = {
