@@ -130,6 +130,17 @@ def test_the_guard_stops_nothing_while_its_stack_lives(tmp_path: Path) -> None:
     assert not is_alive(guard)
 
 
+def test_the_guard_of_a_dead_stack_spares_the_next_stack_of_its_directory(tmp_path: Path) -> None:
+    with running("true") as dead, running("sleep", "60") as child:
+        dead.wait()
+        PidFiles(tmp_path).record("child", child.pid, signal.SIGTERM)
+
+        guard = [sys.executable, "-P", "-m", "local.guard", str(tmp_path), str(dead.pid)]
+        subprocess.run(guard, stdin=subprocess.DEVNULL, check=True, timeout=60)
+
+        assert child.poll() is None
+
+
 def open_pipes() -> set[int]:
     """The descriptors of this process that are ends of pipes."""
     paths = [path for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
