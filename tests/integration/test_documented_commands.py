@@ -63,7 +63,7 @@ def test_a_documented_command_of_millstream_runs(
     ):  # there is no such entry; what they do to one is shown in test_operators_routes.py
         assert "no consumer of the embedder holds" in str(problem)
     else:
-        failed = {found for found in result.output.splitlines() if found.startswith("fail")}
+        failed = {found for found in result.output.splitlines() if found.startswith("fail ")}
         # Other tests of this pipeline send documents that fail.
         theirs = {found for found in failed if found.startswith("fail documents.failed")}
         assert failed == theirs, (result.output, problem)

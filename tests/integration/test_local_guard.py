@@ -32,7 +32,7 @@ TINY = ROOT / "tests" / "support" / "tiny_service.py"
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 
 STACK = """
-import asyncio, os, sys
+import asyncio, os, signal, sys
 from pathlib import Path
 from local.services import Services
 from local.stack import Stack
@@ -44,6 +44,7 @@ async def main():
         print("started", flush=True)
         await asyncio.sleep(60)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 asyncio.run(main())
 """
 
