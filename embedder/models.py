@@ -178,8 +178,7 @@ class _ServerSet:
             return await open_model()
         except DependencyError as error:
             self._failure = error
-            first, longest = self._pauses.first, self._pauses.longest
-            self._pause = min(max(first, 2 * self._pause), longest)
+            self._pause = self._pauses.after(self._pause)
             self._again_at = self._clock() + self._pause
             raise
 

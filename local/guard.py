@@ -5,9 +5,7 @@ that do not end by it: a frozen process, and what Postgres has started. It also 
 kernel cannot send one.
 
 `python -m local.guard DIRECTORY PID` reads standard input to its end. The other end of that pipe is
-open in the stack's process PID only, so that the kernel closes it however that process ends. Code
-in that process can close it too, by a descriptor that it should not use any more, so the guard
-also waits until the process is no longer its parent.
+open in the stack's process PID only, so that the kernel closes it however that process ends.
 """
 
 import contextlib
@@ -15,11 +13,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-_POLL_INTERVAL = 0.1  # seconds
 
 
 @contextlib.contextmanager
@@ -41,10 +36,9 @@ def guarded(pid_directory: Path, notify: Callable[[str], None]) -> Iterator[None
     try:
         yield
     finally:
-        if guard is not None:
-            guard.kill()
-            guard.wait()
         os.close(write_end)
+        if guard is not None:
+            guard.wait()
 
 
 def main() -> None:
@@ -52,8 +46,6 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     directory, stack = Path(sys.argv[1]), int(sys.argv[2])
     sys.stdin.buffer.read()
-    while os.getppid() == stack:
-        time.sleep(_POLL_INTERVAL)
     if any(directory.glob("*.pid")):
         # Imported now, because it waits for hours: that takes 12 MB of memory instead of 50.
         import asyncio  # noqa: PLC0415

@@ -93,11 +93,11 @@ def batch_size(slowest: StageLoad, conditions: Conditions) -> Finding:
 
 
 def time_limit(slowest: StageLoad, conditions: Conditions) -> Finding:
-    """Whether the time limit of a batch message is well above the time that it takes."""
+    """Whether the time expected of a batch message is well above the time that it takes."""
     wanted = TIMEOUT_FACTOR * slowest.mean_s
     found = (
-        f"a batch message may take {conditions.timeout_s:g} s; {TIMEOUT_FACTOR:g} times the mean "
-        f"is {figure(wanted)} s"
+        f"a batch message is expected to take up to {conditions.timeout_s:g} s; "
+        f"{TIMEOUT_FACTOR:g} times the mean is {figure(wanted)} s"
     )
     if conditions.timeout_s < wanted:
         seconds = max(1, round(wanted))

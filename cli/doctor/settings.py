@@ -117,7 +117,7 @@ def check_limits(settings: DoctorSettings) -> Findings:
             warn(
                 "settings.timeouts",
                 f"one document may take {runtime.document_timeout:g} s, "
-                f"but its batch message only {runtime.indexing_job_timeout:g} s",
+                f"but its batch message is expected after {runtime.indexing_job_timeout:g} s",
                 f"WEBHOOK_INDEXING_JOB_TIMEOUT={timeout:g}s, or a shorter WEBHOOK_DOCUMENT_TIMEOUT",
                 "timeouts",
             )

@@ -77,24 +77,23 @@ WHERE collection = $1 AND retired_at IS NOT NULL AND dropped_at IS NULL
 RETURNING target
 """
 
-_FORGET_ROWS = 5000  # of one statement: far below its time limit
+_ROWS = 5000  # of one statement: far below its time limit
 # By their place in the file: a join would read the whole target for each statement. $2 is the last
 # one of the slice before: without it a slice would pass all that are deleted already.
 _FORGET = f"""
 DELETE FROM webhook.documents WHERE target = $1 AND ctid = ANY (ARRAY(
   SELECT ctid FROM webhook.documents d WHERE target = $1 AND document_id > $2
-  ORDER BY d.document_id LIMIT {_FORGET_ROWS}))
+  ORDER BY d.document_id LIMIT {_ROWS}))
 RETURNING document_id::text
 """
 
-_DEAD_LETTERS = 5000  # of one statement
 _CLOSE_DEAD_LETTERS = f"""
 DELETE FROM webhook.dead_letters WHERE id IN (
   SELECT l.id FROM webhook.targets t
   JOIN webhook.job_items i ON i.target = t.target AND i.state = 'failed'
   JOIN webhook.dead_letters l ON l.job_id = i.job_id AND l.position = i.position
   WHERE t.target = $1 AND t.dropped_at IS NOT NULL AND l.replayed_at IS NULL
-  LIMIT {_DEAD_LETTERS} FOR UPDATE OF l SKIP LOCKED)
+  LIMIT {_ROWS} FOR UPDATE OF l SKIP LOCKED)
 """
 
 _CLAIM_SCRUB = """
@@ -255,8 +254,8 @@ class Targets:
 
         A target that is not dropped keeps its dead letters.
         """
-        closed, last = 0, _DEAD_LETTERS
-        while last == _DEAD_LETTERS:
+        closed, last = 0, _ROWS
+        while last == _ROWS:
             last = int((await self._pool.execute(_CLOSE_DEAD_LETTERS, target)).split()[-1])
             closed += last
         return closed

@@ -12,11 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from local.guard import guarded
 from local.pidfile import PidFiles, PidRecord, descendants
 from tests.support.local_stack import (
     bare_environ,
-    children,
     enterable_directory,
     is_alive,
     read_line,
@@ -113,24 +111,6 @@ def test_the_guard_ends_with_its_stack(tmp_path: Path) -> None:
         until_gone([*guards, stack.pid])
 
 
-@needs_proc
-def test_the_guard_stops_nothing_while_its_stack_lives(tmp_path: Path) -> None:
-    others = {*children(os.getpid())}
-    pipes = open_pipes()
-    with guarded(tmp_path, notify=pytest.fail):
-        [guard] = {*children(os.getpid())} - others
-        [write_end] = open_pipes() - pipes
-        with running("sleep", "60") as child:
-            PidFiles(tmp_path).record("child", child.pid, signal.SIGTERM)
-            waited = times_waited(guard)
-
-            replace(write_end)  # as a second close of some descriptor in this process would do
-
-            block_until(lambda: times_waited(guard) > waited + 3, description="it read the end")
-            assert child.poll() is None
-    assert not is_alive(guard)
-
-
 def test_the_guard_of_a_dead_stack_spares_the_next_stack_of_its_directory(tmp_path: Path) -> None:
     with running("true") as dead, running("sleep", "60") as child:
         dead.wait()
@@ -140,24 +120,6 @@ def test_the_guard_of_a_dead_stack_spares_the_next_stack_of_its_directory(tmp_pa
         subprocess.run(guard, stdin=subprocess.DEVNULL, check=True, timeout=60)
 
         assert child.poll() is None
-
-
-def open_pipes() -> set[int]:
-    """The descriptors of this process that are ends of pipes."""
-    paths = [path for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
-    return {int(path.name) for path in paths if str(path.readlink()).startswith("pipe:")}
-
-
-def replace(descriptor: int) -> None:
-    """Close it, and give its number to another file."""
-    with Path(os.devnull).open("wb") as file:
-        os.dup2(file.fileno(), descriptor)
-
-
-def times_waited(pid: int) -> int:
-    """How often the process gave up its processor to wait."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
 
 
 @needs_proc

@@ -28,6 +28,10 @@ class Pauses(msgspec.Struct, frozen=True, kw_only=True):
     first: float = 0.25  # doubled with every failure
     longest: float = 5.0
 
+    def after(self, pause: float) -> float:
+        """The pause that follows one of `pause` seconds, 0 for the first."""
+        return min(max(self.first, 2 * pause), self.longest)
+
 
 class Breaker:
     """The breaker of one dependency: closed until a canary fails, open until one succeeds."""
@@ -94,10 +98,10 @@ class Breaker:
         """Ask the canary of an open breaker until it succeeds, and close; run until cancelled."""
         while True:
             await self._opened.wait()
-            pause = self._pauses.first
+            pause = self._pauses.after(0.0)
             await asyncio.sleep(pause)
             while self.is_open and not await self.is_well():
-                pause = min(2 * pause, self._pauses.longest)
+                pause = self._pauses.after(pause)
                 await asyncio.sleep(pause)
 
     async def is_well(self) -> bool:
