@@ -81,8 +81,10 @@ def is_guard(pid: int) -> bool:
     return "local.guard" in command or "run_guard" in command
 
 
-def until_gone(pids: list[int]) -> None:
-    block_until(lambda: not any(map(is_alive, pids)), timeout=40, description=f"the end of {pids}")
+def until_gone(pids: list[int], timeout: float = 40) -> None:
+    block_until(
+        lambda: not any(map(is_alive, pids)), timeout=timeout, description=f"the end of {pids}"
+    )
 
 
 @pytest.mark.parametrize("is_frozen", [False, True])
@@ -199,5 +201,5 @@ def test_a_torture_run_leaves_no_process_after(
 
         run.send_signal(number)
 
-        until_gone([run.pid, *pids])
+        until_gone([run.pid, *pids], timeout=100)  # it stops server after server, each with grace
     assert number == signal.SIGKILL or not list(directory.glob("millstream-test-*"))

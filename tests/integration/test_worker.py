@@ -15,6 +15,7 @@ from shared.runtime.streams.groups import create_groups
 from shared.runtime.streams.handover import HandOver
 from shared.runtime.streams.janitor import Janitor
 from shared.runtime.worker import Worker
+from shared.service.clients import redis_command
 from shared.service.errors import DependencyError, DrainingError, RejectedError
 from shared.tei.client import BreakingTextError, InputRejectedError
 from tests.support.stage_harness import (
@@ -484,7 +485,9 @@ async def pending_count(servers: Servers, stream: str = STREAM) -> int:
 
 
 async def replicate(servers: Servers, host: str, port: str) -> None:
-    await servers.redis.execute_command("REPLICAOF", host, port)  # type: ignore[no-untyped-call]
+    """By a client of its own: at each refusal the worker closes idle connections of the shared."""
+    async with redis_command(servers.redis_url) as redis:
+        await redis.execute_command("REPLICAOF", host, port)  # type: ignore[no-untyped-call]
 
 
 async def looks_for_abandoned_entries(servers: Servers, count: int) -> None:
