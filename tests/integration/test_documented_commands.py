@@ -63,11 +63,11 @@ def test_a_documented_command_of_millstream_runs(
     ):  # there is no such entry; what they do to one is shown in test_operators_routes.py
         assert "no consumer of the embedder holds" in str(problem)
     else:
-        failed = {found for found in result.output.splitlines() if found.startswith("fail ")}
-        # Other tests of this pipeline send documents that fail.
-        theirs = {found for found in failed if found.startswith("fail documents.failed")}
-        assert failed == theirs, (result.output, problem)
-        assert theirs or result.exit_code == Exit.OK, (result.output, problem)
+        # Other tests of this pipeline send documents that fail, and leave some that wait.
+        ends = {Exit.OK, Exit.WARNED, Exit.FAILED} if line == "millstream doctor" else {Exit.OK}
+        assert result.exit_code in ends, (result.output, problem)
+        failed = [each for each in result.output.splitlines() if each.startswith("fail ")]
+        assert [each.split()[1] for each in failed] in ([], ["documents.failed"]), failed
 
 
 @pytest.mark.parametrize("line", CURL)
